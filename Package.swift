@@ -39,6 +39,10 @@ let package = Package(
         // Layer 1
         layer("MartletCore"),
         tests("MartletCore"),
+        // Layer 2
+        layer("MartletEngineFile", ["MartletCore"]),
+        // Layer 3
+        layer("MartletBackend", ["MartletCore", "MartletEngineFile"]),
     ],
     cLanguageStandard: .gnu2x
 )

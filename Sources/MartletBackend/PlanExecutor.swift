@@ -1,0 +1,90 @@
+// Part of Martlet. See LICENSE.
+// SPDX-License-Identifier: Apache-2.0
+
+package import MartletCore
+
+/// A log-probability of one token.
+package struct TokenLogProbability: Sendable, Hashable, BitwiseCopyable {
+    /// Token id.
+    package var token: Int32
+    /// Natural logarithm of its probability, before temperature.
+    package var logProbability: Float
+
+    /// Pairs an id with its log-probability.
+    package init(token: Int32, logProbability: Float) {
+        self.token = token
+        self.logProbability = logProbability
+    }
+}
+
+/// What became of a logit row.
+package enum RowStatus: Int32, Sendable {
+    /// Fine.
+    case ok = 0
+    /// Logits were not finite; no token was sampled.
+    case nonFinite = 1
+    /// No token was asked for.
+    case notSampled = 2
+}
+
+/// Results of one step, filled by the executor before completion.
+///
+/// `@unchecked Sendable`: one owner at a time, as for `StepRecord`.
+package final class StepOutputs: @unchecked Sendable {
+    /// `[O]`: sampled tokens; -1 where none.
+    package var tokens: [Int32] = []
+    /// `[O]`: state of each row.
+    package var status: [RowStatus] = []
+    /// `[O]`: log-probability of the sampled token, where asked for.
+    package var logProbabilities: [Float] = []
+    /// `[O]`: the most likely tokens, where asked for, best first.
+    package var topLogProbabilities: [[TokenLogProbability]] = []
+    /// `[B]`: draft tokens accepted; empty without speculation.
+    package var acceptedCount: [Int32] = []
+    /// Rows with `returnLogits`, in order: `[V]` f32 each.
+    package var logits: [[Float]] = []
+    /// Named outputs of the plan besides logits: `[rows][columns]` f32.
+    package var named: [String: [[Float]]] = [:]
+    /// Time the device worked on the step, in seconds.
+    package var deviceSeconds: Double = 0
+
+    /// Empty results.
+    package init() {}
+}
+
+/// Runs steps of a loaded engine on one device. Knows plans, not models.
+///
+/// Asynchronous from the first day: `submit` returns at once, completion comes later on a thread of
+/// the executor's, in submission order; at most `maxStepsInFlight` steps may be under way. A token
+/// of the step before may be named in `tokenSource`, so the host need not wait for it.
+package protocol PlanExecutor: AnyObject, Sendable {
+    /// Largest step.
+    var limits: StepLimits { get }
+    /// KV groups over all entry points, in the order that step records list them.
+    var kvGroups: [KVGroup] { get }
+    /// Pages of the KV arena; block ids of all groups are page numbers `0 ..< pageCount`.
+    var pageCount: Int { get }
+    /// Pages of the host arena for swapped blocks; 0 if swapping is not offered.
+    var hostPageCount: Int { get }
+    /// Entry points, in the order that `StepRecord.stream` counts.
+    var entryPoints: [String] { get }
+    /// Vocabulary size V of the logits; 0 if the engine has none.
+    var vocabularySize: Int { get }
+    /// Slots of sampling state.
+    var stateSlotCount: Int { get }
+    /// Steps that may be under way at once: 2 or more.
+    var maxStepsInFlight: Int { get }
+
+    /// Starts a step.
+    ///
+    /// - Parameters:
+    ///   - step: The record; must stay untouched until completion.
+    ///   - outputs: Filled before completion.
+    ///   - completion: Called once, in submission order; an error here belongs to the device and
+    ///     ends every request in flight, errors of single rows are in `outputs.status`.
+    /// - Throws: `MartletError` if the step breaks a limit; nothing was started then.
+    func submit(
+        _ step: StepRecord, outputs: StepOutputs,
+        completion: @escaping @Sendable (MartletError?) -> Void
+    ) throws
+}
