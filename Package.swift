@@ -36,11 +36,14 @@ let package = Package(
         .package(url: "https://github.com/swift-server/async-http-client", from: "1.37.0"),
     ],
     targets: [
+        // Layer 0
+        .target(name: "CMartletMicrokernels", exclude: []),
         // Layer 1
         layer("MartletCore"),
         tests("MartletCore"),
         // Layer 2
         layer("MartletEngineFile", ["MartletCore"]),
+        layer("MartletGraph", ["MartletCore"]),
         // Layer 3
         layer("MartletBackend", ["MartletCore", "MartletEngineFile"]),
     ],
