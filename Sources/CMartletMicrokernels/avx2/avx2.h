@@ -1,0 +1,24 @@
+// Part of Martlet. See LICENSE.
+// SPDX-License-Identifier: Apache-2.0
+
+// Shared by the AVX2 kernels: target, names, register tile. Files end with MARTLET_TARGET_END.
+
+#ifndef MARTLET_AVX2_H
+#define MARTLET_AVX2_H
+
+#define ISA(name) martlet_##name##_avx2
+#define MARTLET_TARGET_END _Pragma("clang attribute pop")
+
+#include <immintrin.h>
+#include "../include/martlet_microkernels.h"
+
+#pragma clang attribute push(                                                                      \
+    __attribute__((target("avx2,f16c,fma,sse4.2"))), apply_to = function)
+
+#include "../shared/vector.h"
+#include "../shared/declarations.h"
+
+/// Register tile: a panel is two registers wide; 12 accumulators, 2 weights, 1 input of 16.
+enum { PANEL_TILE = 1, TOKEN_TILE = 6 };
+
+#endif
