@@ -82,19 +82,29 @@ public struct Dimension: Sendable, Hashable, Codable, ExpressibleByIntegerLitera
         return total
     }
 
-    /// The sum, term by term.
+    /// The sum, term by term; a term beyond `Int` becomes its largest or smallest number, which
+    /// `evaluate` and the size checks refuse.
     public static func + (a: Dimension, b: Dimension) -> Dimension {
-        Dimension(
-            constant: a.constant + b.constant, tokens: a.tokens + b.tokens,
-            requests: a.requests + b.requests, logitRows: a.logitRows + b.logitRows,
-            context: a.context + b.context)
+        func sum(_ x: Int, _ y: Int) -> Int {
+            let (sum, overflow) = x.addingReportingOverflow(y)
+            return overflow ? (x < 0 ? .min : .max) : sum
+        }
+        return Dimension(
+            constant: sum(a.constant, b.constant), tokens: sum(a.tokens, b.tokens),
+            requests: sum(a.requests, b.requests), logitRows: sum(a.logitRows, b.logitRows),
+            context: sum(a.context, b.context))
     }
 
-    /// The product with a number.
+    /// The product with a number; beyond `Int` as for the sum.
     public static func * (a: Dimension, factor: Int) -> Dimension {
-        Dimension(
-            constant: a.constant * factor, tokens: a.tokens * factor, requests: a.requests * factor,
-            logitRows: a.logitRows * factor, context: a.context * factor)
+        func product(_ x: Int) -> Int {
+            let (product, overflow) = x.multipliedReportingOverflow(by: factor)
+            return overflow ? ((x < 0) == (factor < 0) ? .max : .min) : product
+        }
+        return Dimension(
+            constant: product(a.constant), tokens: product(a.tokens),
+            requests: product(a.requests), logitRows: product(a.logitRows),
+            context: product(a.context))
     }
 }
 
@@ -122,13 +132,13 @@ extension Dimension: CustomStringConvertible, LosslessStringConvertible {
                 factor = number
             }
             switch last {
-            case "T": tokens += factor
-            case "B": requests += factor
-            case "O": logitRows += factor
-            case "L": context += factor
+            case "T": self = self + .T * factor
+            case "B": self = self + .B * factor
+            case "O": self = self + .O * factor
+            case "L": self = self + .L * factor
             default:
                 guard factors.count == 1, let number = Int(last) else { return nil }
-                constant += number
+                self = self + Dimension(number)
             }
         }
     }

@@ -124,6 +124,14 @@ public struct OpContext: Sendable {
         return value
     }
 
+    /// The product of two integer attributes.
+    public func product(_ first: String, _ second: String) throws -> Int {
+        let (a, b) = (try int(first), try int(second))
+        let (product, overflow) = a.multipliedReportingOverflow(by: b)
+        guard !overflow else { throw failure("'\(first)' \(a) times '\(second)' \(b) is too large") }
+        return product
+    }
+
     /// A text attribute out of a closed set.
     public func word(_ name: String, of allowed: [String]) throws -> String {
         guard let value = attributes[name]?.string, allowed.contains(value) else {

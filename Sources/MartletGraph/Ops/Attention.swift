@@ -31,7 +31,7 @@ extension OpSet {
             "kvWrite", "stores keys and values of the step in a layer's cache",
             operands: ["k", "v"], attributes: ["group", "layer", "kvHeadCount", "headDim"]
         ) { context in
-            let width = Dimension(try context.int("kvHeadCount") * (try context.int("headDim")))
+            let width = Dimension(try context.product("kvHeadCount", "headDim"))
             for index in 0...1 {
                 let x = try context.operand(index)
                 try context.require(
@@ -61,7 +61,7 @@ extension OpSet {
             try context.require(
                 (style == "none") == (context.optional(4) == nil),
                 "frequencies and 'style' must agree")
-            let width = Dimension(try context.int("kvHeadCount") * (try context.int("headDim")))
+            let width = Dimension(try context.product("kvHeadCount", "headDim"))
             try context.require(
                 k.shape.last == width && k == v, "needs k and v of \(width) columns, not \(k), \(v)")
             return [TensorType(try context.quantizedFormat(q.format.dtype ?? .f32), q.shape)]
@@ -70,12 +70,12 @@ extension OpSet {
 
     private static func checkHeads(_ context: OpContext, _ q: TensorType) throws {
         let heads = try context.int("headCount"), kvHeads = try context.int("kvHeadCount")
-        let headDim = try context.int("headDim")
+        let width = try context.product("headCount", "headDim")
         try context.require(
             kvHeads > 0 && heads % kvHeads == 0, "\(heads) heads cannot share \(kvHeads) KV heads")
         try context.require(
-            q.rank == 2 && q.shape[1] == Dimension(heads * headDim),
-            "needs \(heads * headDim) columns of queries, not \(q)")
+            q.rank == 2 && q.shape[1] == Dimension(width),
+            "needs \(width) columns of queries, not \(q)")
     }
 
     @Sendable

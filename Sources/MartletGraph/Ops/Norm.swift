@@ -42,11 +42,11 @@ extension OpSet {
     private static func checkNorm(_ context: OpContext, _ x: TensorType, first: Int) throws {
         _ = try context.word("kind", of: ["rms", "layer"])
         try context.require(context.attributes["epsilon"]?.float != nil, "needs a number 'epsilon'")
+        guard let columns = x.shape.last else { throw context.failure("\(x) has no rows") }
         for index in [first, first + 1] {
             if let vector = context.optional(index) {
                 try context.require(
-                    vector.shape == [x.shape[x.rank - 1]],
-                    "needs a vector of \(x.shape[x.rank - 1]) numbers, not \(vector)")
+                    vector.shape == [columns], "needs a vector of \(columns) numbers, not \(vector)")
             }
         }
     }

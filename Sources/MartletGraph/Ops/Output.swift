@@ -30,8 +30,8 @@ extension OpSet {
             attributes: ["rankCount"]
         ) { context in
             let x = try context.operand(0)
-            let columns = try context.columns(x) * (try context.int("rankCount"))
-            return [TensorType(x.format, x.shape.dropLast() + [Dimension(columns)])]
+            let columns = Dimension(try context.columns(x)) * (try context.int("rankCount"))
+            return [TensorType(x.format, x.shape.dropLast() + [columns])]
         },
     ]
 }

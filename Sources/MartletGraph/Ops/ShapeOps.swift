@@ -12,7 +12,7 @@ extension OpSet {
             let sizes = context.attributes["sizes"]?.ints ?? []
             try context.require(
                 !sizes.isEmpty && sizes.allSatisfy { $0 > 0 }
-                    && sizes.reduce(0, +) == (try context.columns(x)),
+                    && sizes.reduce(Dimension(0)) { $0 + Dimension($1) } == x.shape.last,
                 "sizes \(sizes) do not add up to the columns of \(x)")
             return sizes.map { TensorType(x.format, x.shape.dropLast() + [Dimension($0)]) }
         },
@@ -24,7 +24,7 @@ extension OpSet {
             let start = try context.int("start"), count = try context.int("count")
             let columns = try context.columns(x)
             try context.require(
-                start >= 0 && count > 0 && start <= columns - count,
+                start >= 0 && count > 0 && count <= columns && start <= columns - count,
                 "columns \(start) ..< \(start)+\(count) lie outside \(x)")
             return [TensorType(x.format, x.shape.dropLast() + [Dimension(count)])]
         },
@@ -37,11 +37,9 @@ extension OpSet {
             try context.require(axis >= 0 && axis < result.rank, "has no axis \(axis)")
             for index in context.operands.indices.dropFirst() {
                 let next = try context.operand(index)
-                var a = next.shape, b = result.shape
-                a[min(axis, a.count - 1)] = 0
-                b[axis] = 0
-                try context.require(
-                    a == b && next.format == result.format, "cannot join \(result) and \(next)")
+                var joined = next
+                if next.rank == result.rank { joined.shape[axis] = result.shape[axis] }
+                try context.require(joined == result, "cannot join \(result) and \(next)")
                 result.shape[axis] = result.shape[axis] + next.shape[axis]
             }
             return [result]
