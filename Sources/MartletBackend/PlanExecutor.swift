@@ -4,14 +4,14 @@
 package import MartletCore
 
 /// A log-probability of one token.
-package struct TokenLogProbability: Sendable, Hashable, BitwiseCopyable {
+public struct TokenLogProbability: Sendable, Hashable, BitwiseCopyable {
     /// Token id.
-    package var token: Int32
-    /// Natural logarithm of its probability, before temperature.
-    package var logProbability: Float
+    public var token: Int32
+    /// Natural logarithm of its probability in the row as the model gave it, whatever the settings.
+    public var logProbability: Float
 
     /// Pairs an id with its log-probability.
-    package init(token: Int32, logProbability: Float) {
+    public init(token: Int32, logProbability: Float) {
         self.token = token
         self.logProbability = logProbability
     }
@@ -25,6 +25,8 @@ package enum RowStatus: Int32, Sendable {
     case nonFinite = 1
     /// No token was asked for.
     case notSampled = 2
+    /// Mask and bias forbid every token; no token was sampled.
+    case noCandidate = 3
 }
 
 /// Results of one step, filled by the executor before completion.

@@ -6,7 +6,8 @@
 /// All elements are 4 bytes, little-endian. T tokens, B requests, O logit rows, P position planes.
 /// An empty section has offset 0. Per KV group g come the sections of `StepGroupField`.
 package enum StepField: Int, CaseIterable, Sendable {
-    /// `[T]` i32: an id >= 0, or `-1 - k` for the token that row k of the step before sampled,
+    /// `[T]` i32: an id >= 0, or `-1 - k` for the token that logit row k (`0 ..< O`) of the step
+    /// submitted before this one sampled,
     /// or `Int32.min` where the row comes from `embeddings`.
     case tokenSource
     /// `[P][T]` i32: absolute positions.
@@ -23,7 +24,7 @@ package enum StepField: Int, CaseIterable, Sendable {
     case logitMask
     /// `[B]` of `SamplingParameters`.
     case samplingParameters
-    /// `[.]` pairs of i32 id and f32 bias that sampling parameters point into.
+    /// `[.]` of `LogitBias` (i32 id, f32 bias) that sampling parameters point into.
     case logitBias
     /// `[B]` i32: slot of the device's sampling state (history counts); -1 for none.
     case stateSlot
