@@ -14,8 +14,8 @@ package struct SampledToken: Sendable, Hashable {
 /// Draws tokens from rows of logits; the reference that every backend's sampler equals.
 ///
 /// Order of work: mask and bias, repetition then presence and frequency penalties, temperature,
-/// top-k, top-p, min-p, typical-p, draw by Philox(seed, position). Each filter works on what the one
-/// before left, renormalised. Equal logits rank by rising id, so the result is one certain token.
+/// top-k, top-p, min-p, typical-p, draw by Philox(seed, position). Each filter works on what the
+/// one before left, renormalised. Equal logits rank by rising id: the result is one certain token.
 /// Log-probabilities are those of the row as the model gave it, whatever the settings.
 ///
 /// Owned by one thread; scratch memory of 20 V bytes is reused, so a row allocates nothing.
@@ -41,8 +41,8 @@ package struct Sampler: Sendable {
     ///   - mask: `[V/32]` allowed tokens, a set bit for allowed; nil if all are.
     ///   - state: The request's history for penalties; the token drawn is not added to it.
     ///   - top: Becomes the `logProbabilityCount` most likely tokens, best first.
-    /// - Returns: The token; status `nonFinite` if a logit is NaN or infinite, `noCandidate` if mask
-    ///   and bias forbid all tokens.
+    /// - Returns: The token; status `nonFinite` if a logit is NaN or infinite, `noCandidate` if
+    ///   mask and bias forbid all tokens.
     package mutating func sample(
         _ row: UnsafeBufferPointer<Float>, parameters: SamplingParameters,
         bias: UnsafeBufferPointer<LogitBias> = .init(start: nil, count: 0),
@@ -124,7 +124,7 @@ package struct Sampler: Sendable {
         return true
     }
 
-    /// Stores a changed logit: one too great for a float becomes the greatest, an undefined one is forbidden.
+    /// Stores a changed logit: too great ones become the greatest, undefined ones are forbidden.
     private mutating func set(_ index: Int, _ value: Float) {
         adjusted[index] = value.isNaN ? -.infinity : min(value, .greatestFiniteMagnitude)
     }

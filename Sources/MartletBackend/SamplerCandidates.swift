@@ -1,7 +1,9 @@
 // Part of Martlet. See LICENSE.
 // SPDX-License-Identifier: Apache-2.0
 
-/// Tokens still in play while filters narrow them, in order of rising id. Memory is kept between rows.
+/// Tokens still in play while filters narrow them, in order of rising id.
+///
+/// Memory is kept between rows.
 struct SamplerCandidates: Sendable {
     private(set) var count = 0
     private(set) var ids: [Int32]
@@ -84,7 +86,7 @@ struct SamplerCandidates: Sendable {
         count = kept
     }
 
-    /// Keeps the shortest run of tokens, by falling key and then rising id, that reaches the target.
+    /// Keeps the shortest run of tokens, by falling key, then rising id, that reaches the target.
     ///
     /// A radix selection: three passes of histograms, no sort. Tokens stay in order of rising id.
     /// - Complexity: O(count).

@@ -1,7 +1,7 @@
 // Part of Martlet. See LICENSE.
 // SPDX-License-Identifier: Apache-2.0
 
-/// The exponential and logarithm of sampling, in plain IEEE operations: the same bits on every machine.
+/// The exponential and logarithm of sampling in plain IEEE operations: the same bits everywhere.
 ///
 /// Probabilities are integers in units of 2^-40 of the most likely token's, so that sums do not
 /// depend on their order and any backend, parallel or not, draws the same token.

@@ -3,7 +3,7 @@
 
 /// What a request has seen so far: the content of one state slot, behind the penalties.
 ///
-/// Memory, 4 V bytes, is taken at the first token and kept; forgetting costs the distinct tokens only.
+/// Memory, 4 V bytes, is taken at the first token and kept; forgetting visits seen tokens only.
 package struct SamplerState: Sendable {
     private static let promptBit: UInt32 = 1 << 31
 

@@ -1,0 +1,41 @@
+// Part of Martlet. See LICENSE.
+// SPDX-License-Identifier: Apache-2.0
+
+/// Counts of an engine since its start.
+public struct EngineStatistics: Sendable, Hashable {
+    /// Steps completed.
+    public var stepCount = 0
+    /// Tokens computed.
+    public var tokenCount = 0
+    /// Tokens computed that were part of prompts.
+    public var prefillTokenCount = 0
+    /// Tokens computed that were part of answers.
+    public var decodeTokenCount = 0
+    /// Answer tokens given out.
+    public var generatedTokenCount = 0
+    /// Rows computed for requests that had ended meanwhile.
+    public var discardedRowCount = 0
+    /// Requests that ended by a stop or their length.
+    public var finishedRequestCount = 0
+    /// Requests that the caller ended.
+    public var cancelledRequestCount = 0
+    /// Requests that failed.
+    public var failedRequestCount = 0
+    /// Most requests in a step so far.
+    public var largestBatch = 0
+    /// Seconds that the device worked, as it reports.
+    public var deviceSeconds = 0.0
+    /// Seconds that the engine's thread spent between messages: scheduling, records, text.
+    public var hostSeconds = 0.0
+    /// Requests that wait, at the last step.
+    public var waitingCount = 0
+    /// Requests that run, at the last step.
+    public var activeCount = 0
+    /// Pages of the KV arena.
+    public var pageCount = 0
+    /// Pages free, at the last step.
+    public var freePageCount = 0
+
+    /// All zero.
+    public init() {}
+}

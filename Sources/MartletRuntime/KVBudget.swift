@@ -1,0 +1,50 @@
+// Part of Martlet. See LICENSE.
+// SPDX-License-Identifier: Apache-2.0
+
+package import MartletCore
+
+/// How many pages of the KV arena requests need.
+package struct KVBudget: Sendable {
+    /// KV groups.
+    package let groups: [KVGroup]
+    /// Tokens of the largest step.
+    package let maxTokens: Int
+    /// Steps that may be in flight.
+    package let depth: Int
+
+    /// Combines the groups with what bounds a window's pages.
+    package init(groups: [KVGroup], maxTokens: Int, depth: Int) {
+        self.groups = groups
+        self.maxTokens = maxTokens
+        self.depth = depth
+    }
+
+    /// Most pages that a request of so many computed positions ever holds at once, over all groups.
+    ///
+    /// A windowed group holds the window before the oldest step in flight and the tokens of all
+    /// steps in flight, and one page more where they do not begin at a page's start.
+    package func pageCount(positions: Int) -> Int {
+        var total = 0
+        for group in groups {
+            var count = Self.pages(positions, group.blockSize)
+            if let window = group.window {
+                let span = window - 1 + depth * maxTokens
+                count = min(count, Self.pages(span, group.blockSize) + 1)
+            }
+            total += count
+        }
+        return total
+    }
+
+    private static func pages(_ tokens: Int, _ blockSize: Int) -> Int {
+        tokens <= 0 ? 0 : (tokens - 1) / max(blockSize, 1) + 1
+    }
+}
+
+/// Pages of one request in one KV group.
+package struct BlockTable: Sendable {
+    /// Index of the first page's block among the request's blocks; those before left the window.
+    package var firstBlock = 0
+    /// Pages in order.
+    package var pages: [Int32] = []
+}

@@ -1,0 +1,138 @@
+// Part of Martlet. See LICENSE.
+// SPDX-License-Identifier: Apache-2.0
+
+import MartletBackend
+import MartletCore
+
+/// How the tokens of an answer are drawn, and when it ends.
+public struct SamplingSettings: Sendable, Hashable {
+    /// Logits are divided by it; 0 takes the most likely token.
+    public var temperature: Float = 0
+    /// Keep the k most likely tokens; 0 for all.
+    public var topK: Int = 0
+    /// Keep the smallest set of tokens with this probability; 1 for all.
+    public var topP: Float = 1
+    /// Keep tokens at least this fraction as likely as the best; 0 for all.
+    public var minP: Float = 0
+    /// Keep the most typical tokens with this probability; 1 for all.
+    public var typicalP: Float = 1
+    /// Divides positive and multiplies negative logits of tokens in prompt and answer; 1 for off.
+    public var repetitionPenalty: Float = 1
+    /// Subtracted once from logits of tokens in the answer.
+    public var presencePenalty: Float = 0
+    /// Subtracted from logits of tokens in the answer, per occurrence.
+    public var frequencyPenalty: Float = 0
+    /// Added to logits by token id; `-infinity` forbids a token.
+    public var logitBias: [Int32: Float] = [:]
+    /// Seed of the draws: the same seed gives the same tokens, whatever else runs.
+    public var seed: UInt64 = 0
+    /// Texts that end the answer; they are not part of it.
+    public var stopStrings: [String] = []
+    /// Token ids that end the answer; the id is reported, its text is not.
+    public var stopTokens: [Int32] = []
+    /// Most tokens of the answer; fewer where the context ends. 0 computes the prompt only.
+    public var maxTokens: Int = 16
+    /// Before so many tokens, stop tokens are forbidden and stop strings pass unnoticed.
+    public var minTokens: Int = 0
+    /// Likeliest tokens to report besides the drawn one's log-probability, 0 ... 255; nil for no
+    /// log-probabilities.
+    public var logProbabilities: Int?
+    /// Return the logits of each prompt position.
+    public var returnContextLogits = false
+    /// Return the logits that each answer token was drawn from.
+    public var returnGenerationLogits = false
+
+    /// Greedy, at most 16 tokens.
+    public init() {}
+
+    /// Checks each setting's range.
+    ///
+    /// - Parameter vocabularySize: V; ids must be below it.
+    /// - Throws: `MartletError` `.invalidArgument` naming the setting, its value and its range.
+    public func validate(vocabularySize: Int) throws {
+        try Self.require(
+            temperature >= 0 && temperature.isFinite, "temperature", temperature, "0 or more")
+        try Self.require(topK >= 0 && topK <= Int(Int32.max), "top-k", topK, "0 (off) or more")
+        try Self.require(topP > 0 && topP <= 1, "top-p", topP, "above 0, at most 1")
+        try Self.require(minP >= 0 && minP <= 1, "min-p", minP, "0 to 1")
+        try Self.require(typicalP > 0 && typicalP <= 1, "typical-p", typicalP, "above 0, at most 1")
+        try Self.require(
+            repetitionPenalty > 0 && repetitionPenalty.isFinite, "repetition penalty",
+            repetitionPenalty, "above 0")
+        try Self.require(
+            presencePenalty.isFinite, "presence penalty", presencePenalty, "a finite number")
+        try Self.require(
+            frequencyPenalty.isFinite, "frequency penalty", frequencyPenalty, "a finite number")
+        try Self.require(maxTokens >= 0, "max tokens", maxTokens, "0 or more")
+        try Self.require(
+            minTokens >= 0 && minTokens <= maxTokens, "min tokens", minTokens,
+            "0 to max tokens (\(maxTokens))")
+        if let count = logProbabilities {
+            try Self.require((0...255).contains(count), "log-probabilities", count, "0 to 255")
+        }
+        for token in stopTokens {
+            try Self.require(
+                token >= 0 && Int(token) < vocabularySize, "stop token", token,
+                "0 to \(vocabularySize - 1)")
+        }
+        try validateBias(vocabularySize: vocabularySize)
+        if stopStrings.contains(where: \.isEmpty) {
+            throw MartletError(
+                .invalidArgument, "a stop string is empty; it would end every answer")
+        }
+    }
+
+    private func validateBias(vocabularySize: Int) throws {
+        for (token, bias) in logitBias {
+            try Self.require(
+                token >= 0 && Int(token) < vocabularySize, "logit bias token", token,
+                "0 to \(vocabularySize - 1)")
+            try Self.require(
+                !bias.isNaN && bias != .infinity, "logit bias of token \(token)", bias,
+                "a finite number or -infinity")
+        }
+        let limit = LogitBias.maxPerRequest
+        let count = logitBias.count + stopTokens.count
+        try Self.require(
+            count <= limit, "count of logit biases and stop tokens", count, "at most \(limit)")
+    }
+
+    private static func require<Value>(
+        _ holds: Bool, _ name: String, _ value: Value, _ range: String
+    ) throws {
+        guard !holds else { return }
+        throw MartletError(
+            .invalidArgument, "\(name) is \(value), but must be \(range)",
+            context: ["setting": name])
+    }
+}
+
+extension SamplingSettings {
+    /// Whether draws depend on what was seen before, so that a state slot is needed.
+    var needsHistory: Bool {
+        repetitionPenalty != 1 || presencePenalty != 0 || frequencyPenalty != 0
+    }
+
+    /// Biases in order of id.
+    var biases: [LogitBias] {
+        logitBias.map { LogitBias(token: $0.key, bias: $0.value) }.sorted { $0.token < $1.token }
+    }
+
+    /// The step record's form for the draw at one output position.
+    func parameters(outputPosition: Int) -> SamplingParameters {
+        var result = SamplingParameters()
+        result.temperature = temperature
+        result.topK = Int32(clamping: topK)
+        result.topP = topP
+        result.minP = minP
+        result.typicalP = typicalP
+        result.repetitionPenalty = repetitionPenalty
+        result.presencePenalty = presencePenalty
+        result.frequencyPenalty = frequencyPenalty
+        result.seedLow = UInt32(truncatingIfNeeded: seed)
+        result.seedHigh = UInt32(truncatingIfNeeded: seed >> 32)
+        result.outputPosition = UInt32(clamping: outputPosition)
+        result.logProbabilityCount = logProbabilities.map { Int32(clamping: $0) } ?? -1
+        return result
+    }
+}

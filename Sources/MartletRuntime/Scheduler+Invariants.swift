@@ -1,0 +1,68 @@
+// Part of Martlet. See LICENSE.
+// SPDX-License-Identifier: Apache-2.0
+
+import MartletBackend
+import MartletCore
+
+extension Scheduler {
+    /// Describes the first broken invariant; nil if all hold.
+    package func checkInvariants() -> String? {
+        if let broken = pool.checkInvariants() { return broken }
+        var references = [Int](repeating: 0, count: pool.pageCount)
+        var reserved = 0
+        for (slot, state) in states.enumerated() where state.phase != .unused {
+            if slotsByID[state.id] != slot { return "\(state.id) is not listed at its slot" }
+            var held = 0
+            for table in state.tables {
+                held += table.pages.count
+                for page in table.pages { references[Int(page)] += 1 }
+            }
+            held += deferred.filter { $0.slot == slot }.count
+            if held != state.heldPages {
+                return "\(state.id) holds \(held), not \(state.heldPages)"
+            }
+            if held > state.reservedPages {
+                return "\(state.id) holds \(held) pages of \(state.reservedPages) reserved"
+            }
+            if state.admitted { reserved += state.reservedPages }
+            if let broken = check(state) { return broken }
+        }
+        for entry in deferred { references[Int(entry.page)] += 1 }
+        for page in 0..<pool.pageCount where pool.referenceCount(Int32(page)) != references[page] {
+            return "page \(page) has \(pool.referenceCount(Int32(page))) references, "
+                + "but \(references[page]) users"
+        }
+        if reserved != reservedPages { return "\(reserved) pages reserved, not \(reservedPages)" }
+        if reserved > pool.pageCount { return "\(reserved) of \(pool.pageCount) pages reserved" }
+        let slots = states.filter { $0.stateSlot >= 0 }.map(\.stateSlot) + freeStateSlots
+        if Set(slots).count != slots.count || slots.count != stateSlotCount {
+            return "state slots \(slots) of \(stateSlotCount)"
+        }
+        let live = waiting.count - waitingHead + active.count + draining.count
+        if live != slotsByID.count {
+            return "\(live) requests in queues, \(slotsByID.count) listed"
+        }
+        return active.count > limits.maxRequests ? "\(active.count) requests run" : nil
+    }
+
+    private func check(_ state: RequestState) -> String? {
+        if state.computed > state.scheduled || state.scheduled > state.wanted {
+            return "\(state.id): computed \(state.computed), scheduled \(state.scheduled), "
+                + "wanted \(state.wanted)"
+        }
+        if state.sampledCount > state.maxTokens { return "\(state.id) draws too many tokens" }
+        if state.inFlight > nextNumber - lastCompleted - 1 {
+            return "\(state.id) is in flight twice"
+        }
+        if state.inFlight == 0, state.phase == .draining { return "\(state.id) ended but is kept" }
+        if state.inFlight == 0, state.tokens.count != state.promptCount + state.sampledCount {
+            return "\(state.id) lacks a token"
+        }
+        for (group, table) in zip(budget.groups, state.tables) where state.scheduled > 0 {
+            let end = (table.firstBlock + table.pages.count) * group.blockSize
+            if end < state.scheduled { return "\(state.id) has no page for a scheduled position" }
+            if group.window == nil, table.firstBlock != 0 { return "\(state.id) lost its start" }
+        }
+        return nil
+    }
+}
