@@ -19,6 +19,6 @@
 #include "../shared/declarations.h"
 
 /// Register tile: a panel is two registers wide; 12 accumulators, 2 weights, 1 input of 16.
-enum { PANEL_TILE = 1, TOKEN_TILE = 6 };
+enum { PANEL_TILE = 1, TOKEN_TILE = 6, CODE_TOKEN_TILE = 4 };
 
 #endif

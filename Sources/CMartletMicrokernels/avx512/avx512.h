@@ -22,5 +22,15 @@
 
 /// Register tile: 24 accumulators, 2 weights, 1 input of 32 registers.
 enum { PANEL_TILE = 2, TOKEN_TILE = 12 };
+/// The same where weights are decoded on the way.
+enum { CODE_TOKEN_TILE = 8 };
+
+/// Floats of the low four bits of each lane, minus `middle`: a table of 16 in one register.
+MARTLET_INLINE martlet_vf martlet_nibbles_avx512(martlet_vu words, const int middle) {
+    const martlet_vf table = {0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15};
+    martlet_vf shifted = table - (martlet_vf)(float)middle;
+    return (martlet_vf)_mm512_permutexvar_ps((__m512i)words, (__m512)shifted);
+}
+#define MARTLET_NIBBLES martlet_nibbles_avx512
 
 #endif

@@ -94,11 +94,11 @@ MARTLET_INLINE void martlet_int8_tile(
         size_t k_end = martlet_min(k0 + extent, inputs);
         MARTLET_UNROLL for (int p = 0; p < panels; p++) {
             const uint8_t *tail = group + (size_t)p * w->panel_stride + code_bytes;
-            if (kind.zero != MARTLET_ZERO_NONE)
+            if (kind.zero == MARTLET_ZERO_INTEGER)
                 zeros[p] = martlet_scales(tail + 16 * float_bytes, w->scale_type);
         }
         for (size_t k = k0; k < k_end; k += (size_t)block, codes += (size_t)block * 2 * BITS) {
-            if (panels * tokens <= 4) {
+            if (panels == 1) {
                 MARTLET_UNROLL for (int p = 0; p < panels; p++) {
                     const uint8_t *ahead = codes + (size_t)p * w->panel_stride + PREFETCH;
                     MARTLET_UNROLL for (int i = 0; i < block * 2 * BITS; i += 64)
@@ -129,14 +129,13 @@ MARTLET_INLINE void martlet_int8_tile(
             MARTLET_UNROLL for (int t = 0; t < tokens; t++) {
                 const uint8_t *at = numbers + (size_t)t * x_stride;
                 __m512 scale = _mm512_set1_ps(martlet_float_of_bits(martlet_load_u32(at)));
+                __m512 negated_sum = _mm512_cvtepi32_ps(_mm512_set1_epi32(
+                    (int)martlet_load_u32(negated + (size_t)t * x_stride)));
                 MARTLET_UNROLL for (int p = 0; p < panels; p++) {
                     __m512 dot = _mm512_cvtepi32_ps(dots.lanes[p][t]);
-                    if (kind.zero == MARTLET_ZERO_INTEGER) {
-                        // Exact: all three numbers and the sum are integers below 2^24.
-                        __m512 sum = _mm512_cvtepi32_ps(_mm512_set1_epi32(
-                            (int)martlet_load_u32(negated + (size_t)t * x_stride)));
-                        dot = _mm512_fmadd_ps(zeros[p], sum, dot);
-                    }
+                    // Exact: all three numbers and the sum are integers below 2^24.
+                    if (kind.zero == MARTLET_ZERO_INTEGER)
+                        dot = _mm512_fmadd_ps(zeros[p], negated_sum, dot);
                     inner[p][t] = is_first ? _mm512_mul_ps(dot, scale)
                                            : _mm512_fmadd_ps(dot, scale, inner[p][t]);
                 }
@@ -150,6 +149,8 @@ MARTLET_INLINE void martlet_int8_tile(
         MARTLET_UNROLL for (int p = 0; p < panels; p++) {
             const uint8_t *tail = group + (size_t)p * w->panel_stride + code_bytes;
             __m512 scale = martlet_scales(tail, w->scale_type);
+            if (kind.zero == MARTLET_ZERO_MINIMUM)
+                zeros[p] = martlet_scales(tail + 16 * float_bytes, w->scale_type);
             MARTLET_UNROLL for (int t = 0; t < tokens; t++) {
                 acc[p][t] = _mm512_fmadd_ps(inner[p][t], scale, acc[p][t]);
                 if (kind.zero == MARTLET_ZERO_MINIMUM)
@@ -176,28 +177,30 @@ MARTLET_INLINE size_t martlet_int8_token_chunk(const martlet_linear_arguments *a
 
 MARTLET_INLINE void martlet_int8_gemv(MARTLET_RANGE, const martlet_case kind) {
     for (size_t t = token_begin; t < token_end;) {
-        size_t left = token_end - t;
+        size_t left = token_end - t, p = panel_begin;
         if (left >= 4) {
-            for (size_t p = panel_begin; p < panel_end; p++) martlet_int8_tile(a, p, t, 1, 4, kind);
+            for (; p < panel_end; p++) martlet_int8_tile(a, p, t, 1, 4, kind);
             t += 4;
         } else if (left >= 2) {
-            for (size_t p = panel_begin; p < panel_end; p++) martlet_int8_tile(a, p, t, 1, 2, kind);
+            for (; p < panel_end; p++) martlet_int8_tile(a, p, t, 1, 2, kind);
             t += 2;
         } else {
-            for (size_t p = panel_begin; p < panel_end; p++) martlet_int8_tile(a, p, t, 1, 1, kind);
+            for (; p < panel_end; p++) martlet_int8_tile(a, p, t, 1, 1, kind);
             t += 1;
         }
     }
 }
 
 MARTLET_INLINE void martlet_int8_panel(MARTLET_RANGE, const martlet_case kind) {
+    // Short groups: fewer tokens, so that the float accumulators stay in registers as well.
+    const int tile = kind.block == 32 ? TOKEN_TILE / 2 : TOKEN_TILE;
     size_t chunk = martlet_int8_token_chunk(a);
     for (size_t t0 = token_begin; t0 < token_end; t0 += chunk) {
         size_t t_end = martlet_min(t0 + chunk, token_end), p = panel_begin;
         for (; p + 2 <= panel_end; p += 2) {
             size_t t = t0;
-            for (; t + TOKEN_TILE <= t_end; t += TOKEN_TILE)
-                martlet_int8_tile(a, p, t, 2, TOKEN_TILE, kind);
+            for (; t + (size_t)tile <= t_end; t += (size_t)tile)
+                martlet_int8_tile(a, p, t, 2, tile, kind);
             for (; t + 4 <= t_end; t += 4) martlet_int8_tile(a, p, t, 2, 4, kind);
             for (; t < t_end; t++) martlet_int8_tile(a, p, t, 2, 1, kind);
         }

@@ -14,7 +14,7 @@
 #define GEMV_NAME ISA(linear_u4_int8g64_gemv)
 #define PANEL_NAME ISA(linear_u4_int8g64_panel)
 /// Bytes of software prefetch ahead of the stream.
-enum { PREFETCH = 2048 };
+enum { PREFETCH = 4096 };
 #include "linear_int8g64.inc.h"
 
 MARTLET_TARGET_END

@@ -14,6 +14,6 @@
 #include "../shared/declarations.h"
 
 /// Register tile: a panel is four registers wide; 24 accumulators, 4 weights, 1 input of 32.
-enum { PANEL_TILE = 1, TOKEN_TILE = 6 };
+enum { PANEL_TILE = 1, TOKEN_TILE = 6, CODE_TOKEN_TILE = 4 };
 
 #endif

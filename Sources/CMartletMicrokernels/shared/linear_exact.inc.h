@@ -8,12 +8,22 @@
 
 enum { MAX_PANELS = 4 };
 
-/// The numbers of input k (`step` inputs share a vector of codes) minus what stands for zero.
+/// The codes at a bit position of a vector of packed words, minus what stands for zero. All steps
+/// are exact: integers of at most nine bits.
 MARTLET_INLINE martlet_vf martlet_exact_codes(
-    martlet_vi packed, int shift, int mask, martlet_zero_kind zero, martlet_vf zeros, int middle) {
-    martlet_vi codes = (martlet_vi)((martlet_vu)packed >> (martlet_vu)(uint32_t)shift) & (martlet_vi)mask;
-    if (zero == MARTLET_ZERO_NONE) codes -= (martlet_vi)middle;
-    martlet_vf numbers = __builtin_convertvector(codes, martlet_vf);
+    martlet_vi packed, int shift, const int bits, martlet_zero_kind zero, martlet_vf zeros) {
+    const int middle = zero == MARTLET_ZERO_NONE ? 1 << (bits - 1) : 0;
+    martlet_vf numbers;
+    martlet_vu words = (martlet_vu)packed >> (martlet_vu)(uint32_t)shift;
+#if defined(MARTLET_NIBBLES)
+    if (bits == 4) {
+        numbers = MARTLET_NIBBLES(words, middle);
+    } else
+#endif
+    {
+        martlet_vi codes = (martlet_vi)words & (martlet_vi)((1 << bits) - 1);
+        numbers = __builtin_convertvector(codes - (martlet_vi)middle, martlet_vf);
+    }
     return zero == MARTLET_ZERO_INTEGER ? numbers - zeros : numbers;
 }
 
@@ -39,7 +49,7 @@ MARTLET_INLINE void martlet_exact_quantized_tile(
     const martlet_linear_arguments *a, size_t panel, size_t token, const int panels,
     const int tokens, const int bits, const martlet_zero_kind zero) {
     const martlet_weight *w = &a->weight;
-    const int mask = bits == 4 ? 15 : 255, middle = bits == 4 ? 8 : 128, step = bits == 4 ? 8 : 4;
+    const int step = bits == 4 ? 8 : 4;
     size_t extent = martlet_group_extent(w), inputs = w->input_count;
     size_t code_bytes = martlet_group_code_bytes(w), group_bytes = martlet_group_bytes(w);
     size_t float_bytes = martlet_float_bytes(w->scale_type);
@@ -68,7 +78,7 @@ MARTLET_INLINE void martlet_exact_quantized_tile(
                     martlet_vi packed =
                         martlet_load16i(group + (size_t)p * w->panel_stride + k / (size_t)step * 64);
                     code[p] = martlet_exact_codes(
-                        packed, j < 4 ? 8 * j : 8 * (j - 4) + 4, mask, zero, zeros[p], middle);
+                        packed, j < 4 ? 8 * j : 8 * (j - 4) + 4, bits, zero, zeros[p]);
                 }
                 MARTLET_UNROLL for (int t = 0; t < tokens; t++) {
                     martlet_vf input = (martlet_vf)x[t][k0 + k + (size_t)j];
@@ -83,7 +93,7 @@ MARTLET_INLINE void martlet_exact_quantized_tile(
                 martlet_vi packed =
                     martlet_load16i(group + (size_t)p * w->panel_stride + whole / (size_t)step * 64);
                 martlet_vf code =
-                    martlet_exact_codes(packed, shift, mask, zero, zeros[p], middle);
+                    martlet_exact_codes(packed, shift, bits, zero, zeros[p]);
                 MARTLET_UNROLL for (int t = 0; t < tokens; t++)
                     inner[p][t] = martlet_vector_fma(code, (martlet_vf)x[t][k0 + k], inner[p][t]);
             }
@@ -144,7 +154,7 @@ MARTLET_INLINE size_t martlet_exact_token_chunk(const martlet_weight *w) {
 }
 
 /// Runs TILE(panel, token, panels, tokens) over a range, weights streamed once per 4 tokens.
-#define MARTLET_EXACT_GEMV(TILE)                                                                   \
+#define MARTLET_EXACT_GEMV(TILE, TOKENS)                                                                  \
     for (size_t t = token_begin; t < token_end;) {                                                 \
         size_t left = token_end - t, tokens = left >= 4 ? 4 : left >= 2 ? 2 : 1;                   \
         size_t p = panel_begin;                                                                    \
@@ -161,7 +171,7 @@ MARTLET_INLINE size_t martlet_exact_token_chunk(const martlet_weight *w) {
     }
 
 /// Runs TILE over a range, panels outside and tiles of tokens inside, per chunk of tokens.
-#define MARTLET_EXACT_PANEL(TILE)                                                                  \
+#define MARTLET_EXACT_PANEL(TILE, TOKENS)                                                                 \
     size_t chunk = martlet_exact_token_chunk(&a->weight);                                          \
     for (size_t t0 = token_begin; t0 < token_end; t0 += chunk) {                                   \
         size_t t_end = martlet_min(t0 + chunk, token_end);                                         \
@@ -169,11 +179,11 @@ MARTLET_INLINE size_t martlet_exact_token_chunk(const martlet_weight *w) {
             size_t t = t0;                                                                         \
             int pair = PANEL_TILE == 2 && p + 2 <= panel_end;                                      \
             if (pair) {                                                                            \
-                for (; t + TOKEN_TILE <= t_end; t += TOKEN_TILE) TILE(p, t, PANEL_TILE, TOKEN_TILE); \
+                for (; t + TOKENS <= t_end; t += TOKENS) TILE(p, t, PANEL_TILE, TOKENS); \
                 for (; t + 4 <= t_end; t += 4) TILE(p, t, PANEL_TILE, 4);                          \
                 for (; t < t_end; t++) TILE(p, t, PANEL_TILE, 1);                                  \
             } else {                                                                               \
-                for (; t + TOKEN_TILE <= t_end; t += TOKEN_TILE) TILE(p, t, 1, TOKEN_TILE);        \
+                for (; t + TOKENS <= t_end; t += TOKENS) TILE(p, t, 1, TOKENS);        \
                 for (; t + 4 <= t_end; t += 4) TILE(p, t, 1, 4);                                   \
                 for (; t < t_end; t++) TILE(p, t, 1, 1);                                           \
             }                                                                                      \
@@ -183,7 +193,7 @@ MARTLET_INLINE size_t martlet_exact_token_chunk(const martlet_weight *w) {
 
 #define MARTLET_EXACT_QUANTIZED(BITS, ZERO, DRIVER)                                                \
     static void martlet_exact_##BITS##_##ZERO##_##DRIVER(MARTLET_RANGE) {                          \
-        MARTLET_EXACT_##DRIVER(MARTLET_EXACT_TILE_##BITS##_##ZERO)                                 \
+        MARTLET_EXACT_##DRIVER(MARTLET_EXACT_TILE_##BITS##_##ZERO, CODE_TOKEN_TILE)                                 \
     }
 #define MARTLET_EXACT_TILE_4_NONE(p, t, P, T)                                                      \
     martlet_exact_quantized_tile(a, p, t, P, T, 4, MARTLET_ZERO_NONE)
@@ -228,9 +238,9 @@ MARTLET_EXACT_ENTRY(8, PANEL, ISA(linear_u8_exact_panel))
 MARTLET_EXACT_ENTRY(4, GEMV, ISA(linear_u4_exact_gemv))
 MARTLET_EXACT_ENTRY(4, PANEL, ISA(linear_u4_exact_panel))
 
-void ISA(linear_f32_exact_gemv)(MARTLET_RANGE) { MARTLET_EXACT_GEMV(MARTLET_EXACT_TILE_F32) }
-void ISA(linear_f32_exact_panel)(MARTLET_RANGE) { MARTLET_EXACT_PANEL(MARTLET_EXACT_TILE_F32) }
-void ISA(linear_f16_exact_gemv)(MARTLET_RANGE) { MARTLET_EXACT_GEMV(MARTLET_EXACT_TILE_F16) }
-void ISA(linear_f16_exact_panel)(MARTLET_RANGE) { MARTLET_EXACT_PANEL(MARTLET_EXACT_TILE_F16) }
-void ISA(linear_bf16_exact_gemv)(MARTLET_RANGE) { MARTLET_EXACT_GEMV(MARTLET_EXACT_TILE_BF16) }
-void ISA(linear_bf16_exact_panel)(MARTLET_RANGE) { MARTLET_EXACT_PANEL(MARTLET_EXACT_TILE_BF16) }
+void ISA(linear_f32_exact_gemv)(MARTLET_RANGE) { MARTLET_EXACT_GEMV(MARTLET_EXACT_TILE_F32, TOKEN_TILE) }
+void ISA(linear_f32_exact_panel)(MARTLET_RANGE) { MARTLET_EXACT_PANEL(MARTLET_EXACT_TILE_F32, TOKEN_TILE) }
+void ISA(linear_f16_exact_gemv)(MARTLET_RANGE) { MARTLET_EXACT_GEMV(MARTLET_EXACT_TILE_F16, CODE_TOKEN_TILE) }
+void ISA(linear_f16_exact_panel)(MARTLET_RANGE) { MARTLET_EXACT_PANEL(MARTLET_EXACT_TILE_F16, CODE_TOKEN_TILE) }
+void ISA(linear_bf16_exact_gemv)(MARTLET_RANGE) { MARTLET_EXACT_GEMV(MARTLET_EXACT_TILE_BF16, CODE_TOKEN_TILE) }
+void ISA(linear_bf16_exact_panel)(MARTLET_RANGE) { MARTLET_EXACT_PANEL(MARTLET_EXACT_TILE_BF16, CODE_TOKEN_TILE) }
