@@ -31,6 +31,7 @@ public enum CRC32C {
     /// - Parameters:
     ///   - bytes: What to check.
     ///   - seed: The check value of the bytes before these, so that a stream can be checked in parts.
+    /// - Returns: The check value of all of them.
     public static func checksum(_ bytes: UnsafeRawBufferPointer, seed: UInt32 = 0) -> UInt32 {
         guard let start = bytes.baseAddress else { return seed }
         let table = tables.base

@@ -3,7 +3,7 @@
 
 import Synchronization
 
-/// Hands out 0, 1, 2, ... to any thread.
+/// Hands out the numbers from 0 up, each once, to any thread.
 final class Counter: Sendable {
     private let value = Atomic<Int>(0)
 

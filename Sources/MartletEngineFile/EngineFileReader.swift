@@ -28,6 +28,7 @@ package struct EngineFileReader: Sendable {
     /// - Parameters:
     ///   - path: An engine file.
     ///   - threadCount: Threads that verify; nil for one per processor.
+    /// - Returns: The engine, every byte verified.
     /// - Throws: `MartletError` `.notFound`, `.io`, `.corrupt`, `.unsupported` or `.limitExceeded`,
     ///   each naming the file.
     package static func open(_ path: String, threadCount: Int? = nil) throws -> EngineFileReader {
@@ -48,10 +49,14 @@ package struct EngineFileReader: Sendable {
     /// - Throws: `MartletError` as `open`.
     package init(_ bytes: ByteView, path: String = "", threadCount: Int? = nil) throws {
         let header = try bytes.withUnsafeBytes { try EngineHeader($0) }
-        guard let padding = bytes.slice(
-            EngineHeader.byteCount, count: EngineHeader.pageSize - EngineHeader.byteCount),
+        guard
+            let padding = bytes.slice(
+                EngineHeader.byteCount, count: EngineHeader.pageSize - EngineHeader.byteCount),
             padding.withUnsafeBytes({ $0.allSatisfy { $0 == 0 } })
-        else { throw MartletError(.corrupt, "engine header page is damaged", mend: EngineHeader.rebuild) }
+        else {
+            throw MartletError(
+                .corrupt, "engine header page is damaged", mend: EngineHeader.rebuild)
+        }
         guard
             let table = bytes.slice(
                 header.checksumOffset, count: header.manifestOffset - header.checksumOffset),
@@ -67,7 +72,8 @@ package struct EngineFileReader: Sendable {
             let start = EngineHeader.pageSize + chunk * EngineHeader.chunkSize
             let section = manifest.sections.last { $0.offset < start + EngineHeader.chunkSize }
             throw MartletError(
-                .corrupt, "engine is damaged in the MiB at \(start)"
+                .corrupt,
+                "engine is damaged in the MiB at \(start)"
                     + (section.map { " (\($0.key))" } ?? ""),
                 mend: EngineHeader.rebuild)
         }
@@ -83,7 +89,8 @@ package struct EngineFileReader: Sendable {
         let crc = part.withUnsafeBytes { CRC32C.checksum($0) }
         guard crc == expected else {
             throw MartletError(
-                .corrupt, "engine \(name) is damaged (checksum \(hex(expected)), computed \(hex(crc)))",
+                .corrupt,
+                "engine \(name) is damaged (checksum \(hex(expected)), computed \(hex(crc)))",
                 mend: EngineHeader.rebuild)
         }
     }
@@ -147,13 +154,15 @@ package struct EngineFileReader: Sendable {
     package func plan(entryPoint: String, for device: EngineTarget) throws -> Plan {
         guard manifest.entryPoints.contains(entryPoint) else {
             throw MartletError(
-                .notFound, "engine has no entry point '\(entryPoint)', only "
+                .notFound,
+                "engine has no entry point '\(entryPoint)', only "
                     + manifest.entryPoints.joined(separator: ", "),
                 context: ["file": path])
         }
         guard let view = section(.plan, entryPoint: entryPoint, for: device) else {
             throw MartletError(
-                .unsupported, "engine was built for \(manifest.targets.joined(separator: ", ")), "
+                .unsupported,
+                "engine was built for \(manifest.targets.joined(separator: ", ")), "
                     + "not for \(device.name)",
                 mend: "Run with --retarget auto, or build the engine again on this machine",
                 context: ["file": path])
@@ -179,7 +188,8 @@ package struct EngineFileReader: Sendable {
                 entry.shape == wanted.shape
             else {
                 throw MartletError(
-                    .shapeMismatch, "engine parameter '\(wanted.name)' is \(entry.format) "
+                    .shapeMismatch,
+                    "engine parameter '\(wanted.name)' is \(entry.format) "
                         + "\(entry.shape) in \(entry.layout), its plan wants \(wanted.format) "
                         + "\(wanted.shape) in \(wanted.layout)",
                     mend: EngineHeader.rebuild, context: ["file": path, "tensor": wanted.name])

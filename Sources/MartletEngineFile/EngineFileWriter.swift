@@ -137,8 +137,7 @@ package final class EngineFileWriter {
 
     /// Writes the tables and the header, syncs, and gives the file its name.
     ///
-    /// - Parameters:
-    ///   - description: What the engine is.
+    /// - Parameter description: What the engine is.
     /// - Returns: The manifest as written.
     /// - Throws: `MartletError` `.io` if writing fails; the path is then as it was.
     @discardableResult

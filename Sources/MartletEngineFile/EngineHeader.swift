@@ -67,11 +67,13 @@ struct EngineHeader: Equatable {
 
     /// Reads and checks a header against the length of the file it came from.
     init(_ bytes: UnsafeRawBufferPointer) throws {
-        guard bytes.count >= Self.magic.count, bytes.prefix(Self.magic.count).elementsEqual(Self.magic)
+        guard bytes.count >= Self.magic.count,
+            bytes.prefix(Self.magic.count).elementsEqual(Self.magic)
         else { throw MartletError(.corrupt, "not an engine file (no MARTLET at its start)") }
         guard bytes.count >= Self.byteCount else {
             throw MartletError(
-                .corrupt, "engine file of \(bytes.count) bytes is shorter than its header of "
+                .corrupt,
+                "engine file of \(bytes.count) bytes is shorter than its header of "
                     + "\(Self.byteCount)")
         }
         func word(_ offset: Int) -> UInt32 {
@@ -88,7 +90,8 @@ struct EngineHeader: Equatable {
         let crc = CRC32C.checksum(UnsafeRawBufferPointer(rebasing: bytes[0..<60]))
         guard word(60) == crc else {
             throw MartletError(
-                .corrupt, "engine header is damaged (checksum \(hex(word(60))), computed \(hex(crc)))",
+                .corrupt,
+                "engine header is damaged (checksum \(hex(word(60))), computed \(hex(crc)))",
                 mend: Self.rebuild)
         }
         guard word(8) == Self.formatVersion, word(12) == Self.byteCount, word(56) == 0 else {
@@ -100,7 +103,8 @@ struct EngineHeader: Equatable {
         let fileByteCount = try length(16)
         guard fileByteCount == bytes.count else {
             throw MartletError(
-                .corrupt, "engine file has \(bytes.count) bytes, its header states \(fileByteCount)",
+                .corrupt,
+                "engine file has \(bytes.count) bytes, its header states \(fileByteCount)",
                 mend: Self.rebuild)
         }
         checksumOffset = try length(24)

@@ -13,14 +13,14 @@ extension EngineManifest {
 
     /// Checks that every part lies where parts may lie.
     ///
-    /// - Parameters:
-    ///   - bodyEnd: Where the body of the file ends, in bytes.
+    /// - Parameter bodyEnd: Where the body of the file ends, in bytes.
     /// - Throws: `MartletError` `.corrupt` naming the part, `.unsupported` for a required section of
     ///   an unknown kind.
     func validate(bodyEnd: Int) throws {
         guard sections.count <= Self.sectionLimit, parameters.count <= Self.parameterLimit else {
             throw MartletError(
-                .limitExceeded, "engine lists \(sections.count) sections and \(parameters.count) "
+                .limitExceeded,
+                "engine lists \(sections.count) sections and \(parameters.count) "
                     + "parameters; the limits are \(Self.sectionLimit) and \(Self.parameterLimit)")
         }
         try validateSections(bodyEnd: bodyEnd)
@@ -29,7 +29,8 @@ extension EngineManifest {
         guard targets == Set(plans.map(\.target.name)).sorted(),
             entryPoints == Set(plans.map(\.entryPoint)).sorted()
         else {
-            throw MartletError(.corrupt, "engine lists other targets or entry points than its plans")
+            throw MartletError(
+                .corrupt, "engine lists other targets or entry points than its plans")
         }
         let sizes = description.sizes
         for size in [
@@ -49,11 +50,13 @@ extension EngineManifest {
                 throw MartletError(.corrupt, "engine has two sections \(key)")
             }
             guard key.target.smCount >= 0, key.target.rank >= 0 else {
-                throw MartletError(.corrupt, "engine section \(key) has a negative SM count or rank")
+                throw MartletError(
+                    .corrupt, "engine section \(key) has a negative SM count or rank")
             }
             guard !section.isRequired || SectionKind.known.contains(key.kind) else {
                 throw MartletError(
-                    .unsupported, "engine needs sections of kind '\(key.kind.rawValue)', which this "
+                    .unsupported,
+                    "engine needs sections of kind '\(key.kind.rawValue)', which this "
                         + "program does not know",
                     mend: "Use a newer version of martlet, or build the engine again")
             }
@@ -62,14 +65,16 @@ extension EngineManifest {
                 section.offset % alignment == 0
             else {
                 throw MartletError(
-                    .corrupt, "engine section \(key) at \(section.offset) is not aligned to "
+                    .corrupt,
+                    "engine section \(key) at \(section.offset) is not aligned to "
                         + "\(alignment)")
             }
             guard section.offset >= EngineHeader.pageSize,
                 isInside(section.offset, section.byteCount, limit: bodyEnd)
             else {
                 throw MartletError(
-                    .corrupt, "engine section \(key) at \(section.offset) of \(section.byteCount) "
+                    .corrupt,
+                    "engine section \(key) at \(section.offset) of \(section.byteCount) "
                         + "bytes leaves the body, which ends at \(bodyEnd)")
             }
         }
@@ -77,7 +82,8 @@ extension EngineManifest {
         for (first, second) in zip(sorted, sorted.dropFirst())
         where first.offset + first.byteCount > second.offset {
             throw MartletError(
-                .corrupt, "engine sections \(first.key) and \(second.key) overlap at "
+                .corrupt,
+                "engine sections \(first.key) and \(second.key) overlap at "
                     + "\(second.offset)")
         }
     }
@@ -87,7 +93,8 @@ extension EngineManifest {
         for parameter in parameters {
             guard sections.indices.contains(parameter.section) else {
                 throw MartletError(
-                    .corrupt, "engine parameter \(parameter.name) is in section \(parameter.section) "
+                    .corrupt,
+                    "engine parameter \(parameter.name) is in section \(parameter.section) "
                         + "of \(sections.count)")
             }
             let section = sections[parameter.section]
@@ -98,7 +105,8 @@ extension EngineManifest {
                 isInside(parameter.offset, parameter.byteCount, limit: section.byteCount)
             else {
                 throw MartletError(
-                    .corrupt, "engine parameter \(parameter.name) at \(parameter.offset) of "
+                    .corrupt,
+                    "engine parameter \(parameter.name) at \(parameter.offset) of "
                         + "\(parameter.byteCount) bytes does not lie in its section of "
                         + "\(section.byteCount)")
             }

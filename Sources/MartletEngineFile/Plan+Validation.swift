@@ -72,7 +72,8 @@ extension Plan {
         // The limits keep bytes per block within Int.
         for (value, limit, name) in [
             (group.layerCount, 1 << 16, "layers"), (group.kvHeadCount, 1 << 14, "heads"),
-            (group.headDim, 1 << 14, "elements a head"), (group.blockSize, 1 << 12, "tokens a block"),
+            (group.headDim, 1 << 14, "elements a head"),
+            (group.blockSize, 1 << 12, "tokens a block"),
         ] {
             try require(
                 (1...limit).contains(value),
@@ -103,11 +104,13 @@ extension Plan {
         }
         if let group = step.attributes["group"]?.int {
             try require(
-                kvGroups.indices.contains(group), "\(place) uses KV group \(group) of "
+                kvGroups.indices.contains(group),
+                "\(place) uses KV group \(group) of "
                     + "\(kvGroups.count)")
             if let layer = step.attributes["layer"]?.int {
                 try require(
-                    layer < kvGroups[group].layerCount, "\(place) uses layer \(layer) of "
+                    layer < kvGroups[group].layerCount,
+                    "\(place) uses layer \(layer) of "
                         + "\(kvGroups[group].layerCount) in KV group \(group)")
             }
         }
@@ -117,7 +120,8 @@ extension Plan {
         switch operand {
         case .buffer(let index, let offset, let columns):
             try require(
-                buffers.indices.contains(index), "\(place) uses buffer \(index) of \(buffers.count)")
+                buffers.indices.contains(index), "\(place) uses buffer \(index) of \(buffers.count)"
+            )
             try require(
                 isInside(offset, columns, limit: buffers[index].columns),
                 "\(place) uses columns \(offset) and \(columns) more of buffer \(index), which has "

@@ -23,7 +23,10 @@ func firstDamagedChunk(of body: ByteView, _ checksums: [UInt32], threadCount: In
         while let chunk = work.next() {
             let start = chunk * EngineHeader.chunkSize
             let count = min(EngineHeader.chunkSize, body.count - start)
-            let crc = body.slice(start, count: count)?.withUnsafeBytes { CRC32C.checksum($0) }
+            let crc = body.slice(start, count: count)?.withUnsafeBytes { bytes in
+                mapAhead(bytes)
+                return CRC32C.checksum(bytes)
+            }
             if crc != checksums[chunk] { work.report(chunk) }
         }
     }
@@ -77,6 +80,15 @@ private func onThreads(_ count: Int, _ body: @escaping @Sendable () -> Void) {
     }
     body()
     for index in 0..<started { pthread_join(threads[index], nil) }
+}
+
+/// Maps a chunk's pages in one call instead of one fault per few pages; where the system cannot,
+/// nothing is lost.
+private func mapAhead(_ bytes: UnsafeRawBufferPointer) {
+    #if os(Linux)
+    let populateRead: Int32 = 22
+    _ = madvise(UnsafeMutableRawPointer(mutating: bytes.baseAddress), bytes.count, populateRead)
+    #endif
 }
 
 private func processorCount() -> Int { max(Int(sysconf(Int32(_SC_NPROCESSORS_ONLN))), 1) }
