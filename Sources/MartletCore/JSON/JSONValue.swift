@@ -1,26 +1,30 @@
 // Part of Martlet. See LICENSE.
 // SPDX-License-Identifier: Apache-2.0
 
-/// A JSON document as values; objects keep the order of their keys.
-public indirect enum JSONValue: Sendable, Hashable {
+/// A JSON value (RFC 8259): objects keep the order of their keys, integers keep every digit.
+public enum JSONValue: Sendable, Hashable {
     /// `null`.
     case null
     /// `true` or `false`.
     case bool(Bool)
-    /// A number without fraction or exponent that fits `Int`.
+    /// A number written without fraction and exponent that fits 64 bits.
     case int(Int)
     /// Any other number.
     case double(Double)
     /// A text.
     case string(String)
-    /// A list.
+    /// Values in order.
     case array([JSONValue])
-    /// Named values.
+    /// Named values in order.
     case object(JSONObject)
+}
 
+extension JSONValue {
+    /// Whether this is `null`.
+    public var isNull: Bool { if case .null = self { true } else { false } }
     /// The truth value, if it is one.
     public var bool: Bool? { if case .bool(let value) = self { value } else { nil } }
-    /// The integer, if it is one (a whole double counts).
+    /// The integer, if it is one; a number such as `8.0` counts where it is exact.
     public var int: Int? {
         switch self {
         case .int(let value): value
@@ -28,7 +32,7 @@ public indirect enum JSONValue: Sendable, Hashable {
         default: nil
         }
     }
-    /// The number, if it is one.
+    /// The number; an integer counts.
     public var double: Double? {
         switch self {
         case .int(let value): Double(value)
@@ -38,64 +42,55 @@ public indirect enum JSONValue: Sendable, Hashable {
     }
     /// The text, if it is one.
     public var string: String? { if case .string(let value) = self { value } else { nil } }
-    /// The list, if it is one.
+    /// The elements, if it is an array.
     public var array: [JSONValue]? { if case .array(let value) = self { value } else { nil } }
-    /// The object, if it is one.
+    /// The members, if it is an object.
     public var object: JSONObject? { if case .object(let value) = self { value } else { nil } }
-    /// Whether it is `null`.
-    public var isNull: Bool { self == .null }
 
-    /// A member of an object; nil if this is no object or has no such key.
+    /// The member of that name; nil if there is none or this is no object.
     public subscript(key: String) -> JSONValue? { object?[key] }
 
-    /// An element of a list; nil outside.
+    /// The element at that index; nil if there is none or this is no array.
     public subscript(index: Int) -> JSONValue? {
-        guard let array, array.indices.contains(index) else { return nil }
-        return array[index]
+        guard case .array(let values) = self, values.indices.contains(index) else { return nil }
+        return values[index]
+    }
+
+    /// What kind of value this is, for messages: `null`, `boolean`, `integer`, `number`, `string`,
+    /// `array` or `object`.
+    public var kind: String {
+        switch self {
+        case .null: "null"
+        case .bool: "boolean"
+        case .int: "integer"
+        case .double: "number"
+        case .string: "string"
+        case .array: "array"
+        case .object: "object"
+        }
     }
 }
 
-/// Named values in order of appearance, with fast look-up.
-public struct JSONObject: Sendable, Hashable {
-    /// Keys in order.
-    public private(set) var keys: [String] = []
-    /// Values in order of the keys.
-    public private(set) var values: [JSONValue] = []
-    private var index: [String: Int] = [:]
-
-    /// An empty object.
-    public init() {}
-
-    /// Members in order.
-    public init(_ members: [(String, JSONValue)]) {
-        for (key, value) in members { self[key] = value }
+extension JSONValue: ExpressibleByNilLiteral, ExpressibleByBooleanLiteral,
+    ExpressibleByIntegerLiteral, ExpressibleByFloatLiteral, ExpressibleByStringLiteral,
+    ExpressibleByArrayLiteral, ExpressibleByDictionaryLiteral
+{
+    /// `null`.
+    public init(nilLiteral: ()) { self = .null }
+    /// A truth value.
+    public init(booleanLiteral value: Bool) { self = .bool(value) }
+    /// An integer.
+    public init(integerLiteral value: Int) { self = .int(value) }
+    /// A number.
+    public init(floatLiteral value: Double) { self = .double(value) }
+    /// A text.
+    public init(stringLiteral value: String) { self = .string(value) }
+    /// Values in order.
+    public init(arrayLiteral elements: JSONValue...) { self = .array(elements) }
+    /// Named values in order; of equal names the last counts.
+    public init(dictionaryLiteral elements: (String, JSONValue)...) {
+        var object = JSONObject()
+        for (key, value) in elements { object[key] = value }
+        self = .object(object)
     }
-
-    /// A member; setting nil removes it.
-    public subscript(key: String) -> JSONValue? {
-        get { index[key].map { values[$0] } }
-        set {
-            if let position = index[key] {
-                if let newValue {
-                    values[position] = newValue
-                } else {
-                    keys.remove(at: position)
-                    values.remove(at: position)
-                    index = Dictionary(uniqueKeysWithValues: zip(keys, keys.indices))
-                }
-            } else if let newValue {
-                index[key] = keys.count
-                keys.append(key)
-                values.append(newValue)
-            }
-        }
-    }
-
-    /// Members in order.
-    public var members: [(key: String, value: JSONValue)] {
-        zip(keys, values).map { (key: $0, value: $1) }
-    }
-
-    /// Number of members.
-    public var count: Int { keys.count }
 }
