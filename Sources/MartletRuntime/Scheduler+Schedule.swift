@@ -46,21 +46,13 @@ extension Scheduler {
         }
     }
 
-    /// Answers: requests that want one token, beginning where the step before had no more room.
+    /// Answers: requests that want one token. Those of one step have room in the next.
     private mutating func addSingles(to step: inout ScheduledStep) {
-        let count = active.count
-        let start = cursor < count ? cursor : 0
-        cursor = 0
-        for offset in 0..<count {
-            let index = (start + offset) % count
-            let slot = active[index]
+        for slot in active {
             guard states[slot].scheduled >= states[slot].promptCount,
-                states[slot].wanted - states[slot].scheduled == 1
+                states[slot].wanted > states[slot].scheduled
             else { continue }
-            if !add(slot, count: 1, to: &step), isFull(step) {
-                cursor = index
-                return
-            }
+            _ = add(slot, count: 1, to: &step)
         }
     }
 

@@ -38,8 +38,6 @@ package struct Scheduler: Sendable {
     let stateSlotCount: Int
     var nextNumber = 0
     var lastCompleted = -1
-    /// Where the scan for single tokens begins, so that small steps serve all in turn.
-    var cursor = 0
 
     /// An idle scheduler.
     ///
@@ -176,7 +174,6 @@ package struct Scheduler: Sendable {
             }
         } else if let index = active.firstIndex(of: slot) {
             active.remove(at: index)
-            if index < cursor { cursor -= 1 }
         }
         states[slot].phase = .draining
         if states[slot].inFlight == 0 {

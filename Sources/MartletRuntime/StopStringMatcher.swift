@@ -15,6 +15,12 @@ package struct StopStringMatcher: Sendable {
         package var text: String
         /// The stop string reached.
         package var match: String?
+
+        /// Pairs text with a match.
+        package init(text: String, match: String?) {
+            self.text = text
+            self.match = match
+        }
     }
 
     /// Looks for these texts; empty ones are ignored.

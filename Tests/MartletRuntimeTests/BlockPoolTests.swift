@@ -1,0 +1,81 @@
+// Part of Martlet. See LICENSE.
+// SPDX-License-Identifier: Apache-2.0
+
+import MartletRuntime
+import Testing
+
+struct BlockPoolTests {
+    @Test func takesTheLongestFreePageFirst() {
+        var pool = BlockPool(pageCount: 3)
+        #expect((0..<4).map { _ in pool.allocate() } == [0, 1, 2, nil])
+        #expect(pool.release(1) == true)
+        #expect(pool.release(0) == true)
+        #expect(pool.allocate() == 1)
+        #expect(pool.allocate() == 0)
+        #expect(pool.checkInvariants() == nil)
+    }
+
+    @Test func refusesToReleaseWhatNobodyHolds() {
+        var pool = BlockPool(pageCount: 2)
+        #expect(pool.release(0) == false)
+        #expect(pool.release(-1) == false)
+        #expect(pool.release(2) == false)
+        #expect(pool.allocate() == 0)
+        pool.retain(0)
+        #expect(pool.release(0) == true)
+        #expect(pool.freeCount == 1)
+        #expect(pool.release(0) == true)
+        #expect(pool.release(0) == false)
+        #expect(pool.freeCount == 2)
+    }
+
+    @Test func revivesAFreePageByItsContent() {
+        var pool = BlockPool(pageCount: 2)
+        let page = pool.allocate() ?? -1
+        pool.seal(page, content: 99)
+        pool.release(page)
+        #expect(pool.find(content: 99) == page)
+        pool.retain(page)
+        #expect(pool.referenceCount(page) == 1)
+        #expect(pool.allocate() == 1)
+        pool.release(page)
+        #expect(pool.allocate() == page)
+        #expect(pool.find(content: 99) == nil)
+        #expect(pool.checkInvariants() == nil)
+    }
+
+    @Test(arguments: 0..<8) func keepsItsInvariantsUnderRandomOperations(seed: UInt64) {
+        var state = seed &* 0x9e37_79b9_7f4a_7c15 | 1
+        func random(_ limit: Int) -> Int {
+            state ^= state << 13
+            state ^= state >> 7
+            state ^= state << 17
+            return Int(state % UInt64(limit))
+        }
+        var pool = BlockPool(pageCount: 13)
+        var held: [Int32] = []
+        for _ in 0..<5000 {
+            switch random(4) {
+            case 0:
+                if let page = pool.allocate() {
+                    #expect(!held.contains(page))
+                    held.append(page)
+                } else {
+                    #expect(Set(held).count == 13)
+                }
+            case 1:
+                let page = Int32(random(13))
+                pool.retain(page)
+                held.append(page)
+            case 2 where !held.isEmpty:
+                #expect(pool.release(held.remove(at: random(held.count))) == true)
+            default:
+                if let page = held.last { pool.seal(page, content: UInt64(random(20))) }
+            }
+            let broken = pool.checkInvariants()
+            #expect(broken == nil, "seed \(seed)")
+            #expect(pool.freeCount == 13 - Set(held).count)
+            if broken != nil { return }
+        }
+    }
+}
