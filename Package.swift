@@ -37,15 +37,27 @@ let package = Package(
     ],
     targets: [
         // Layer 0
-        .target(name: "CMartletMicrokernels", exclude: []),
+        .target(name: "CMartletMicrokernels"),
         // Layer 1
         layer("MartletCore"),
-        tests("MartletCore"),
         // Layer 2
         layer("MartletEngineFile", ["MartletCore"]),
+        layer("MartletFormats", ["MartletCore"]),
         layer("MartletGraph", ["MartletCore"]),
+        layer("MartletQuantization", ["MartletCore"]),
         // Layer 3
         layer("MartletBackend", ["MartletCore", "MartletEngineFile"]),
+        layer("MartletModels", ["MartletCore", "MartletFormats", "MartletGraph"]),
+        // Layer 4
+        layer(
+            "MartletCompiler",
+            [
+                "MartletBackend", "MartletCore", "MartletEngineFile", "MartletGraph",
+                "MartletModels", "MartletQuantization",
+            ]),
+        layer("MartletReference", ["MartletCore", "MartletGraph"]),
+        // Tests
+        tests("MartletCore"),
     ],
     cLanguageStandard: .gnu2x
 )

@@ -43,6 +43,12 @@ public struct GraphOutput: Sendable, Hashable {
     public var name: String
     /// The value.
     public var value: ValueID
+
+    /// Names a value.
+    public init(name: String, value: ValueID) {
+        self.name = name
+        self.value = value
+    }
 }
 
 /// A program in static single assignment form over the ops of an `OpSet`.

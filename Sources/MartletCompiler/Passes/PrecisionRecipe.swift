@@ -1,0 +1,125 @@
+// Part of Martlet. See LICENSE.
+// SPDX-License-Identifier: Apache-2.0
+
+public import MartletCore
+import MartletGraph
+import MartletModels
+
+/// Precisions of one engine: weights, activations and the KV cache.
+public struct PrecisionRecipe: Sendable {
+    /// What becomes of a weight matrix.
+    public enum Weights: Sendable {
+        /// As the checkpoint stores it.
+        case keep
+        /// Decoded to plain numbers of the activation type.
+        case plain
+        /// Coded by the scheme that a rule gives for rows of so many inputs.
+        case scheme(name: String, @Sendable (Int) throws -> QuantizationScheme)
+    }
+
+    /// Type of activations; plain weights of other types are converted if it is f16 or bf16.
+    public var dtype: DType
+    /// Linear weights.
+    public var weights: Weights
+    /// The embedding table (and the head, where they are one).
+    public var embedding: Weights
+    /// The head.
+    public var head: Weights
+    /// Format of the inputs of linears with coded weights; nil for exact.
+    public var activations: ActivationFormat?
+    /// Type of cached keys and values.
+    public var kvType: DType
+
+    /// Sets the precisions.
+    public init(
+        dtype: DType = .f32, weights: Weights = .keep, embedding: Weights = .keep,
+        head: Weights = .keep, activations: ActivationFormat? = nil, kvType: DType = .f32
+    ) {
+        self.dtype = dtype
+        self.weights = weights
+        self.embedding = embedding
+        self.head = head
+        self.activations = activations
+        self.kvType = kvType
+    }
+}
+
+/// A recipe together with the weights it is applied to.
+struct AppliedRecipe {
+    let recipe: PrecisionRecipe
+    let weights: any WeightProvider
+}
+
+extension PrecisionRecipe {
+    /// Gives every parameter the format it will have in the engine.
+    ///
+    /// - Returns: How many parameters changed their format.
+    func applyToParameters(of graph: inout Graph, weights provider: any WeightProvider) throws -> Int {
+        var count = 0
+        for node in graph.nodes where node.op == "parameter" {
+            guard let shape = node.results[0].fixedShape else { continue }
+            let stored = try storage(of: WeightExpression(parameter: node), provider)
+            let format = try self.format(of: node, shape, stored: stored, in: graph)
+            if format != node.results[0].format {
+                graph.update(node.id) { $0.results[0].format = format }
+                count += 1
+            }
+        }
+        return count
+    }
+
+    private func storage(
+        of expression: WeightExpression, _ provider: any WeightProvider
+    ) throws -> ElementFormat {
+        switch expression {
+        case .named(let name, let shape): return try provider.storage(of: name, shape: shape)
+        case .apply("concat", let parts):
+            let formats = try parts.map { try storage(of: $0, provider) }
+            return Set(formats).count == 1 ? formats[0] : .plain(.f32)
+        case .apply: return .plain(.f32)
+        }
+    }
+
+    private func format(
+        of node: Node, _ shape: [Int], stored: ElementFormat, in graph: Graph
+    ) throws -> ElementFormat {
+        let users = graph.users(of: node.value())
+        let isTable = users.contains { $0.op == "embedding" }
+        let linears = users.filter { $0.op == "linear" && $0.operands[1] == node.value() }
+        guard shape.count == 2, isTable || !linears.isEmpty else { return .plain(.f32) }
+        let choice =
+            isTable ? embedding : linears.contains { $0.path == "head" } ? head : weights
+        switch choice {
+        case .scheme(_, let rule): return .weight(try rule(shape[1]))
+        case .plain: return .plain(dtype)
+        case .keep:
+            guard let type = stored.dtype else { return stored }
+            if dtype != .f32 { return .plain(dtype) }
+            return .plain([.f32, .f16, .bf16].contains(type) ? type : .f32)
+        }
+    }
+
+    /// Quantizes the inputs of linears whose weights are coded.
+    ///
+    /// - Returns: How many linears got a `quantize` node.
+    func quantizeActivations(of graph: inout Graph) throws -> Int {
+        guard let activations else { return 0 }
+        var count = 0
+        for node in graph.nodes where node.op == "linear" {
+            guard let weight = node.operands[1], let input = node.operands[0],
+                graph.type(of: weight)?.format.scheme != nil,
+                graph.type(of: input)?.format.dtype != nil
+            else { continue }
+            let codes = try graph.insert(
+                "quantize", [input], ["format": .string(activations.rawValue)], path: node.path,
+                before: node.id)[0]
+            let type = node.results[0].format.dtype ?? .f32
+            graph.update(node.id) {
+                $0.operands[0] = codes
+                $0.attributes["dtype"] = .string(type.rawValue)
+            }
+            count += 1
+        }
+        return count
+    }
+}

@@ -1,0 +1,108 @@
+// Part of Martlet. See LICENSE.
+// SPDX-License-Identifier: Apache-2.0
+
+public import MartletCore
+
+/// Typed access to a model's `config.json`, with errors that name key, value and file.
+public struct ConfigurationReader: Sendable {
+    /// The whole object.
+    public let json: JSONObject
+    /// Where it came from, for messages.
+    public let origin: String
+
+    /// Wraps an object.
+    public init(_ json: JSONObject, origin: String) {
+        self.json = json
+        self.origin = origin
+    }
+
+    private func failure(_ message: String) -> MartletError {
+        MartletError(.unsupported, "\(origin): \(message)", context: ["file": origin])
+    }
+
+    private func present(_ key: String) -> JSONValue? {
+        guard let value = json[key], !value.isNull else { return nil }
+        return value
+    }
+
+    /// An integer of at least 1, or a default where the key is absent or null.
+    ///
+    /// - Throws: `MartletError` `.unsupported` if it is missing without default, or no such integer.
+    public func int(_ key: String, default fallback: Int? = nil, limit: Int = 1 << 28) throws -> Int {
+        guard let value = present(key) else {
+            guard let fallback else { throw failure("'\(key)' is missing") }
+            return fallback
+        }
+        guard let number = value.int, number >= 1, number <= limit else {
+            throw failure("'\(key)' is \(value.serialized()), not an integer in 1 ... \(limit)")
+        }
+        return number
+    }
+
+    /// A number, or a default where the key is absent or null.
+    ///
+    /// - Throws: `MartletError` `.unsupported` if it is missing without default, or no number.
+    public func double(_ key: String, default fallback: Double? = nil) throws -> Double {
+        guard let value = present(key) else {
+            guard let fallback else { throw failure("'\(key)' is missing") }
+            return fallback
+        }
+        guard let number = value.double, number.isFinite else {
+            throw failure("'\(key)' is \(value.serialized()), not a number")
+        }
+        return number
+    }
+
+    /// A truth value, or a default where the key is absent or null.
+    ///
+    /// - Throws: `MartletError` `.unsupported` if it is something else.
+    public func bool(_ key: String, default fallback: Bool) throws -> Bool {
+        guard let value = present(key) else { return fallback }
+        guard let flag = value.bool else {
+            throw failure("'\(key)' is \(value.serialized()), not true or false")
+        }
+        return flag
+    }
+
+    /// A text out of a closed set, or a default where the key is absent or null.
+    ///
+    /// - Throws: `MartletError` `.unsupported` naming what is supported.
+    public func word(_ key: String, of allowed: [String], default fallback: String) throws -> String {
+        guard let value = present(key) else { return fallback }
+        guard let word = value.string, allowed.contains(word) else {
+            throw failure(
+                "'\(key)' is \(value.serialized()), supported: \(allowed.joined(separator: ", "))")
+        }
+        return word
+    }
+
+    /// A nested object; nil where the key is absent or null.
+    ///
+    /// - Throws: `MartletError` `.unsupported` if it is something else.
+    public func object(_ key: String) throws -> ConfigurationReader? {
+        guard let value = present(key) else { return nil }
+        guard let object = value.object else { throw failure("'\(key)' is not an object") }
+        return ConfigurationReader(object, origin: "\(origin): \(key)")
+    }
+
+    /// A list of numbers; nil where the key is absent or null.
+    ///
+    /// - Throws: `MartletError` `.unsupported` if it is something else.
+    public func doubles(_ key: String) throws -> [Double]? {
+        guard let value = present(key) else { return nil }
+        guard let list = value.array, case let numbers = list.compactMap(\.double),
+            numbers.count == list.count
+        else { throw failure("'\(key)' is not a list of numbers") }
+        return numbers
+    }
+
+    /// Refuses keys that would change the mathematics if they were ignored.
+    ///
+    /// - Throws: `MartletError` `.unsupported` naming the first that is set to anything but null or false.
+    public func refuse(_ keys: [String]) throws {
+        for key in keys {
+            guard let value = present(key), value != .bool(false) else { continue }
+            throw failure("'\(key)' is \(value.serialized()), which is not supported")
+        }
+    }
+}

@@ -1,0 +1,145 @@
+// Part of Martlet. See LICENSE.
+// SPDX-License-Identifier: Apache-2.0
+
+import MartletCore
+
+/// A GGUF file seen the Hugging Face way: its metadata as `config.json`, its tensors renamed.
+struct GGUFModel: CheckpointSource {
+    private let file: GGUFFile
+    /// GGUF name of each Hugging Face name.
+    private let fileNames: [String: String]
+    /// Heads whose rows the converter interleaved, by projection.
+    private let permutedHeads: [String: Int]
+
+    static func open(_ path: String) throws -> ModelSource {
+        let file = try GGUFFile(path: path)
+        guard let architecture = file.metadata["general.architecture"]?.string else {
+            throw MartletError(
+                .unsupported, "the file does not name its architecture", context: ["file": path])
+        }
+        let configuration = ConfigurationReader(
+            configuration(file, architecture), origin: path)
+        return ModelSource(
+            architectures: [classNames[architecture] ?? architecture],
+            configuration: configuration,
+            checkpoint: GGUFModel(file, architecture), tokenizer: .gguf(file.metadata),
+            chatTemplate: file.metadata["tokenizer.chat_template"]?.string, generation: nil,
+            files: [path], displayName: FileStatus.name(path))
+    }
+
+    /// Class names of architectures that Hugging Face names otherwise.
+    private static let classNames = ["llama": "LlamaForCausalLM"]
+
+    /// GGUF keys after the architecture's prefix, and their names in `config.json`.
+    private static let keys = [
+        "embedding_length": "hidden_size", "feed_forward_length": "intermediate_size",
+        "block_count": "num_hidden_layers", "attention.head_count": "num_attention_heads",
+        "attention.head_count_kv": "num_key_value_heads", "rope.freq_base": "rope_theta",
+        "attention.layer_norm_rms_epsilon": "rms_norm_eps",
+        "context_length": "max_position_embeddings", "vocab_size": "vocab_size",
+        "attention.key_length": "head_dim", "attention.sliding_window": "sliding_window",
+    ]
+
+    private static func configuration(_ file: GGUFFile, _ architecture: String) -> JSONObject {
+        var config = JSONObject()
+        config["model_type"] = .string(architecture)
+        config["hidden_act"] = .string("silu")
+        for (key, name) in keys.sorted(by: { $0.key < $1.key }) {
+            switch file.metadata["\(architecture).\(key)"] {
+            case .int(let value): config[name] = .int(value)
+            case .float(let value): config[name] = .double(value)
+            default: break
+            }
+        }
+        if config["vocab_size"] == nil, let shape = try? file.shape(of: "token_embd.weight") {
+            config["vocab_size"] = .int(shape[0])
+        }
+        config["tie_word_embeddings"] = .bool(!file.contains("output.weight"))
+        config["rope_scaling"] = scaling(file, architecture)
+        return config
+    }
+
+    private static func scaling(_ file: GGUFFile, _ architecture: String) -> JSONValue? {
+        // LLaMA 3 files hold the finished divisors of each frequency.
+        if let value = try? file.weight("rope_freqs.weight"), case .plain(let tensor) = value,
+            let factors = try? tensor.floats()
+        {
+            return .object(
+                JSONObject([
+                    ("rope_type", .string("factors")),
+                    ("factors", .array(factors.map { .double(Double($0)) })),
+                ]))
+        }
+        guard let type = file.metadata["\(architecture).rope.scaling.type"]?.string, type != "none"
+        else { return nil }
+        let factor = file.metadata["\(architecture).rope.scaling.factor"]?.double ?? 1
+        return .object(JSONObject([("rope_type", .string(type)), ("factor", .double(factor))]))
+    }
+
+    private init(_ file: GGUFFile, _ architecture: String) {
+        self.file = file
+        var fileNames: [String: String] = [:]
+        for name in file.names { fileNames[Self.huggingFaceName(name)] = name }
+        self.fileNames = fileNames
+        let heads = file.metadata["\(architecture).attention.head_count"]?.int
+        let kvHeads = file.metadata["\(architecture).attention.head_count_kv"]?.int ?? heads
+        var permuted: [String: Int] = [:]
+        if architecture == "llama" {
+            permuted[".self_attn.q_proj."] = heads
+            permuted[".self_attn.k_proj."] = kvHeads
+        }
+        permutedHeads = permuted
+    }
+
+    private static let parts = [
+        "attn_q": "self_attn.q_proj", "attn_k": "self_attn.k_proj", "attn_v": "self_attn.v_proj",
+        "attn_output": "self_attn.o_proj", "ffn_gate": "mlp.gate_proj", "ffn_up": "mlp.up_proj",
+        "ffn_down": "mlp.down_proj", "attn_norm": "input_layernorm",
+        "ffn_norm": "post_attention_layernorm",
+    ]
+
+    private static let whole = [
+        "token_embd": "model.embed_tokens", "output_norm": "model.norm", "output": "lm_head",
+    ]
+
+    private static func huggingFaceName(_ name: String) -> String {
+        let words = name.split(separator: ".").map(String.init)
+        guard let suffix = words.last, words.count > 1 else { return name }
+        if words.count == 4, words[0] == "blk", let part = parts[words[2]] {
+            return "model.layers.\(words[1]).\(part).\(suffix)"
+        }
+        if words.count == 2, let part = whole[words[0]] { return "\(part).\(suffix)" }
+        return name
+    }
+
+    var names: [String] { fileNames.keys.sorted() }
+    func contains(_ name: String) -> Bool { fileNames[name] != nil }
+    func shape(of name: String) throws -> [Int] { try file.shape(of: fileName(name)) }
+    func storage(of name: String) throws -> ElementFormat { try file.storage(of: fileName(name)) }
+
+    func weight(_ name: String) throws -> WeightValue {
+        let value = try file.weight(fileName(name))
+        for (part, heads) in permutedHeads where name.contains(part) && value.shape.count == 2 {
+            let rows = value.shape[0]
+            guard heads > 0, rows % heads == 0, (rows / heads) % 2 == 0 else {
+                throw MartletError(.corrupt, "'\(name)' of shape \(value.shape) is not \(heads) heads")
+            }
+            // The converter turned the halves of a head into pairs; rotary here works on halves.
+            let headDim = rows / heads
+            return try value.selectingRows(
+                (0..<rows).map { row in
+                    let head = row / headDim, place = row % headDim
+                    let half = place / (headDim / 2), pair = place % (headDim / 2)
+                    return head * headDim + 2 * pair + half
+                })
+        }
+        return value
+    }
+
+    private func fileName(_ name: String) throws -> String {
+        guard let found = fileNames[name] else {
+            throw MartletError(.notFound, "the checkpoint has no tensor '\(name)'")
+        }
+        return found
+    }
+}

@@ -1,0 +1,58 @@
+// Part of Martlet. See LICENSE.
+// SPDX-License-Identifier: Apache-2.0
+
+import MartletCore
+public import MartletGraph
+
+/// The outer part of a decoder: token embedding, layers, final norm, head, sampling.
+///
+/// Outputs `logits` (`[O, V]` f32, only for the rows that need them) and `tokens` (`[O]`).
+public struct DecoderModel: Sendable {
+    let vocabularySize: Int
+    let hiddenSize: Int
+    let layers: [DecoderLayer]
+    let norm: RMSNorm
+    let tiesEmbedding: Bool
+    let logitSoftCap: Double?
+
+    /// Combines the parts.
+    ///
+    /// - Parameters:
+    ///   - vocabularySize: V.
+    ///   - hiddenSize: H.
+    ///   - layers: Layers in order.
+    ///   - norm: Final norm.
+    ///   - tiesEmbedding: Whether the head is the embedding table.
+    ///   - logitSoftCap: Limits logits to `cap * tanh(x / cap)`.
+    public init(
+        vocabularySize: Int, hiddenSize: Int, layers: [DecoderLayer], norm: RMSNorm,
+        tiesEmbedding: Bool, logitSoftCap: Double? = nil
+    ) {
+        self.vocabularySize = vocabularySize
+        self.hiddenSize = hiddenSize
+        self.layers = layers
+        self.norm = norm
+        self.tiesEmbedding = tiesEmbedding
+        self.logitSoftCap = logitSoftCap
+    }
+
+    /// The normed hidden states `[T, H]` of the step's tokens.
+    public func hidden(_ builder: GraphBuilder, _ step: StepInputs) -> Tensor {
+        let table = builder.parameter("embedding.weight", [vocabularySize, hiddenSize])
+        var x = builder.scope("embedding") { builder.input("tokens").embedding(table) }
+        for layer in layers { x = layer(x, step) }
+        return norm(x)
+    }
+
+    /// Records the whole decoder.
+    public func decode(_ builder: GraphBuilder, _ step: StepInputs) {
+        let hidden = hidden(builder, step)
+        let weight = builder.parameter(
+            tiesEmbedding ? "embedding.weight" : "head.weight", [vocabularySize, hiddenSize])
+        var logits = builder.scope("head") { hidden.linear(weight, dtype: .f32) }
+        if let logitSoftCap { logits = logits.softCap(logitSoftCap) }
+        let rows = builder.scope("head") { logits.gatherRows(builder.input("logitRows")) }
+        builder.output("logits", rows)
+        builder.output("tokens", builder.scope("sample") { rows.sample() })
+    }
+}

@@ -1,0 +1,39 @@
+// Part of Martlet. See LICENSE.
+// SPDX-License-Identifier: Apache-2.0
+
+import MartletCore
+public import MartletFormats
+
+extension RotaryFrequencies {
+    /// Reads `rope_theta` and `rope_scaling` (or the newer `rope_parameters`).
+    ///
+    /// - Throws: `MartletError` `.unsupported` naming a scaling that is not known.
+    public init(_ configuration: ConfigurationReader, headDim: Int) throws {
+        let nested = try configuration.object("rope_parameters")
+        let base = try nested?.double("rope_theta", default: 10_000)
+        self.init(
+            rotaryDim: headDim, base: try configuration.double("rope_theta", default: base ?? 10_000))
+        guard let rules = try configuration.object("rope_scaling") ?? nested else { return }
+        let old = try rules.word("type", of: Self.types, default: "default")
+        switch try rules.word("rope_type", of: Self.types, default: old) {
+        case "linear": scaling = .linear(factor: try rules.double("factor"))
+        case "llama3":
+            scaling = .llama3(
+                factor: try rules.double("factor"),
+                lowFrequencyFactor: try rules.double("low_freq_factor"),
+                highFrequencyFactor: try rules.double("high_freq_factor"),
+                originalContext: try rules.int("original_max_position_embeddings"))
+        case "factors":
+            let factors = try rules.doubles("factors") ?? []
+            guard factors.count == rotaryDim / 2, factors.allSatisfy({ $0 > 0 }) else {
+                throw MartletError(
+                    .unsupported,
+                    "\(configuration.origin): \(factors.count) rotary factors for \(rotaryDim / 2) pairs")
+            }
+            scaling = .factors(factors)
+        default: break
+        }
+    }
+
+    private static let types = ["default", "linear", "llama3", "factors"]
+}
