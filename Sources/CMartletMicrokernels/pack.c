@@ -19,9 +19,12 @@ int martlet_weight_describe(
     *weight = (martlet_weight){
         .kind = kind, .row_count = row_count, .input_count = input_count};
     if (row_count == 0 || input_count == 0 || row_count > limit || input_count > limit) return 0;
+    if ((unsigned)kind > MARTLET_WEIGHT_U4) return 0;
     size_t bytes;
     if (is_quantized(weight)) {
         if (group_size % 32 != 0 || group_size > limit) return 0;
+        if ((unsigned)zero > MARTLET_ZERO_MINIMUM) return 0;
+        if ((unsigned)scale_type > MARTLET_FLOAT_BF16) return 0;
         weight->group_size = group_size;
         weight->zero = zero;
         weight->scale_type = scale_type;
@@ -196,7 +199,8 @@ void martlet_unpack_quantized(
                 uint8_t *row = destination->codes + n * row_bytes;
                 size_t k_end = martlet_min(inputs, (group + 1) * extent);
                 for (size_t k = group * extent; k < k_end; k += step) {
-                    uint32_t word = martlet_load_u32(from + (k - group * extent) / step * 64 + 4 * r);
+                    size_t at = (k - group * extent) / step * 64 + 4 * r;
+                    uint32_t word = martlet_load_u32(from + at);
                     size_t bytes;
                     if (is_u4) {
                         word = gather_nibbles(word & 0x0f0f0f0f)
@@ -232,13 +236,15 @@ void martlet_pack_plain(
             const uint32_t *from = (const uint32_t *)source + first;
             uint32_t *words = (uint32_t *)to;
             for (size_t k = 0; k < weight->input_count; k++, words += 16)
-                for (size_t r = 0; r < 16; r++) words[r] = r < row_end ? from[r * row_stride + k] : 0;
+                for (size_t r = 0; r < 16; r++)
+                    words[r] = r < row_end ? from[r * row_stride + k] : 0;
             to = (uint8_t *)words;
         } else {
             const uint16_t *from = (const uint16_t *)source + first;
             uint16_t *words = (uint16_t *)to;
             for (size_t k = 0; k < weight->input_count; k++, words += 16)
-                for (size_t r = 0; r < 16; r++) words[r] = r < row_end ? from[r * row_stride + k] : 0;
+                for (size_t r = 0; r < 16; r++)
+                    words[r] = r < row_end ? from[r * row_stride + k] : 0;
             to = (uint8_t *)words;
         }
         uint8_t *end = (uint8_t *)destination + (panel + 1) * weight->panel_stride;

@@ -1,8 +1,8 @@
 // Part of Martlet. See LICENSE.
 // SPDX-License-Identifier: Apache-2.0
 
-// linear_{u8,u4}_int8g64_{gemv,panel}_avx2: y = W x. Codes and inputs are widened to 16 bits (even and
-// odd k apart) for vpmaddwd, since vpmaddubsw saturates on u8 x s8.
+// linear_{u8,u4}_int8g64_{gemv,panel}_avx2: y = W x. Codes and inputs are widened to 16 bits (even
+// and odd k apart) for vpmaddwd, since vpmaddubsw saturates on u8 x s8.
 
 #include "../shared/internal.h"
 

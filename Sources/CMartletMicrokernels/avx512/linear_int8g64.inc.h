@@ -2,8 +2,9 @@
 // SPDX-License-Identifier: Apache-2.0
 
 // Linears on int8g64 activations by vpdpbusd: lane = row of the panel, u8 codes x s8 codes.
-// Include with BITS 8 or 4. See martlet_linear_arguments for layout and order of operations; integer
-// dots are exact, so only the float steps after each block have an order, the same in every tile.
+// Include with BITS 8 or 4. See martlet_linear_arguments for layout and order of operations;
+// integer dots are exact, so only the float steps after each block have an order, the same in
+// every tile.
 
 #define MIDDLE (BITS == 4 ? 8 : 128)
 enum { MAX_PANELS = 2 };
@@ -25,7 +26,7 @@ typedef struct {
 MARTLET_INLINE void martlet_block_dots(
     martlet_dots *dots, const uint8_t *codes, size_t panel_stride, const int8_t *x, size_t x_stride,
     const int panels, const int tokens, const int block) {
-    const int chains = tokens == 1 && panels == 1 ? 4 : tokens == 1 || (tokens == 2 && panels == 1) ? 2 : 1;
+    const int chains = panels * tokens == 1 ? 4 : panels * tokens == 2 ? 2 : 1;
     __m512i extra[3][MAX_PANELS][TOKEN_TILE];
     MARTLET_UNROLL for (int c = 1; c < chains; c++) {
         MARTLET_UNROLL for (int p = 0; p < panels; p++) {

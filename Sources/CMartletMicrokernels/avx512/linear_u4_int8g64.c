@@ -1,8 +1,8 @@
 // Part of Martlet. See LICENSE.
 // SPDX-License-Identifier: Apache-2.0
 
-// linear_u4_int8g64_gemv_avx512, linear_u4_int8g64_panel_avx512: y = W x, W in 4-bit codes of layout
-// panel16, x in int8g64. Order of operations: martlet_linear_arguments.
+// linear_u4_int8g64_{gemv,panel}_avx512: y = W x, W in 4-bit codes of layout panel16, x in int8g64.
+// Order of operations: martlet_linear_arguments.
 
 #include "../shared/internal.h"
 

@@ -96,8 +96,9 @@ typedef struct martlet_weight {
 
 /// Describes a packed weight and computes `panel_stride`; `data` is NULL until the caller sets it.
 ///
-/// `group_size`, `zero` and `scale_type` are ignored for plain kinds. Returns 0 where the group size
-/// is no multiple of 32, a size is 0 or beyond 2^31, or the byte count overflows; else 1.
+/// `group_size`, `zero` and `scale_type` are ignored for plain kinds. Returns 0 where the group
+/// size is no multiple of 32, a size is 0 or beyond 2^31, an enumeration is out of range, or the
+/// byte count overflows; else 1.
 int martlet_weight_describe(
     martlet_weight *weight, martlet_weight_kind kind, size_t row_count, size_t input_count,
     size_t group_size, martlet_zero_kind zero, martlet_float_type scale_type);
@@ -131,7 +132,7 @@ void martlet_pack_quantized(
 void martlet_unpack_quantized(
     const martlet_weight *weight, const martlet_canonical *destination, size_t panel_begin,
     size_t panel_end);
-/// Packs a plain weight: `source` is `[N, K]` in the weight's own type, `row_stride` elements a row.
+/// Packs a plain weight: `source` is `[N, K]` in the weight's type, `row_stride` elements a row.
 void martlet_pack_plain(
     const martlet_weight *weight, const void *source, size_t row_stride, void *destination,
     size_t panel_begin, size_t panel_end);
@@ -172,9 +173,9 @@ size_t martlet_int8g64_row_bytes(size_t input_count);
 
 /// y[t, n] = sum over k of W[n, k] * x[t, k] (+ bias[n]).
 ///
-/// int8g64: per group of the weight, per block b of 64 k (32 where g is no multiple of 64), going up:
+/// int8g64: per group of the weight, per block b of 64 k (32 where g is no multiple of 64), up:
 ///     dot = integer sum of (code_w - z) * code_x          (z = 2^(bits-1), the zero, or 0)
-///     inner = fma(f32(dot), scale_x[b], inner)            (inner starts at 0)
+///     inner = fma(f32(dot), scale_x[b], inner)            (the first block: the product alone)
 /// then acc = fma(inner, scale_w, acc), and with minima
 ///     m = sum over the blocks, ascending, of weighted_sum; acc = fma(m, z, acc).
 ///
@@ -334,8 +335,8 @@ typedef struct martlet_kv_write_arguments {
 ///     s = sum over d ascending, by fma, of q[d] * k[d]; s = s * scale;
 ///     soft cap: s = cap * tanh(s / cap); ALiBi: s = fma(slope, f32(p - (end - 1)), s)
 /// then m' = max(m, all s); c = exp(m - m'); p = exp(s - m'); l[lane] = l[lane] * c, then += p,
-/// lane = position % 16; o[d] = o[d] * c, then o[d] = fma(p, v[d], o[d]), positions ascending. At the end
-/// o[d] = o[d] * (1 / sum of l), halves folded 16 -> 1. A token that sees nothing gives zeros.
+/// lane = position % 16; o[d] = o[d] * c, then o[d] = fma(p, v[d], o[d]), positions ascending. At
+/// the end o[d] = o[d] * (1 / sum of l), halves folded 16 -> 1. A token that sees nothing gives 0.
 typedef struct martlet_attention_arguments {
     martlet_kv_layer kv;
     const float *queries;

@@ -1,8 +1,8 @@
 // Part of Martlet. See LICENSE.
 // SPDX-License-Identifier: Apache-2.0
 
-// linear_{u8,u4}_int8g64_{gemv,panel}_neon: y = W x. sdot where the compiler may use it (ARMv8.2 dot
-// product, on by default on Apple's chips), else widening products and pairwise sums.
+// linear_{u8,u4}_int8g64_{gemv,panel}_neon: y = W x. sdot where the compiler may use it (ARMv8.2
+// dot product, on by default on Apple's chips), else widening products and pairwise sums.
 
 #include "../shared/internal.h"
 

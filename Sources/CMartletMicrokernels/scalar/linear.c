@@ -75,7 +75,8 @@ static void quantized(
                 const uint8_t *zeros = scales + 16 * martlet_float_bytes(w->scale_type);
                 size_t k_end = martlet_min(w->input_count, (g + 1) * extent);
                 float scale = martlet_load_float(scales, w->scale_type, n % 16), z = 0, m = 0;
-                if (w->zero != MARTLET_ZERO_NONE) z = martlet_load_float(zeros, w->scale_type, n % 16);
+                if (w->zero != MARTLET_ZERO_NONE)
+                    z = martlet_load_float(zeros, w->scale_type, n % 16);
                 int zero = w->zero == MARTLET_ZERO_NONE ? martlet_middle_code(w)
                     : w->zero == MARTLET_ZERO_INTEGER   ? (int)z
                                                         : 0;
@@ -114,7 +115,8 @@ void martlet_linear_plain_exact_scalar(
             const uint8_t *panel = martlet_panel(w, n / 16);
             float acc = 0;
             for (size_t k = 0; k < w->input_count; k++) {
-                acc = martlet_scalar_fma(martlet_load_float(panel, type, k * 16 + n % 16), x[k], acc);
+                float weight = martlet_load_float(panel, type, k * 16 + n % 16);
+                acc = martlet_scalar_fma(weight, x[k], acc);
             }
             a->y[t * a->y_stride + n] = a->bias ? acc + a->bias[n] : acc;
         }

@@ -1,9 +1,9 @@
 // Part of Martlet. See LICENSE.
 // SPDX-License-Identifier: Apache-2.0
 
-// Paged attention, KV writes and rotary embedding in 16-lane vectors. A tile of query rows (tokens x
-// heads of one kv head) shares each load of K and V; scores of 16 positions are one vector. Order of
-// operations: martlet_attention_arguments, for every row as if it were alone.
+// Paged attention, KV writes and rotary embedding in 16-lane vectors. A tile of query rows (tokens
+// x heads of one kv head) shares each load of K and V; scores of 16 positions are one vector. Order
+// of operations: martlet_attention_arguments, for every row as if it were alone.
 
 enum { MARTLET_CHUNK = 512, MARTLET_ROWS = 8 };
 
@@ -27,16 +27,28 @@ MARTLET_INLINE const uint8_t *martlet_kv_block(
 /// Scores of `blocks` blocks from `position` for `rows` rows: one accumulator each, d ascending.
 MARTLET_INLINE void martlet_scores(
     const martlet_attention_arguments *a, martlet_query_tile *tile, size_t head, size_t position,
-    size_t chunk, const int rows, const int blocks, const martlet_float_type type) {
-    const uint8_t *keys[4];
+    size_t chunk, size_t last, const int rows, const int blocks, const martlet_float_type type) {
+    // Few rows wait for memory: fetch the next keys, and these positions' values for later.
+    const int is_fetching = rows <= 4;
+    const uint8_t *keys[4], *next_keys[4], *values[4];
     martlet_vf s[MARTLET_ROWS][4];
     const size_t bytes = type == MARTLET_FLOAT_F32 ? 64 : 32;
     MARTLET_UNROLL for (int b = 0; b < blocks; b++) {
         keys[b] = martlet_kv_block(a, a->kv.keys, head, position + (size_t)b * MARTLET_KV_BLOCK);
+        size_t next = position + (size_t)(b + blocks) * MARTLET_KV_BLOCK;
+        if (is_fetching) {
+            next_keys[b] = next < last ? martlet_kv_block(a, a->kv.keys, head, next) : keys[b];
+            values[b] = martlet_kv_block(
+                a, a->kv.values, head, position + (size_t)b * MARTLET_KV_BLOCK);
+        }
         MARTLET_UNROLL for (int r = 0; r < rows; r++) s[r][b] = (martlet_vf)0.0f;
     }
     for (size_t d = 0; d < a->kv.head_dim; d++) {
         MARTLET_UNROLL for (int b = 0; b < blocks; b++) {
+            if (is_fetching) {
+                __builtin_prefetch(next_keys[b] + d * bytes);
+                __builtin_prefetch(values[b] + d * bytes, 0, 2);
+            }
             martlet_vf k = martlet_load16_of(keys[b] + d * bytes, type);
             MARTLET_UNROLL for (int r = 0; r < rows; r++)
                 s[r][b] = martlet_vector_fma((martlet_vf)tile->q[r][d], k, s[r][b]);
@@ -56,7 +68,7 @@ MARTLET_INLINE martlet_vi martlet_visible(const martlet_query_tile *tile, int r,
     return (p >= (martlet_vi)(int32_t)tile->low[r]) & (p < (martlet_vi)(int32_t)tile->high[r]);
 }
 
-/// Scores to weights: scale, cap and bias, new maximum, exponentials; rescales what was summed before.
+/// Scores to weights: scale, cap and bias, new maximum, exponentials; rescales earlier sums.
 MARTLET_INLINE void martlet_weights(
     const martlet_attention_arguments *a, martlet_query_tile *tile, size_t chunk, int r) {
     const martlet_vf lanes = {0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15};
@@ -96,7 +108,7 @@ MARTLET_INLINE void martlet_weights(
     }
 }
 
-/// Adds weights times V of positions `low ..< high` to `vectors` vectors of `rows` rows from column d.
+/// Adds weights times V of positions `low ..< high` to `vectors` vectors of each row from column d.
 MARTLET_INLINE void martlet_mix_columns(
     const martlet_attention_arguments *a, martlet_query_tile *tile, size_t head, size_t chunk,
     int row, size_t low, size_t high, size_t d, const int rows, const int vectors,
@@ -170,9 +182,9 @@ MARTLET_INLINE void martlet_attend_chunk(
     const size_t step = (size_t)blocks * MARTLET_KV_BLOCK;
     size_t p = first / MARTLET_KV_BLOCK * MARTLET_KV_BLOCK;
     for (; p + step <= last; p += step)
-        martlet_scores(a, tile, head, p, chunk, rows, blocks, type);
+        martlet_scores(a, tile, head, p, chunk, last, rows, blocks, type);
     for (; p < last; p += MARTLET_KV_BLOCK)
-        martlet_scores(a, tile, head, p, chunk, rows, 1, type);
+        martlet_scores(a, tile, head, p, chunk, last, rows, 1, type);
     for (int r = 0; r < rows; r++) {
         if (tile->low[r] < tile->high[r]) martlet_weights(a, tile, chunk, r);
     }

@@ -2,7 +2,7 @@
 // SPDX-License-Identifier: Apache-2.0
 
 // Elementwise operations, conversions and reductions of one row in 16-lane vectors, and the table.
-// Include last, with CRC32C, PROBE_READ, PROBE_INT8 and PROBE_F32 naming functions, ISA_ID, ISA_NAME.
+// Include last, with ISA_ID, ISA_NAME, CRC32C, PROBE_READ, PROBE_INT8 and PROBE_F32 defined.
 
 static void add(const float *a, const float *b, float *y, size_t count) {
     for (size_t i = 0; i < count; i += 16) {

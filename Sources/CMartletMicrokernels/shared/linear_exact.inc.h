@@ -2,8 +2,8 @@
 // SPDX-License-Identifier: Apache-2.0
 
 // Linears on f32 activations ("exact"), in 16-lane vectors: lane = row of the panel.
-// Include with LINEAR(weight, variant) naming the functions, and the register tile in PANEL_TILE
-// panels x TOKEN_TILE tokens. See martlet_linear_arguments for the order of operations: it does not
+// Include with the register tile in PANEL_TILE panels x TOKEN_TILE tokens (CODE_TOKEN_TILE where
+// weights are decoded). See martlet_linear_arguments for the order of operations: it does not
 // depend on the tile, since each accumulator belongs to one output.
 
 enum { MAX_PANELS = 4 };
@@ -61,7 +61,8 @@ MARTLET_INLINE void martlet_exact_quantized_tile(
         MARTLET_UNROLL for (int p = 0; p < panels; p++) acc[p][t] = (martlet_vf)0.0f;
     }
     for (size_t k0 = 0; k0 < inputs; k0 += extent, group += group_bytes) {
-        size_t count = martlet_min(extent, inputs - k0), whole = count / (size_t)step * (size_t)step;
+        size_t count = martlet_min(extent, inputs - k0);
+        size_t whole = count / (size_t)step * (size_t)step;
         martlet_vf inner[MAX_PANELS][TOKEN_TILE], scales[MAX_PANELS], zeros[MAX_PANELS];
         MARTLET_UNROLL for (int p = 0; p < panels; p++) {
             const uint8_t *tail = group + (size_t)p * w->panel_stride + code_bytes;
@@ -75,8 +76,8 @@ MARTLET_INLINE void martlet_exact_quantized_tile(
             MARTLET_UNROLL for (int j = 0; j < step; j++) {
                 martlet_vf code[MAX_PANELS];
                 MARTLET_UNROLL for (int p = 0; p < panels; p++) {
-                    martlet_vi packed =
-                        martlet_load16i(group + (size_t)p * w->panel_stride + k / (size_t)step * 64);
+                    martlet_vi packed = martlet_load16i(
+                        group + (size_t)p * w->panel_stride + k / (size_t)step * 64);
                     code[p] = martlet_exact_codes(
                         packed, j < 4 ? 8 * j : 8 * (j - 4) + 4, bits, zero, zeros[p]);
                 }
@@ -90,8 +91,8 @@ MARTLET_INLINE void martlet_exact_quantized_tile(
         for (size_t k = whole; k < count; k++) {
             int j = (int)(k - whole), shift = j < 4 ? 8 * j : 8 * (j - 4) + 4;
             MARTLET_UNROLL for (int p = 0; p < panels; p++) {
-                martlet_vi packed =
-                    martlet_load16i(group + (size_t)p * w->panel_stride + whole / (size_t)step * 64);
+                martlet_vi packed = martlet_load16i(
+                    group + (size_t)p * w->panel_stride + whole / (size_t)step * 64);
                 martlet_vf code =
                     martlet_exact_codes(packed, shift, bits, zero, zeros[p]);
                 MARTLET_UNROLL for (int t = 0; t < tokens; t++)
@@ -153,94 +154,110 @@ MARTLET_INLINE size_t martlet_exact_token_chunk(const martlet_weight *w) {
     return (tiles ? tiles : 1) * TOKEN_TILE;
 }
 
-/// Runs TILE(panel, token, panels, tokens) over a range, weights streamed once per 4 tokens.
-#define MARTLET_EXACT_GEMV(TILE, TOKENS)                                                                  \
-    for (size_t t = token_begin; t < token_end;) {                                                 \
-        size_t left = token_end - t, tokens = left >= 4 ? 4 : left >= 2 ? 2 : 1;                   \
-        size_t p = panel_begin;                                                                    \
-        if (tokens == 1) {                                                                         \
-            for (; p + 4 <= panel_end; p += 4) TILE(p, t, 4, 1);                                   \
-            for (; p < panel_end; p++) TILE(p, t, 1, 1);                                           \
-        } else if (tokens == 2) {                                                                  \
-            for (; p + 2 <= panel_end; p += 2) TILE(p, t, 2, 2);                                   \
-            for (; p < panel_end; p++) TILE(p, t, 1, 2);                                           \
-        } else {                                                                                   \
-            for (; p < panel_end; p++) TILE(p, t, 1, 4);                                           \
-        }                                                                                          \
-        t += tokens;                                                                               \
+/// What is known at compile time about a weight.
+typedef struct {
+    /// Bits of codes; 0: plain numbers of `type`.
+    int bits;
+    martlet_zero_kind zero;
+    martlet_float_type type;
+} martlet_exact_case;
+
+MARTLET_INLINE void martlet_exact_tile(
+    const martlet_linear_arguments *a, size_t panel, size_t token, const int panels,
+    const int tokens, const martlet_exact_case kind) {
+    if (kind.bits) {
+        martlet_exact_quantized_tile(a, panel, token, panels, tokens, kind.bits, kind.zero);
+    } else {
+        martlet_exact_plain_tile(a, panel, token, panels, tokens, kind.type);
+    }
+}
+
+/// Streams weights once per 4, 2 or 1 tokens; few tokens take several panels, to hide latency.
+MARTLET_INLINE void martlet_exact_gemv(MARTLET_RANGE, const martlet_exact_case kind) {
+    for (size_t t = token_begin; t < token_end;) {
+        size_t left = token_end - t, p = panel_begin;
+        if (left >= 4) {
+            for (; p < panel_end; p++) martlet_exact_tile(a, p, t, 1, 4, kind);
+            t += 4;
+        } else if (left >= 2) {
+            for (; p + 2 <= panel_end; p += 2) martlet_exact_tile(a, p, t, 2, 2, kind);
+            for (; p < panel_end; p++) martlet_exact_tile(a, p, t, 1, 2, kind);
+            t += 2;
+        } else {
+            for (; p + 4 <= panel_end; p += 4) martlet_exact_tile(a, p, t, 4, 1, kind);
+            for (; p < panel_end; p++) martlet_exact_tile(a, p, t, 1, 1, kind);
+            t += 1;
+        }
+    }
+}
+
+/// Panels outside, tiles of tokens inside, per chunk of tokens that stays in cache.
+MARTLET_INLINE void martlet_exact_panel(MARTLET_RANGE, const martlet_exact_case kind) {
+    const int tile = kind.bits || kind.type != MARTLET_FLOAT_F32 ? CODE_TOKEN_TILE : TOKEN_TILE;
+    const size_t step = (size_t)tile;
+    size_t chunk = martlet_exact_token_chunk(&a->weight) / step * step;
+    for (size_t t0 = token_begin; t0 < token_end; t0 += chunk) {
+        size_t t_end = martlet_min(t0 + chunk, token_end), p = panel_begin;
+        for (; p + PANEL_TILE <= panel_end; p += PANEL_TILE) {
+            size_t t = t0;
+            for (; t + step <= t_end; t += step)
+                martlet_exact_tile(a, p, t, PANEL_TILE, tile, kind);
+            for (; t + 4 <= t_end; t += 4) martlet_exact_tile(a, p, t, PANEL_TILE, 4, kind);
+            for (; t < t_end; t++) martlet_exact_tile(a, p, t, PANEL_TILE, 1, kind);
+        }
+        for (; PANEL_TILE > 1 && p < panel_end; p++) {
+            size_t t = t0;
+            for (; t + step <= t_end; t += step) martlet_exact_tile(a, p, t, 1, tile, kind);
+            for (; t + 4 <= t_end; t += 4) martlet_exact_tile(a, p, t, 1, 4, kind);
+            for (; t < t_end; t++) martlet_exact_tile(a, p, t, 1, 1, kind);
+        }
+    }
+}
+
+#define MARTLET_EXACT(name, BITS, ZERO, TYPE)                                                      \
+    static void martlet_exact_gemv_##name(MARTLET_RANGE) {                                         \
+        martlet_exact_gemv(                                                                        \
+            a, panel_begin, panel_end, token_begin, token_end,                                     \
+            (martlet_exact_case){BITS, MARTLET_ZERO_##ZERO, MARTLET_FLOAT_##TYPE});                \
+    }                                                                                              \
+    static void martlet_exact_panel_##name(MARTLET_RANGE) {                                        \
+        martlet_exact_panel(                                                                       \
+            a, panel_begin, panel_end, token_begin, token_end,                                     \
+            (martlet_exact_case){BITS, MARTLET_ZERO_##ZERO, MARTLET_FLOAT_##TYPE});                \
     }
 
-/// Runs TILE over a range, panels outside and tiles of tokens inside, per chunk of tokens.
-#define MARTLET_EXACT_PANEL(TILE, TOKENS)                                                                 \
-    size_t chunk = martlet_exact_token_chunk(&a->weight);                                          \
-    for (size_t t0 = token_begin; t0 < token_end; t0 += chunk) {                                   \
-        size_t t_end = martlet_min(t0 + chunk, token_end);                                         \
-        for (size_t p = panel_begin; p < panel_end;) {                                             \
-            size_t t = t0;                                                                         \
-            int pair = PANEL_TILE == 2 && p + 2 <= panel_end;                                      \
-            if (pair) {                                                                            \
-                for (; t + TOKENS <= t_end; t += TOKENS) TILE(p, t, PANEL_TILE, TOKENS); \
-                for (; t + 4 <= t_end; t += 4) TILE(p, t, PANEL_TILE, 4);                          \
-                for (; t < t_end; t++) TILE(p, t, PANEL_TILE, 1);                                  \
-            } else {                                                                               \
-                for (; t + TOKENS <= t_end; t += TOKENS) TILE(p, t, 1, TOKENS);        \
-                for (; t + 4 <= t_end; t += 4) TILE(p, t, 1, 4);                                   \
-                for (; t < t_end; t++) TILE(p, t, 1, 1);                                           \
-            }                                                                                      \
-            p += pair ? 2 : 1;                                                                     \
-        }                                                                                          \
+MARTLET_EXACT(u8_none, 8, NONE, F32)
+MARTLET_EXACT(u8_integer, 8, INTEGER, F32)
+MARTLET_EXACT(u8_minimum, 8, MINIMUM, F32)
+MARTLET_EXACT(u4_none, 4, NONE, F32)
+MARTLET_EXACT(u4_integer, 4, INTEGER, F32)
+MARTLET_EXACT(u4_minimum, 4, MINIMUM, F32)
+MARTLET_EXACT(f32, 0, NONE, F32)
+MARTLET_EXACT(f16, 0, NONE, F16)
+MARTLET_EXACT(bf16, 0, NONE, BF16)
+
+/// An entry of the table that picks by the kind of zero.
+#define MARTLET_EXACT_BY_ZERO(form, variant)                                                     \
+    void ISA(linear_##form##_exact_##variant)(MARTLET_RANGE) {                                   \
+        static const martlet_linear_function cases[3] = {                                          \
+            martlet_exact_##variant##_##form##_none,                                             \
+            martlet_exact_##variant##_##form##_integer,                                          \
+            martlet_exact_##variant##_##form##_minimum,                                          \
+        };                                                                                         \
+        cases[a->weight.zero](a, panel_begin, panel_end, token_begin, token_end);                  \
+    }
+#define MARTLET_EXACT_PLAIN(form, variant)                                                       \
+    void ISA(linear_##form##_exact_##variant)(MARTLET_RANGE) {                                   \
+        martlet_exact_##variant##_##form(a, panel_begin, panel_end, token_begin, token_end);     \
     }
 
-#define MARTLET_EXACT_QUANTIZED(BITS, ZERO, DRIVER)                                                \
-    static void martlet_exact_##BITS##_##ZERO##_##DRIVER(MARTLET_RANGE) {                          \
-        MARTLET_EXACT_##DRIVER(MARTLET_EXACT_TILE_##BITS##_##ZERO, CODE_TOKEN_TILE)                                 \
-    }
-#define MARTLET_EXACT_TILE_4_NONE(p, t, P, T)                                                      \
-    martlet_exact_quantized_tile(a, p, t, P, T, 4, MARTLET_ZERO_NONE)
-#define MARTLET_EXACT_TILE_4_INTEGER(p, t, P, T)                                                   \
-    martlet_exact_quantized_tile(a, p, t, P, T, 4, MARTLET_ZERO_INTEGER)
-#define MARTLET_EXACT_TILE_4_MINIMUM(p, t, P, T)                                                   \
-    martlet_exact_quantized_tile(a, p, t, P, T, 4, MARTLET_ZERO_MINIMUM)
-#define MARTLET_EXACT_TILE_8_NONE(p, t, P, T)                                                      \
-    martlet_exact_quantized_tile(a, p, t, P, T, 8, MARTLET_ZERO_NONE)
-#define MARTLET_EXACT_TILE_8_INTEGER(p, t, P, T)                                                   \
-    martlet_exact_quantized_tile(a, p, t, P, T, 8, MARTLET_ZERO_INTEGER)
-#define MARTLET_EXACT_TILE_8_MINIMUM(p, t, P, T)                                                   \
-    martlet_exact_quantized_tile(a, p, t, P, T, 8, MARTLET_ZERO_MINIMUM)
-#define MARTLET_EXACT_TILE_F32(p, t, P, T)                                                         \
-    martlet_exact_plain_tile(a, p, t, P, T, MARTLET_FLOAT_F32)
-#define MARTLET_EXACT_TILE_F16(p, t, P, T)                                                         \
-    martlet_exact_plain_tile(a, p, t, P, T, MARTLET_FLOAT_F16)
-#define MARTLET_EXACT_TILE_BF16(p, t, P, T)                                                        \
-    martlet_exact_plain_tile(a, p, t, P, T, MARTLET_FLOAT_BF16)
-
-#define MARTLET_EXACT_ENTRY(BITS, DRIVER, name)                                                    \
-    MARTLET_EXACT_QUANTIZED(BITS, NONE, DRIVER)                                                    \
-    MARTLET_EXACT_QUANTIZED(BITS, INTEGER, DRIVER)                                                 \
-    MARTLET_EXACT_QUANTIZED(BITS, MINIMUM, DRIVER)                                                 \
-    void name(MARTLET_RANGE) {                                                                     \
-        switch (a->weight.zero) {                                                                  \
-        case MARTLET_ZERO_NONE:                                                                    \
-            martlet_exact_##BITS##_NONE_##DRIVER(a, panel_begin, panel_end, token_begin, token_end); \
-            break;                                                                                 \
-        case MARTLET_ZERO_INTEGER:                                                                 \
-            martlet_exact_##BITS##_INTEGER_##DRIVER(                                               \
-                a, panel_begin, panel_end, token_begin, token_end);                                \
-            break;                                                                                 \
-        default:                                                                                   \
-            martlet_exact_##BITS##_MINIMUM_##DRIVER(                                               \
-                a, panel_begin, panel_end, token_begin, token_end);                                \
-        }                                                                                          \
-    }
-
-MARTLET_EXACT_ENTRY(8, GEMV, ISA(linear_u8_exact_gemv))
-MARTLET_EXACT_ENTRY(8, PANEL, ISA(linear_u8_exact_panel))
-MARTLET_EXACT_ENTRY(4, GEMV, ISA(linear_u4_exact_gemv))
-MARTLET_EXACT_ENTRY(4, PANEL, ISA(linear_u4_exact_panel))
-
-void ISA(linear_f32_exact_gemv)(MARTLET_RANGE) { MARTLET_EXACT_GEMV(MARTLET_EXACT_TILE_F32, TOKEN_TILE) }
-void ISA(linear_f32_exact_panel)(MARTLET_RANGE) { MARTLET_EXACT_PANEL(MARTLET_EXACT_TILE_F32, TOKEN_TILE) }
-void ISA(linear_f16_exact_gemv)(MARTLET_RANGE) { MARTLET_EXACT_GEMV(MARTLET_EXACT_TILE_F16, CODE_TOKEN_TILE) }
-void ISA(linear_f16_exact_panel)(MARTLET_RANGE) { MARTLET_EXACT_PANEL(MARTLET_EXACT_TILE_F16, CODE_TOKEN_TILE) }
-void ISA(linear_bf16_exact_gemv)(MARTLET_RANGE) { MARTLET_EXACT_GEMV(MARTLET_EXACT_TILE_BF16, CODE_TOKEN_TILE) }
-void ISA(linear_bf16_exact_panel)(MARTLET_RANGE) { MARTLET_EXACT_PANEL(MARTLET_EXACT_TILE_BF16, CODE_TOKEN_TILE) }
+MARTLET_EXACT_BY_ZERO(u8, gemv)
+MARTLET_EXACT_BY_ZERO(u8, panel)
+MARTLET_EXACT_BY_ZERO(u4, gemv)
+MARTLET_EXACT_BY_ZERO(u4, panel)
+MARTLET_EXACT_PLAIN(f32, gemv)
+MARTLET_EXACT_PLAIN(f32, panel)
+MARTLET_EXACT_PLAIN(f16, gemv)
+MARTLET_EXACT_PLAIN(f16, panel)
+MARTLET_EXACT_PLAIN(bf16, gemv)
+MARTLET_EXACT_PLAIN(bf16, panel)

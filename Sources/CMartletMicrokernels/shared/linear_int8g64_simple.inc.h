@@ -1,9 +1,9 @@
 // Part of Martlet. See LICENSE.
 // SPDX-License-Identifier: Apache-2.0
 
-// Linears on int8g64 activations for ISAs without vpdpbusd: one panel at a time, 1 or TOKENS tokens.
-// Include with TOKENS, GEMV/PANEL names, and martlet_dot_block(dots, codes, bits, x, x_stride, tokens,
-// block): adds to dots[t] the integer dots of a block of codes (codes as unsigned) with token t.
+// Linears on int8g64 activations for ISAs without vpdpbusd: tiles of one panel, TOKENS tokens or 1.
+// Include with TOKENS and martlet_dot_block(dots, codes, bits, x, x_stride, tokens, block), which
+// sets dots[t] to the integer dots of a block of codes (codes as unsigned) with token t.
 // Order of operations: martlet_linear_arguments.
 
 MARTLET_INLINE void martlet_int8_tile(
@@ -23,7 +23,8 @@ MARTLET_INLINE void martlet_int8_tile(
         martlet_vi subtracted = (martlet_vi)0;
         if (w->zero == MARTLET_ZERO_NONE) subtracted = (martlet_vi)(1 << (bits - 1));
         if (w->zero != MARTLET_ZERO_NONE)
-            zeros = martlet_load16_of(tail + 16 * martlet_float_bytes(w->scale_type), w->scale_type);
+            zeros = martlet_load16_of(
+                tail + 16 * martlet_float_bytes(w->scale_type), w->scale_type);
         if (w->zero == MARTLET_ZERO_INTEGER)
             subtracted = __builtin_convertvector(zeros, martlet_vi);
         size_t k_end = martlet_min(k0 + extent, w->input_count);

@@ -1,9 +1,9 @@
 // Part of Martlet. See LICENSE.
 // SPDX-License-Identifier: Apache-2.0
 
-// exp, tanh, erf and the activations, for F a float or a vector of floats (I: int32 of the same shape).
-// Include with F, I and MATH(name) defined. Polynomials are evaluated by Horner with fma, so that every
-// shape of F gives the same bits. Coefficients: Taylor (exp), Chebyshev fits in f64 (the others).
+// exp, tanh, erf and the activations, for F a float or a vector of floats (I: int32 of that shape).
+// Include with F, I and MATH(name) defined. Polynomials go by Horner with fma, so that every shape
+// of F gives the same bits. Coefficients: Taylor (exp), Chebyshev fits in f64 (the others).
 
 MARTLET_INLINE I MATH(bits)(F x) {
     I bits;

@@ -1,8 +1,8 @@
 // Part of Martlet. See LICENSE.
 // SPDX-License-Identifier: Apache-2.0
 
-// Row operations in 16-lane vectors: int8g64, norms, gated activations, gather. Groups of 64 numbers
-// are four vectors; the order of operations is that of scalar/rows.c.
+// Row operations in 16-lane vectors: int8g64, norms, gated activations, gather. Groups of 64
+// numbers are four vectors; the order of operations is that of scalar/rows.c.
 
 typedef struct {
     martlet_vf v[4];

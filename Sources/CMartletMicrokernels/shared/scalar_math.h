@@ -17,7 +17,9 @@
 #undef MATH
 
 /// 1 / sqrt(x), rounded twice, without errno.
-MARTLET_INLINE float martlet_reciprocal_root(float x) { return 1.0f / __builtin_elementwise_sqrt(x); }
+MARTLET_INLINE float martlet_reciprocal_root(float x) {
+    return 1.0f / __builtin_elementwise_sqrt(x);
+}
 
 /// log(x) of a positive finite f64, within some 1e-15: 2 atanh((m - 1) / (m + 1)) + e log 2.
 MARTLET_INLINE double martlet_log(double x) {

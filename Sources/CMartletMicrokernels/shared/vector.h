@@ -10,7 +10,7 @@
 
 #include "internal.h"
 
-// Vectors are passed between functions that are always inlined, so no calling convention is involved.
+// Vectors pass between functions that are always inlined, so no calling convention is involved.
 #pragma clang diagnostic ignored "-Wpsabi"
 
 typedef float martlet_vf __attribute__((ext_vector_type(16)));
