@@ -1,0 +1,78 @@
+// Part of Martlet. See LICENSE.
+// SPDX-License-Identifier: Apache-2.0
+
+package import MartletBackend
+package import MartletCore
+package import MartletEngineFile
+import Synchronization
+
+/// Runs plans on the CPU: own dispatcher thread, a team of threads, paged KV in one arena.
+///
+/// Steps run one after the other, in submission order; two may be under way, so that the host
+/// prepares one while the other runs. Results do not depend on the number of threads or on how
+/// tokens are grouped into steps.
+package final class CPUExecutor: PlanExecutor {
+    private let core: ExecutorCore
+    private let dispatcher: JoinableThread
+
+    /// Loads plans.
+    ///
+    /// - Parameters:
+    ///   - plans: Entry points, in the order that step records count them.
+    ///   - parameters: Weights by name, bytes in the plans' layouts; used in place and kept alive.
+    ///   - options: Limits, KV memory, threads.
+    /// - Throws: `MartletError` `.corrupt` if a plan is damaged, `.unsupported` if it asks for what
+    ///   the CPU does not do, `.limitExceeded` if memory does not suffice.
+    package init(plans: [Plan], parameters: [String: ByteView], options: CPUOptions) throws {
+        let core = try ExecutorCore(plans: plans, parameters: parameters, options: options)
+        let dispatcher = JoinableThread { core.dispatch() }
+        guard dispatcher.isRunning else {
+            throw MartletError(.device, "the system gives no thread to run steps on")
+        }
+        self.core = core
+        self.dispatcher = dispatcher
+    }
+
+    deinit {
+        core.stop()
+        dispatcher.join()
+    }
+
+    package var limits: StepLimits { core.options.limits }
+    package var kvGroups: [KVGroup] { core.resources.groups }
+    package var pageCount: Int { core.resources.pages.pageCount }
+    package var hostPageCount: Int { 0 }
+    package var entryPoints: [String] { core.plans.map(\.plan.entryPoint) }
+    package var vocabularySize: Int { core.vocabularySize }
+    package var stateSlotCount: Int { core.options.stateSlotCount }
+    package var maxStepsInFlight: Int { ExecutorCore.maxStepsInFlight }
+
+    /// Threads that run steps.
+    package var threadCount: Int { core.team.count }
+    /// Instruction set of the kernels.
+    package var instructionSet: CPUInstructionSet { core.instructionSet }
+    /// Bytes of one KV page.
+    package var pageBytes: Int { core.resources.pages.pageBytes }
+
+    package func submit(
+        _ step: StepRecord, outputs: StepOutputs,
+        completion: @escaping @Sendable (MartletError?) -> Void
+    ) throws {
+        try core.submit(step, outputs: outputs, completion: completion)
+    }
+
+    /// Turns the timing of plan steps on or off; off at first.
+    package var isProfiling: Bool {
+        get { core.profiler.isOn }
+        set { core.profiler.isOn = newValue }
+    }
+
+    /// What each step of an entry point's plan took since profiling began.
+    package func profile(entryPoint: Int) -> [PlanStepProfile] {
+        guard core.plans.indices.contains(entryPoint) else { return [] }
+        return core.profiler.profile(of: entryPoint)
+    }
+
+    /// Forgets all timings.
+    package func resetProfile() { core.profiler.reset() }
+}
