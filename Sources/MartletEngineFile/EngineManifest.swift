@@ -10,9 +10,9 @@ package struct EngineDescription: Sendable, Hashable, Codable {
     /// Architecture name as the registry knows it, such as `llama`.
     package var architecture: String
     /// Sizes of the model.
-    package var sizes: ModelSizes
+    package var sizes: EngineSizes
     /// Number formats.
-    package var precision: PrecisionRecipe
+    package var precision: EnginePrecision
     /// Files the engine was built from.
     package var sources: [SourceFingerprint]
     /// Options of the build that change its result, by flag name; part of the cache key.
@@ -20,8 +20,8 @@ package struct EngineDescription: Sendable, Hashable, Codable {
 
     /// Describes an engine; see the properties.
     package init(
-        builderVersion: String, modelName: String, architecture: String, sizes: ModelSizes,
-        precision: PrecisionRecipe, sources: [SourceFingerprint] = [],
+        builderVersion: String, modelName: String, architecture: String, sizes: EngineSizes,
+        precision: EnginePrecision, sources: [SourceFingerprint] = [],
         options: [String: String] = [:]
     ) {
         self.builderVersion = builderVersion
@@ -35,7 +35,7 @@ package struct EngineDescription: Sendable, Hashable, Codable {
 }
 
 /// Sizes of a model that a runtime, a bench or a listing shows and checks.
-package struct ModelSizes: Sendable, Hashable, Codable {
+package struct EngineSizes: Sendable, Hashable, Codable {
     /// Elements of a hidden row.
     package var hiddenSize: Int
     /// Elements of a feed-forward row.
@@ -73,7 +73,7 @@ package struct ModelSizes: Sendable, Hashable, Codable {
 }
 
 /// Number formats of an engine, by the names a user types.
-package struct PrecisionRecipe: Sendable, Hashable, Codable {
+package struct EnginePrecision: Sendable, Hashable, Codable {
     /// Type that unquantized activations are stored in.
     package var dtype: String
     /// Scheme of the weights, or `none`.

@@ -42,10 +42,10 @@ enum Tiny {
 
     static let description = EngineDescription(
         builderVersion: "0.1.0", modelName: "tiny", architecture: "llama",
-        sizes: ModelSizes(
+        sizes: EngineSizes(
             hiddenSize: 8, intermediateSize: 16, layerCount: 2, headCount: 2, kvHeadCount: 1,
             headDim: 4, vocabularySize: 32, maxContext: 64, parameterCount: 1000),
-        precision: PrecisionRecipe(
+        precision: EnginePrecision(
             dtype: "f32", weights: "int4.g32.min.f16", activations: "exact", kvDType: "f16"),
         sources: [SourceFingerprint(name: "tiny.gguf", byteCount: 12, hash: "sha256:00")],
         options: ["quantize": "int4"])
