@@ -57,7 +57,7 @@ package struct GGUFFile: CheckpointSource {
             let tensorCount = try reader.count(elementSize: 24)
             let pairCount = try reader.count(elementSize: 12)
             for _ in 0..<pairCount {
-                let key = String(decoding: try reader.string(), as: UTF8.self)
+                let key = try reader.name()
                 guard metadata[key] == nil else { throw reader.failure("key '\(key)' is given twice") }
                 metadata[key] = try reader.value(type: try reader.read(UInt32.self))
             }
@@ -86,7 +86,7 @@ package struct GGUFFile: CheckpointSource {
     }
 
     private static func info(_ reader: inout GGUFReader) throws -> (String, Entry) {
-        let name = String(decoding: try reader.string(), as: UTF8.self)
+        let name = try reader.name()
         let rank = try reader.read(UInt32.self)
         guard rank >= 1, rank <= 4 else { throw reader.failure("tensor '\(name)' has rank \(rank)") }
         var shape: [Int] = []

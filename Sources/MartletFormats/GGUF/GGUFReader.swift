@@ -4,7 +4,7 @@
 import MartletCore
 
 /// A value of GGUF metadata.
-package indirect enum GGUFValue: Sendable {
+package enum GGUFValue: Sendable {
     /// Any integer type.
     case int(Int)
     /// An unsigned integer above `Int.max`.
@@ -71,6 +71,14 @@ struct GGUFReader {
         let count = try count(elementSize: 1)
         defer { position += count }
         return Array(bytes[position..<position + count])
+    }
+
+    /// A key or a tensor's name.
+    mutating func name() throws -> String {
+        guard let text = String(validating: try string(), as: UTF8.self) else {
+            throw failure("a name is not UTF-8")
+        }
+        return text
     }
 
     mutating func value(type: UInt32, depth: Int = 0) throws -> GGUFValue {
