@@ -37,7 +37,8 @@ public struct Hub: Sendable {
         case .path(let path):
             guard Disk.entry(path) != nil else {
                 throw MartletError(
-                    .notFound, "no such file: \(path)", mend: "For a model of the hub write owner/name:FILE",
+                    .notFound, "no such file: \(path)",
+                    mend: "For a model of the hub write owner/name:FILE",
                     context: ["file": path])
             }
             return path
@@ -104,15 +105,20 @@ public struct Hub: Sendable {
     ///   path: files outside the cache are never removed.
     public func remove(_ reference: ModelReference) throws -> Int {
         switch reference {
-        case .alias(let alias): return try cache.remove(alias.file.repository, path: alias.file.path)
+        case .alias(let alias):
+            return try cache.remove(alias.file.repository, path: alias.file.path)
         case .hub(let repository, _, nil): return try cache.remove(repository, path: nil)
-        case .hub(let repository, _, .file(let path)): return try cache.remove(repository, path: path)
+        case .hub(let repository, _, .file(let path)):
+            return try cache.remove(repository, path: path)
         case .hub(let repository, _, .quantization(let name)):
-            guard let path = cachedWithoutName(reference).flatMap({ found in
-                cache.model(repository)?.files.first { $0.path == found }?.name
-            }) else {
+            guard
+                let path = cachedWithoutName(reference).flatMap({ found in
+                    cache.model(repository)?.files.first { $0.path == found }?.name
+                })
+            else {
                 throw MartletError(
-                    .notFound, "the cache holds no \(name) file of \(repository)", mend: "See martlet ls")
+                    .notFound, "the cache holds no \(name) file of \(repository)",
+                    mend: "See martlet ls")
             }
             return try cache.remove(repository, path: path)
         case .path(let path):
@@ -126,12 +132,15 @@ public struct Hub: Sendable {
 
     // MARK: Private
 
-    private func pull(_ file: HubFile, _ observe: @escaping PullObserver) async throws -> PulledModel {
+    private func pull(_ file: HubFile, _ observe: @escaping PullObserver) async throws
+        -> PulledModel
+    {
         try HubCache.check(file)
         func cached() -> PulledModel? {
             cache.find(file).map {
                 PulledModel(
-                    path: $0, source: "cache", byteCount: Disk.entry($0)?.byteCount ?? 0, sha256: nil)
+                    path: $0, source: "cache", byteCount: Disk.entry($0)?.byteCount ?? 0,
+                    sha256: nil)
             }
         }
         if configuration.isOffline {
@@ -150,7 +159,9 @@ public struct Hub: Sendable {
         }
     }
 
-    private func pull(_ alias: ModelAlias, _ observe: @escaping PullObserver) async throws -> PulledModel {
+    private func pull(_ alias: ModelAlias, _ observe: @escaping PullObserver) async throws
+        -> PulledModel
+    {
         try HubCache.check(alias.file)
         if let path = cache.find(alias.file, byteCount: alias.byteCount) {
             return PulledModel(path: path, source: "cache", byteCount: alias.byteCount, sha256: nil)
@@ -204,7 +215,9 @@ public struct Hub: Sendable {
             let model = cache.model(repository)
         else { return nil }
         let files = model.files.filter { file in
-            guard file.commit == commit, file.name.lowercased().hasSuffix(".gguf") else { return false }
+            guard file.commit == commit, file.name.lowercased().hasSuffix(".gguf") else {
+                return false
+            }
             if case .quantization(let name) = selector {
                 return HubNames.holds(file.name, quantization: name)
             }

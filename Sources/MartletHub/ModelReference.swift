@@ -61,7 +61,8 @@ extension ModelReference {
         guard !text.isEmpty, text.utf8.count <= 4096, !text.utf8.contains(0) else {
             throw MartletError(
                 .invalidArgument,
-                "a model name has 1 to 4096 bytes and no zero byte, this one has \(text.utf8.count)")
+                "a model name has 1 to 4096 bytes and no zero byte, this one has \(text.utf8.count)"
+            )
         }
         if let rest = text.droppingPrefix("modelscope:") {
             guard HubNames.isRepository(rest) else { throw Self.malformed(text) }

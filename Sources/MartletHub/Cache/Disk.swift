@@ -156,7 +156,8 @@ package enum Disk {
     package static func freeByteCount(at path: String) -> Int? {
         var status = statvfs()
         guard statvfs(path, &status) == 0 else { return nil }
-        let product = UInt64(status.f_bavail).multipliedReportingOverflow(by: UInt64(status.f_frsize))
+        let product = UInt64(status.f_bavail).multipliedReportingOverflow(
+            by: UInt64(status.f_frsize))
         return product.overflow ? nil : Int(clamping: product.partialValue)
     }
 

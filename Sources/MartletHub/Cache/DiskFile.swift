@@ -41,7 +41,8 @@ package struct DiskFile: ~Copyable {
     package func write(_ bytes: UnsafeRawBufferPointer) throws {
         var done = 0
         while done < bytes.count {
-            let count = systemWrite(descriptor, bytes.baseAddress.map { $0 + done }, bytes.count - done)
+            let count = systemWrite(
+                descriptor, bytes.baseAddress.map { $0 + done }, bytes.count - done)
             if count < 0 {
                 if errno == EINTR { continue }
                 throw Disk.failure("write", path, errno)
@@ -54,7 +55,9 @@ package struct DiskFile: ~Copyable {
     ///
     /// - Throws: `MartletError` `.io`, or what the closure throws.
     package func readAll(_ piece: (UnsafeRawBufferPointer) throws -> Void) throws {
-        guard lseek(descriptor, 0, SEEK_SET) == 0 else { throw Disk.failure("seek in", path, errno) }
+        guard lseek(descriptor, 0, SEEK_SET) == 0 else {
+            throw Disk.failure("seek in", path, errno)
+        }
         let buffer = UnsafeMutableRawBufferPointer.allocate(byteCount: 1 << 20, alignment: 64)
         defer { buffer.deallocate() }
         while true {

@@ -54,7 +54,8 @@ extension HubCache {
             byteCount += file.byteCount
         }
         return CachedModel(
-            repository: repository, files: files.sorted { ($0.name, $0.commit) < ($1.name, $1.commit) },
+            repository: repository,
+            files: files.sorted { ($0.name, $0.commit) < ($1.name, $1.commit) },
             byteCount: byteCount, modified: files.map(\.modified).max() ?? 0)
     }
 
@@ -85,7 +86,8 @@ extension HubCache {
             try Disk.removeTree(folder(repository))
             return model.byteCount
         }
-        let kept = Set(model.files.filter { $0.name != path }.map { content(of: $0.path, repository) })
+        let kept = Set(
+            model.files.filter { $0.name != path }.map { content(of: $0.path, repository) })
         var freed = 0
         for file in doomed {
             let content = content(of: file.path, repository)

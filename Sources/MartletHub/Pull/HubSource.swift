@@ -62,7 +62,9 @@ struct HubSource {
         let download = Download(
             client: client, file: file, metadata: metadata, path: partial,
             meter: TransferMeter(total: metadata.byteCount, observe: observe))
-        let (sha256, byteCount) = try await discardingIfChanged(partial) { try await download.run() }
+        let (sha256, byteCount) = try await discardingIfChanged(partial) {
+            try await download.run()
+        }
         let path = try cache.place(
             partial, as: metadata.etag, file, commit: metadata.commit, replacingReference: true)
         return PulledModel(path: path, source: source, byteCount: byteCount, sha256: sha256)

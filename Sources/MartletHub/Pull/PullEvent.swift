@@ -32,6 +32,16 @@ public struct TransferProgress: Sendable, Hashable {
     public var bytesPerSecond: Double
     /// Seconds left at that rate, if total and rate are known.
     public var secondsLeft: Double?
+
+    /// Describes a transfer.
+    public init(
+        byteCount: Int, totalByteCount: Int?, bytesPerSecond: Double, secondsLeft: Double?
+    ) {
+        self.byteCount = byteCount
+        self.totalByteCount = totalByteCount
+        self.bytesPerSecond = bytesPerSecond
+        self.secondsLeft = secondsLeft
+    }
 }
 
 /// A model that is in the cache now.

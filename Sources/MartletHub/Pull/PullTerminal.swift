@@ -41,10 +41,11 @@ public final class PullTerminal: Sendable {
     ///   - write: Takes the text; nil writes to standard error.
     public init(style: Style, write: (@Sendable (String) -> Void)? = nil) {
         self.style = style
-        self.write = write ?? { text in
-            var text = text
-            text.withUTF8 { _ = systemWrite($0) }
-        }
+        self.write =
+            write ?? { text in
+                var text = text
+                text.withUTF8 { _ = systemWrite($0) }
+            }
     }
 
     /// The style that suits standard error: bars on a terminal unless it is dumb or
@@ -96,7 +97,9 @@ public final class PullTerminal: Sendable {
     }
 
     private func draw(_ progress: TransferProgress, _ state: inout State) -> String {
-        let rate = progress.bytesPerSecond > 0 ? "\(Self.bytes(Int(clampingFinite: progress.bytesPerSecond)))/s" : ""
+        let rate =
+            progress.bytesPerSecond > 0
+            ? "\(Self.bytes(Int(clampingFinite: progress.bytesPerSecond)))/s" : ""
         let eta = progress.secondsLeft.map { "ETA \(Self.time($0))" } ?? ""
         guard let total = progress.totalByteCount, total > 0 else {
             guard case .bar = style else { return "" }

@@ -100,7 +100,8 @@ struct Download {
             wanted - offset > free
         else { return }
         throw MartletError(
-            .io, "\(file) needs \(wanted - offset) more bytes, the disk of \(path) has \(free) free",
+            .io,
+            "\(file) needs \(wanted - offset) more bytes, the disk of \(path) has \(free) free",
             mend: "Free some space, or set HF_HOME to a larger disk", context: ["file": path])
     }
 
@@ -158,7 +159,9 @@ struct Download {
 
     /// Checks the head of an answer and brings the partial file to where its bytes belong.
     private func begin(_ response: WebClient.Response, _ state: inout State) throws {
-        let tag = response.header("ETag").flatMap { $0.hasPrefix("W/") ? nil : HubClient.plainTag($0) }
+        let tag = response.header("ETag").flatMap {
+            $0.hasPrefix("W/") ? nil : HubClient.plainTag($0)
+        }
         if let coding = response.header("Content-Encoding"), coding != "identity" {
             throw MartletError(
                 .network, "\(response.address.host) sends \(file) encoded as \(coding), unasked")

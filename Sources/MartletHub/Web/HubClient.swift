@@ -124,7 +124,8 @@ struct HubClient: Sendable {
     func refusal(_ response: WebClient.Response, _ file: HubFile) -> TransferFailure {
         let page = "\(configuration.endpoint)/\(file.repository)"
         let word = response.header("X-Error-Code") ?? ""
-        func fatal(_ code: MartletError.Code, _ message: String, _ mend: String) -> TransferFailure {
+        func fatal(_ code: MartletError.Code, _ message: String, _ mend: String) -> TransferFailure
+        {
             TransferFailure(
                 MartletError(
                     code, message, mend: mend,
@@ -148,7 +149,8 @@ struct HubClient: Sendable {
             switch word {
             case "EntryNotFound":
                 return fatal(
-                    .notFound, "\(file.repository) has no file '\(file.path)'", "See \(page)/tree/main")
+                    .notFound, "\(file.repository) has no file '\(file.path)'",
+                    "See \(page)/tree/main")
             case "RevisionNotFound":
                 return fatal(
                     .notFound, "\(file.repository) has no revision '\(file.revision)'",
@@ -162,7 +164,8 @@ struct HubClient: Sendable {
             let wait = response.header("Retry-After").flatMap { Int($0) }.map { max(0, $0) }
             return TransferFailure(
                 MartletError(
-                    .network, "\(response.address.host) answers HTTP \(response.status) for \(file)",
+                    .network,
+                    "\(response.address.host) answers HTTP \(response.status) for \(file)",
                     mend: response.status == 429 ? "Too many requests: wait, or set HF_TOKEN" : nil,
                     context: ["status": String(response.status)]),
                 isTransient: isTransient, retryAfterSeconds: wait)

@@ -19,10 +19,12 @@ package struct WebAddress: Sendable, Hashable, CustomStringConvertible {
     /// - Throws: `MartletError` `.invalidArgument`.
     package init(_ text: String) throws {
         let lower = text.prefix(8).lowercased()
-        let scheme = lower.hasPrefix("https://") ? "https" : lower.hasPrefix("http://") ? "http" : ""
+        let scheme =
+            lower.hasPrefix("https://") ? "https" : lower.hasPrefix("http://") ? "http" : ""
         let rest = text.dropFirst(scheme.count + 3)
         let authority = rest.prefix { $0 != "/" && $0 != "?" && $0 != "#" }
-        guard !scheme.isEmpty, !authority.contains("@"), text.utf8.allSatisfy({ $0 > 32 && $0 < 127 }),
+        guard !scheme.isEmpty, !authority.contains("@"),
+            text.utf8.allSatisfy({ $0 > 32 && $0 < 127 }),
             let (host, port) = Self.splitAuthority(
                 String(authority), standardPort: scheme == "https" ? 443 : 80)
         else {
@@ -120,7 +122,9 @@ package func percentDecoded(_ text: String) -> String {
     var bytes: [UInt8] = []
     var rest = Substring(text).utf8
     while let byte = rest.popFirst() {
-        if byte == UInt8(ascii: "%"), rest.count >= 2, let value = UInt8(String(rest.prefix(2)) ?? "", radix: 16) {
+        if byte == UInt8(ascii: "%"), rest.count >= 2,
+            let value = UInt8(String(rest.prefix(2)) ?? "", radix: 16)
+        {
             bytes.append(value)
             rest = rest.dropFirst(2)
         } else {

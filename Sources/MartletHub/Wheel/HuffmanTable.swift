@@ -30,7 +30,8 @@ struct HuffmanTable {
         countOfLength = [Int](repeating: 0, count: Self.longestCode + 1)
         for length in lengths {
             guard length <= Self.longestCode else {
-                throw MartletError(.corrupt, "deflate: a \(name) code of \(length) bits, at most 15")
+                throw MartletError(
+                    .corrupt, "deflate: a \(name) code of \(length) bits, at most 15")
             }
             countOfLength[Int(length)] += 1
         }
@@ -47,7 +48,9 @@ struct HuffmanTable {
             throw MartletError(.corrupt, "deflate: the \(name) code is incomplete")
         }
         var start = [Int](repeating: 0, count: Self.longestCode + 2)
-        for length in 1...Self.longestCode { start[length + 1] = start[length] + countOfLength[length] }
+        for length in 1...Self.longestCode {
+            start[length + 1] = start[length] + countOfLength[length]
+        }
         symbols = [UInt16](repeating: 0, count: usedCount)
         for (symbol, length) in lengths.enumerated() where length > 0 {
             symbols[start[Int(length)]] = UInt16(symbol)

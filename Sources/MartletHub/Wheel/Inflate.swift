@@ -128,7 +128,8 @@ package struct Inflate: ~Copyable {
         let count = try take(16)
         let inverse = try take(16)
         guard count == inverse ^ 0xffff else {
-            throw MartletError(.corrupt, "deflate: a stored block's length \(count) fails its check")
+            throw MartletError(
+                .corrupt, "deflate: a stored block's length \(count) fails its check")
         }
         for _ in 0..<count { try emit(UInt8(take(8)), piece) }
     }
@@ -147,7 +148,8 @@ package struct Inflate: ~Copyable {
                     }
                     if symbol == 256 { return }
                     guard symbol < 286 else {
-                        throw MartletError(.corrupt, "deflate: length symbol \(symbol), at most 285")
+                        throw MartletError(
+                            .corrupt, "deflate: length symbol \(symbol), at most 285")
                     }
                     let row = symbol - 257
                     let length = try lengthBase[row] + take(lengthExtra[row])
@@ -274,5 +276,6 @@ private let distanceBase = [
     3073, 4097, 6145, 8193, 12_289, 16_385, 24_577,
 ]
 private let distanceExtra = [
-    0, 0, 0, 0, 1, 1, 2, 2, 3, 3, 4, 4, 5, 5, 6, 6, 7, 7, 8, 8, 9, 9, 10, 10, 11, 11, 12, 12, 13, 13,
+    0, 0, 0, 0, 1, 1, 2, 2, 3, 3, 4, 4, 5, 5, 6, 6, 7, 7, 8, 8, 9, 9, 10, 10, 11, 11, 12, 12, 13,
+    13,
 ]

@@ -123,7 +123,9 @@ struct WheelSource {
         var words = ""
         if let output {
             let lines = (Disk.shortText(output) ?? "").split(whereSeparator: \.isNewline)
-            words = lines.last { $0.hasPrefix("ERROR") }.map(String.init) ?? lines.last.map(String.init) ?? ""
+            words =
+                lines.last { $0.hasPrefix("ERROR") }.map(String.init) ?? lines.last.map(String.init)
+                ?? ""
             if lines.contains(where: { $0.contains("No module named pip") }) {
                 return MartletError(
                     .notFound, "\(python) has no pip",

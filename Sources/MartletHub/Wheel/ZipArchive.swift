@@ -83,7 +83,8 @@ package struct ZipArchive: Sendable {
             throw MartletError(
                 .corrupt,
                 "zip: \(member.name) has \(count) of \(member.byteCount) bytes, CRC-32 "
-                    + "\(String(check.value, radix: 16)) instead of \(String(member.check, radix: 16))")
+                    + "\(String(check.value, radix: 16)) instead of \(String(member.check, radix: 16))"
+            )
         }
     }
 
@@ -130,11 +131,14 @@ package struct ZipArchive: Sendable {
                 offset = try record.u64()
             }
         }
-        guard disk == 0 else { throw MartletError(.unsupported, "zip: split archives are not read") }
+        guard disk == 0 else {
+            throw MartletError(.unsupported, "zip: split archives are not read")
+        }
         // A directory entry has at least 46 bytes.
         guard offset <= bytes.count, size <= bytes.count - offset, count <= size / 46 else {
             throw MartletError(
-                .corrupt, "zip: a directory of \(count) members, \(size) bytes at \(offset) in "
+                .corrupt,
+                "zip: a directory of \(count) members, \(size) bytes at \(offset) in "
                     + "\(bytes.count) bytes")
         }
         return (offset, count)
@@ -205,7 +209,8 @@ struct ZipFields {
             $0.reversed().reduce(UInt64(0)) { $0 << 8 | UInt64($1) }
         }
         guard let number = Int(exactly: value) else {
-            throw MartletError(.corrupt, "zip: the number \(value) at \(position - count) is too large")
+            throw MartletError(
+                .corrupt, "zip: the number \(value) at \(position - count) is too large")
         }
         return number
     }
@@ -213,7 +218,8 @@ struct ZipFields {
     private mutating func take(_ count: Int) throws -> ByteView {
         guard let view = bytes.slice(position, count: count) else {
             throw MartletError(
-                .corrupt, "zip: \(count) bytes wanted at \(position), the archive has \(bytes.count)")
+                .corrupt,
+                "zip: \(count) bytes wanted at \(position), the archive has \(bytes.count)")
         }
         position += count
         return view
