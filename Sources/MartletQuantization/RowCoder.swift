@@ -69,6 +69,18 @@ struct RowCoder {
                 }
             }
         }
+        // Finite weights may still need a scale or minimum beyond the range of its type.
+        func check(_ memory: UnsafeMutableRawPointer, _ part: String) throws {
+            for index in 0..<rowCount * groups where !Self.load(memory, index, scheme.scaleType).isFinite {
+                throw MartletError(
+                    .unsupported,
+                    "the \(part) of row \(index / groups), group \(index % groups) exceeds "
+                        + "\(scheme.scaleType.rawValue), the scale type of \(scheme)",
+                    mend: "Use a scheme with f32 scales")
+            }
+        }
+        try check(storage.scales, "scale")
+        if scheme.zero == .floatMinimum { try check(storage.zeros, "minimum") }
         func view(_ memory: UnsafeMutableRawPointer, _ count: Int) -> ByteView {
             ByteView(copying: UnsafeRawBufferPointer(start: memory, count: count))
         }
@@ -99,6 +111,18 @@ struct RowCoder {
             target.storeBytes(
                 of: BFloat16(value).bitPattern, toByteOffset: 2 * index, as: UInt16.self)
         default: target.storeBytes(of: value, toByteOffset: 4 * index, as: Float.self)
+        }
+    }
+
+    private static func load(
+        _ memory: UnsafeMutableRawPointer, _ index: Int, _ type: DType
+    ) -> Float {
+        switch type {
+        case .f16: Half.float(bits: memory.load(fromByteOffset: 2 * index, as: UInt16.self))
+        case .bf16:
+            Float(
+                BFloat16(bitPattern: memory.load(fromByteOffset: 2 * index, as: UInt16.self)))
+        default: memory.load(fromByteOffset: 4 * index, as: Float.self)
         }
     }
 

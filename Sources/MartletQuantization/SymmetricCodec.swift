@@ -41,7 +41,8 @@ struct SymmetricCodec: WeightCodec {
         var extreme: Float = 0
         for value in values where abs(value) > abs(extreme) { extreme = value }
         if extreme == 0 { return 0 }
-        var best: Float = 0
+        // Kept where no error is finite, so that a scale out of range is reported, not coded as 0.
+        var best = RowCoder.rounded(extreme / -8, type)
         var bestError = Float.infinity
         // -8 gives the extreme its own code; larger divisors trade it for finer steps.
         for step in 0...8 {
