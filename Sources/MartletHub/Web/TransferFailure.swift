@@ -3,8 +3,16 @@
 
 import AsyncHTTPClient
 import MartletCore
+import NIOCore
 import NIOPosix
-import NIOSSL
+
+#if canImport(Glibc)
+import Glibc
+#elseif canImport(Musl)
+import Musl
+#elseif canImport(Darwin)
+import Darwin
+#endif
 
 /// A failed request, with what decides whether to repeat it.
 struct TransferFailure: Error {
@@ -36,6 +44,13 @@ struct TransferFailure: Error {
                     .network, "cannot connect to \(address.host):\(address.port): \(reason)",
                     mend: "Check the network, HF_ENDPOINT and HTTPS_PROXY",
                     context: ["host": address.host]), isTransient: true)
+        case let error as IOError where unreachable.contains(error.errnoCode):
+            let reason = strerror(error.errnoCode).map { String(cString: $0) } ?? "no way there"
+            return TransferFailure(
+                MartletError(
+                    .network, "cannot connect to \(address.host):\(address.port): \(reason)",
+                    mend: "Check the network, HF_ENDPOINT and HTTPS_PROXY",
+                    context: ["host": address.host]), isTransient: true)
         default:
             let text = String(describing: error)
             guard text.contains("CERTIFICATE") || text.contains("certificate") else {
@@ -51,6 +66,11 @@ struct TransferFailure: Error {
                     context: ["host": address.host]), isTransient: false)
         }
     }
+
+    /// System errors of a connection that never came to be.
+    private static let unreachable = [
+        ECONNREFUSED, EHOSTUNREACH, ENETUNREACH, EHOSTDOWN, ETIMEDOUT,
+    ]
 
     private static func client(_ error: HTTPClientError, _ address: WebAddress) -> TransferFailure {
         let timeouts: [HTTPClientError] = [
