@@ -146,6 +146,13 @@ package final class EngineFileWriter {
             throw MartletError(.internalError, "engine finished inside a section or twice")
         }
         isFinished = true
+        do { return try writeTables(description) } catch {
+            file.discard()
+            throw error
+        }
+    }
+
+    private func writeTables(_ description: EngineDescription) throws -> EngineManifest {
         let manifest = EngineManifest(
             description: description, targets: Set(plans.map(\.target)).sorted(),
             entryPoints: Set(plans.map(\.entryPoint)).sorted(), sections: sections,
@@ -166,18 +173,13 @@ package final class EngineFileWriter {
             manifestByteCount: json.count,
             checksumCRC: table.withUnsafeBytes { CRC32C.checksum($0) },
             manifestCRC: json.withUnsafeBytes { CRC32C.checksum($0) })
-        do {
-            try table.withUnsafeBytes { try file.write($0, at: header.checksumOffset) }
-            try json.withUnsafeBytes { try file.write($0, at: header.manifestOffset) }
-            let page =
-                header.encoded
-                + [UInt8](repeating: 0, count: EngineHeader.pageSize - EngineHeader.byteCount)
-            try page.withUnsafeBytes { try file.write($0, at: 0) }
-            try file.commit()
-        } catch {
-            file.discard()
-            throw error
-        }
+        try table.withUnsafeBytes { try file.write($0, at: header.checksumOffset) }
+        try json.withUnsafeBytes { try file.write($0, at: header.manifestOffset) }
+        let page =
+            header.encoded
+            + [UInt8](repeating: 0, count: EngineHeader.pageSize - EngineHeader.byteCount)
+        try page.withUnsafeBytes { try file.write($0, at: 0) }
+        try file.commit()
         onProgress(header.fileByteCount)
         return manifest
     }

@@ -103,6 +103,7 @@ struct EngineFileTests {
         let required = try EngineFileWriter(path: folder.file("required"))
         try required.addSection(key, Tiny.text("?"))
         #expect(code { try required.finish(Tiny.description) } == .unsupported)
+        #expect(try folder.names() == ["optional"])
     }
 
     @Test func plansMustFindTheirParameters() throws {
