@@ -58,6 +58,19 @@ import Testing
         }
     }
 
+    @Test(arguments: allSchemes)
+    func embeddingDecodesCodedRows(scheme: QuantizationScheme) async throws {
+        let weight = try randomWeight(scheme, 21, 100, seed: 4)
+        var sketch = PlanSketch()
+        let table = try sketch.parameter("t", .quantized(weight), layout: layout(scheme))
+        let y = try sketch.buffer(100)
+        sketch.step("embedding", [table, .input("tokens")], [y])
+        sketch.output("y", y)
+        let dense = Naive.decode(weight)
+        let expected = (0..<21).map { Array(dense[$0 * 100..<($0 + 1) * 100]) }
+        #expect(difference(try await sketch.executor().rows(21), expected) < 1e-6)
+    }
+
     @Test(arguments: [DType.f32, .f16, .bf16])
     func plainWeightsEqualPlainComputation(type: DType) async throws {
         let (n, k, tokens) = (50, 70, 6)

@@ -90,6 +90,39 @@ import Testing
         #expect(bits(direct) == bits(found))
     }
 
+    @Test(arguments: ["norm", "activation", "gatedActivation", "addNorm"])
+    func codedResultsEqualTheOpThenQuantize(op: String) async throws {
+        var random = SeededRandom(24)
+        let x = random.floats(4 * 100)
+        func run(inside: Bool) async throws -> [[Float]] {
+            var sketch = PlanSketch()
+            let rows = try sketch.rows(x, columns: 100)
+            let plain = try sketch.buffer(100)
+            let sum = try sketch.buffer(100)
+            let coded = try sketch.buffer(100, format: .activation(.int8g64))
+            let weight = try sketch.vector("weight", (0..<100).map { Float($0) / 50 })
+            let result = inside ? coded : plain
+            var attributes: [String: AttributeValue] = ["epsilon": 1e-6]
+            attributes["kind"] = op.hasSuffix("orm") ? "rms" : "silu"
+            if inside { attributes["format"] = "int8g64" }
+            switch op {
+            case "norm": sketch.step(op, [rows, weight, .none], [result], attributes)
+            case "activation": sketch.step(op, [rows], [result], attributes)
+            case "addNorm":
+                sketch.step(op, [rows, rows, weight, .none], [sum, result], attributes)
+            default: sketch.step(op, [rows, rows], [result], attributes)
+            }
+            if !inside {
+                sketch.step("quantize", [plain], [coded], family: "quantize_int8g64")
+            }
+            sketch.output("y", coded)
+            return try await sketch.executor().rows(4)
+        }
+        let inside = try await run(inside: true)
+        #expect(bits(inside) == bits(try await run(inside: false)))
+        #expect(inside.joined().contains { $0 != 0 } && inside.joined().allSatisfy(\.isFinite))
+    }
+
     @Test func pairsConcatAndMeans() async throws {
         var random = SeededRandom(23)
         let x = random.floats(3 * 20)

@@ -37,7 +37,7 @@ struct TinyModel {
     /// The plan; every plain op of attention by itself where `fused` is false.
     func sketch(
         fused: Bool = true, activations: DType = .f32, kv: DType = .f32,
-        blockSize: Int = 16, tap: Bool = false
+        blockSize: Int = 16, tap: Bool = false, rounding: Rounding = .none
     ) throws -> PlanSketch {
         var s = PlanSketch()
         s.activations = activations
@@ -60,7 +60,7 @@ struct TinyModel {
         s.step(
             "linear", [normed, try matrix("qkv", q + 2 * kvWidth, hidden), .none], [qkv],
             family: "linear_f32_f32")
-        let attended = try attention(&s, qkv, fused: fused)
+        let attended = try attention(&s, qkv, fused: fused, rounding: rounding)
         let projected = try s.buffer(hidden)
         s.step(
             "linear", [attended, try matrix("o", hidden, q), .none], [projected],
@@ -101,9 +101,14 @@ struct TinyModel {
         return s
     }
 
-    private func attention(_ s: inout PlanSketch, _ qkv: PlanOperand, fused: Bool) throws
-        -> PlanOperand
-    {
+    /// Where the result of attention is rounded to int8g64.
+    enum Rounding {
+        case none, inside, after
+    }
+
+    private func attention(
+        _ s: inout PlanSketch, _ qkv: PlanOperand, fused: Bool, rounding: Rounding
+    ) throws -> PlanOperand {
         guard case .buffer(let merged, _, _) = qkv else { throw Missing() }
         let (width, kvWidth) = (heads * headDim, kvHeads * headDim)
         let q = PlanOperand.buffer(merged, offset: 0, columns: width)
@@ -119,6 +124,20 @@ struct TinyModel {
             "window": .int(window ?? 0), "softCap": 0.0, "causal": true,
         ]
         let rotary: [String: AttributeValue] = ["style": "half", "magnitude": 1.0]
+        if rounding != .none {
+            let coded = try s.buffer(width, format: .activation(.int8g64))
+            var attributes = cache.merging(shape) { a, _ in a }.merging(rotary) { a, _ in a }
+            if rounding == .inside { attributes["format"] = "int8g64" }
+            s.step(
+                "cachedAttention", [q, k, v, .input("positions"), inverse, .none],
+                [rounding == .inside ? coded : result], attributes)
+            if rounding == .after {
+                s.step("quantize", [result], [coded], ["format": "int8g64"], family: "quantize_int8g64")
+            }
+            let plain = try s.buffer(width)
+            s.step("dequantize", [coded], [plain], family: "dequantize_int8g64")
+            return plain
+        }
         if fused {
             s.step(
                 "cachedAttention", [q, k, v, .input("positions"), inverse, .none], [result],

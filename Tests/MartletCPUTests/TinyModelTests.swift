@@ -4,6 +4,7 @@
 import MartletBackend
 import MartletCPU
 import MartletCore
+import Synchronization
 import Testing
 
 @Suite struct TinyModelTests {
@@ -73,6 +74,17 @@ import Testing
         }
     }
 
+    @Test func codedAttentionEqualsAttentionThenQuantize() async throws {
+        let model = TinyModel(seed: 8)
+        let fused = try await run(
+            try model.sketch(rounding: .inside).executor(threads: 2), chunks: [41])
+        let apart = try await run(
+            try model.sketch(rounding: .after).executor(threads: 1), chunks: [20, 21])
+        #expect(bits(fused.first) == bits(apart.first))
+        let exact = try await run(try model.sketch().executor(), chunks: [41])
+        #expect(bits(fused.first) != bits(exact.first))
+    }
+
     @Test func blocksOfMoreTokensChangeNoBit() async throws {
         let model = TinyModel(seed: 3)
         let small = try await run(try model.sketch().executor(), chunks: [41])
@@ -100,10 +112,21 @@ import Testing
             record, [WorkItem(tokens: first, start: 0, pages: firstPages, sampling: greedy)])
         try executor.fill(
             next, [WorkItem(tokens: [-1], start: 41, pages: firstPages, sampling: greedy)])
-        async let one = executor.run(record)
-        // Submission order is what counts: the second refers to the first.
-        let outputs = try await one
-        let after = try await executor.run(next)
+        // Both are under way before the first completes; the second names the first's token.
+        let (outputs, after) = (StepOutputs(), StepOutputs())
+        let order = Mutex<[Int]>([])
+        try await withCheckedThrowingContinuation { (done: CheckedContinuation<Void, any Error>) in
+            do {
+                try executor.submit(record, outputs: outputs) { _ in order.withLock { $0.append(1) } }
+                try executor.submit(next, outputs: after) { _ in
+                    order.withLock { $0.append(2) }
+                    done.resume()
+                }
+            } catch {
+                done.resume(throwing: error)
+            }
+        }
+        #expect(order.withLock { $0 } == [1, 2])
         let token = try #require(outputs.tokens.first)
         let expected = model.logits(first + [token])
         #expect(difference(after.logits, [try #require(expected.last)]) < 1e-4)
