@@ -7,7 +7,7 @@ package import MartletCore
 package struct ReferenceValue: Sendable {
     /// Elements by kind.
     package enum Elements: Sendable {
-        /// Plain numbers, widened to f32 (already rounded to the value's dtype), or decoded weights.
+        /// Plain numbers, rounded to their dtype and widened to f32, or decoded weights.
         case floats([Float])
         /// Ids, positions and row indices.
         case integers([Int32])

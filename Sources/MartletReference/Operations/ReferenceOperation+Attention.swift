@@ -16,7 +16,8 @@ extension ReferenceOperation {
     /// Turns pairs (a, b) of each head's first R columns: `(a c - b s, b c + a s)`.
     ///
     /// R = twice the number of frequencies; angle = position * frequency in f64, c and s times
-    /// `magnitude` rounded once to f32. Style `half` pairs (i, i + R/2), `interleaved` (2i, 2i + 1).
+    /// `magnitude` rounded once to f32. Style `half` pairs (i, i + R/2), `interleaved`
+    /// (2i, 2i + 1).
     func rotary() throws -> ReferenceValue {
         let x = try operand(0)
         let positions = try operand(1).integers()
@@ -66,8 +67,8 @@ extension ReferenceOperation {
 
     /// Attention of each row over its request's cached keys and values.
     ///
-    /// A row at position p sees positions below `end` = p + 1 (causal) or below the request's length,
-    /// and of these only the last `window` if that is not 0. Score: `scale * q.k`, soft-capped if
+    /// A row at position p sees positions below `end` = p + 1 (causal) or below the request's
+    /// length, and of these only the last `window` if that is not 0. Score: `scale * q.k`, soft-capped if
     /// `softCap` is not 0, plus `slope * (position - (end - 1))`. Query head h reads KV head
     /// `h / (headCount / kvHeadCount)`.
     func attention(_ step: ReferenceStep) throws -> ReferenceValue {
