@@ -5,7 +5,7 @@ package import MartletBackend
 package import MartletCore
 import CMartletMicrokernels
 
-/// What the CPU offers the compiler: kernels, layouts and sizes, the same for every instruction set.
+/// What the CPU offers the compiler: kernels, layouts and sizes, for every instruction set.
 ///
 /// Packed layouts do not depend on the instruction set, so one engine serves all; which table of
 /// micro-kernels runs is chosen when an executor starts.

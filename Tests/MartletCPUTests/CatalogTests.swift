@@ -7,7 +7,9 @@ import MartletCore
 import Testing
 
 @Suite struct CatalogTests {
-    private func query(_ x: ElementFormat, _ w: ElementFormat, isParameter: Bool = true) -> KernelQuery {
+    private func query(_ x: ElementFormat, _ w: ElementFormat, isParameter: Bool = true)
+        -> KernelQuery
+    {
         KernelQuery(
             op: "linear", attributes: [:],
             operands: [
@@ -38,7 +40,8 @@ import Testing
             accepted(query(.activation(.int8g64), q4))
                 == ["linear_u4_int8g64": "panel16.u4.g32.min.f16"])
         #expect(accepted(query(.plain(.f32), q8)) == ["linear_u8_f32": "panel16.u8.channel.f32"])
-        #expect(accepted(query(.plain(.bf16), .plain(.bf16))) == ["linear_bf16_f32": "panel16.bf16"])
+        #expect(
+            accepted(query(.plain(.bf16), .plain(.bf16))) == ["linear_bf16_f32": "panel16.bf16"])
         #expect(accepted(query(.activation(.int8g64), .plain(.f32))).isEmpty)
         #expect(accepted(query(.activation(.int8token), q8)).isEmpty)
         #expect(accepted(query(.plain(.f32), q8, isParameter: false)).isEmpty)

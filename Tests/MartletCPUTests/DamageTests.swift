@@ -37,12 +37,16 @@ import Testing
         try expectRefusal("an unknown format") { $0.plan.buffers[1].format = "f7" }
         try expectRefusal("a huge slot count") { $0.plan.slotCount = .max }
         try expectRefusal("an unknown op") { $0.plan.steps[3].op = "divine" }
-        try expectRefusal("an unknown kernel") { $0.plan.steps[2].variants = [PlanVariant(kernel: "x")] }
+        try expectRefusal("an unknown kernel") {
+            $0.plan.steps[2].variants = [PlanVariant(kernel: "x")]
+        }
         try expectRefusal("a missing operand") { $0.plan.steps[2].operands = [] }
         try expectRefusal("columns beyond a buffer") {
             $0.plan.steps[3].operands[0] = .buffer(2, offset: .max, columns: 48)
         }
-        try expectRefusal("a parameter out of range") { $0.plan.steps[2].operands[1] = .parameter(-1) }
+        try expectRefusal("a parameter out of range") {
+            $0.plan.steps[2].operands[1] = .parameter(-1)
+        }
         try expectRefusal("missing bytes") { $0.bytes["qkv"] = nil }
         try expectRefusal("short bytes") { $0.bytes["qkv"] = ByteView(count: 64) { _ in } }
         try expectRefusal("a wrong shape") { $0.plan.parameters[2].shape = [80, 49] }
@@ -56,7 +60,9 @@ import Testing
         try expectRefusal("odd blocks") { $0.plan.kvGroups[0].blockSize = 17 }
         try expectRefusal("huge layers") { $0.plan.kvGroups[0].layerCount = .max }
         try expectRefusal("an output nowhere") { $0.plan.outputs[0].operand = .none }
-        try expectRefusal("input of another name") { $0.plan.steps[0].operands[1] = .input("positions") }
+        try expectRefusal("input of another name") {
+            $0.plan.steps[0].operands[1] = .input("positions")
+        }
         try expectRefusal("logits of all tokens") { sketch in
             for index in sketch.plan.buffers.indices where sketch.plan.buffers[index].rows == .O {
                 sketch.plan.buffers[index].rows = .T
@@ -76,17 +82,21 @@ import Testing
             case 0: sketch.plan.buffers[index % sketch.plan.buffers.count].columns = number
             case 1: sketch.plan.buffers[index % sketch.plan.buffers.count].slot = number
             case 2:
-                if let name = sketch.plan.steps[index].attributes.keys.sorted().randomElement(using: &random) {
+                if let name = sketch.plan.steps[index].attributes.keys.sorted().randomElement(
+                    using: &random)
+                {
                     sketch.plan.steps[index].attributes[name] = .int(number)
                 }
-            case 3: sketch.plan.parameters[index % sketch.plan.parameters.count].shape = [number, 48]
+            case 3:
+                sketch.plan.parameters[index % sketch.plan.parameters.count].shape = [number, 48]
             case 4: sketch.plan.steps[index].operands.shuffle(using: &random)
             default: sketch.plan.buffers[index % sketch.plan.buffers.count].rows.constant = number
             }
             guard let executor = try? sketch.executor(tokens: 16) else { continue }
             let record = StepRecord(limits: executor.limits, groups: executor.kvGroups)
             try executor.fill(
-                record, [WorkItem(tokens: [1, 2, 3], start: 0, pages: [0], sampling: SamplingParameters())])
+                record,
+                [WorkItem(tokens: [1, 2, 3], start: 0, pages: [0], sampling: SamplingParameters())])
             let outputs = try? await executor.run(record)
             if let outputs { #expect(outputs.tokens.count == 1) }
         }
@@ -96,7 +106,9 @@ import Testing
         let executor = try TinyModel(seed: 9, window: 8).sketch().executor()
         let record = StepRecord(limits: executor.limits, groups: executor.kvGroups)
         let fine = WorkItem(tokens: [1, 2], start: 0, pages: [3])
-        func refused(_ what: String, _ item: WorkItem, _ damage: (StepRecord) throws -> Void = { _ in })
+        func refused(
+            _ what: String, _ item: WorkItem, _ damage: (StepRecord) throws -> Void = { _ in }
+        )
             async throws
         {
             try executor.fill(record, [item])
@@ -117,7 +129,9 @@ import Testing
         try await refused("a position beyond the context", item)
         try await refused("no entry point", fine) { $0.begin(stream: 1, number: 0) }
         try await refused("no tokens", fine) { $0.setCounts(tokens: 0, requests: 1, logitRows: 0) }
-        try await refused("too many tokens", fine) { $0.setCounts(tokens: 65, requests: 1, logitRows: 0) }
+        try await refused("too many tokens", fine) {
+            $0.setCounts(tokens: 65, requests: 1, logitRows: 0)
+        }
         try await refused("more tokens than written", fine) {
             $0.setCounts(tokens: 40, requests: 1, logitRows: 0)
         }

@@ -55,7 +55,8 @@ enum Naive {
                     : codes[row * ((k + 1) / 2) + input / 2] >> UInt8(input % 2 * 4) & 15
                 let at = scheme.group == .tensor ? 0 : row * groups + input / size
                 switch scheme.zero {
-                case .none: values.append((Double(code) - Double(1 << (scheme.bits - 1))) * scales[at])
+                case .none:
+                    values.append((Double(code) - Double(1 << (scheme.bits - 1))) * scales[at])
                 case .integer: values.append((Double(code) - Double(zeros[at])) * scales[at])
                 case .floatMinimum: values.append(Double(code) * scales[at] + minima[at])
                 }
@@ -95,7 +96,9 @@ enum Naive {
                 return (0..<headCount).flatMap { head -> [Double] in
                     let from = head / share * headDim
                     let scores = (first...t).map { p in
-                        (0..<headDim).reduce(0.0) { $0 + q[t][head * headDim + $1] * k[p][from + $1] }
+                        (0..<headDim).reduce(0.0) {
+                            $0 + q[t][head * headDim + $1] * k[p][from + $1]
+                        }
                             / Double(headDim).squareRoot()
                     }
                     let top = scores.max() ?? 0

@@ -26,9 +26,10 @@ func randomWeight(_ scheme: QuantizationScheme, _ n: Int, _ k: Int, seed: UInt64
         switch scheme.zero {
         case .none: ByteView()
         case .integer:
-            ByteView((0..<groups).map { _ in
-                UInt8.random(in: 0...UInt8((1 << scheme.bits) - 1), using: &random)
-            })
+            ByteView(
+                (0..<groups).map { _ in
+                    UInt8.random(in: 0...UInt8((1 << scheme.bits) - 1), using: &random)
+                })
         case .floatMinimum: try stored(random.floats(groups, scale: 0.2))
         }
     return try QuantizedTensor(

@@ -60,7 +60,9 @@ struct PlanSketch {
     }
 
     /// A parameter, packed.
-    mutating func parameter(_ name: String, _ value: WeightValue, layout: String) throws -> PlanOperand {
+    mutating func parameter(_ name: String, _ value: WeightValue, layout: String) throws
+        -> PlanOperand
+    {
         bytes[name] = try CPUCatalog().pack(value, layout: layout)
         let format: ElementFormat =
             switch value {
@@ -93,7 +95,8 @@ struct PlanSketch {
 
     /// Rows of given numbers, looked up by token ids 0, 1, ...
     mutating func rows(_ values: [Float], columns: Int) throws -> PlanOperand {
-        let table = try matrix("rows\(plan.parameters.count)", values, values.count / columns, columns)
+        let table = try matrix(
+            "rows\(plan.parameters.count)", values, values.count / columns, columns)
         let result = try buffer(columns)
         step("embedding", [table, .input("tokens")], [result])
         return result
@@ -228,9 +231,11 @@ extension CPUExecutor {
 /// Bits of rows, for comparisons that no rounding may pass.
 func bits(_ rows: [[Float]]) -> [[UInt32]] { rows.map { $0.map(\.bitPattern) } }
 
-/// The largest difference, relative to the largest number; infinite where shapes differ or NaN occurs.
+/// The largest difference relative to the largest number; infinite for other shapes and for NaN.
 func difference(_ a: [[Float]], _ b: [[Double]]) -> Double {
-    guard a.count == b.count, zip(a, b).allSatisfy({ $0.count == $1.count }) else { return .infinity }
+    guard a.count == b.count, zip(a, b).allSatisfy({ $0.count == $1.count }) else {
+        return .infinity
+    }
     var (worst, largest) = (0.0, 1e-9)
     for (x, y) in zip(a.joined(), b.joined()) {
         if x.isNaN || y.isNaN { return .infinity }

@@ -91,7 +91,8 @@ struct TinyModel {
         let wanted = try s.buffer(hidden, rows: .O)
         s.step("gatherRows", [last, .input("logitRows")], [wanted])
         let final = try s.buffer(hidden, rows: .O)
-        s.step("norm", [wanted, try s.vector("norm3", weights["norm3"] ?? []), .none], [final], norm)
+        s.step(
+            "norm", [wanted, try s.vector("norm3", weights["norm3"] ?? []), .none], [final], norm)
         let logits = try s.buffer(vocabulary, rows: .O)
         s.step("linear", [final, table, .none], [logits], family: "linear_f32_f32")
         let tokens = try s.buffer(1, rows: .O, format: .plain(.i32))
@@ -132,7 +133,9 @@ struct TinyModel {
                 "cachedAttention", [q, k, v, .input("positions"), inverse, .none],
                 [rounding == .inside ? coded : result], attributes)
             if rounding == .after {
-                s.step("quantize", [result], [coded], ["format": "int8g64"], family: "quantize_int8g64")
+                s.step(
+                    "quantize", [result], [coded], ["format": "int8g64"], family: "quantize_int8g64"
+                )
             }
             let plain = try s.buffer(width)
             s.step("dequantize", [coded], [plain], family: "dequantize_int8g64")

@@ -28,7 +28,7 @@ import Testing
                     tokens: Array(first[done..<done + chunk]), start: done, pages: firstPages,
                     allLogits: true)
             ]
-            // The second request prefills 20 tokens beside the first one's second step, then decodes.
+            // The second request prefills 20 tokens beside the first's second step, then decodes.
             let part = index == 0 ? 0 : min(index == 1 ? 20 : 1, second.count - other)
             if part > 0 {
                 items.append(
@@ -60,12 +60,14 @@ import Testing
         let model = TinyModel(seed: 2, window: 20)
         let base = try await run(try model.sketch().executor(threads: 2), chunks: [40, 1])
         let cases: [(threads: Int, chunks: [Int], fused: Bool)] = [
-            (1, [41], true), (2, [1, 39, 1], true), (3, [7, 7, 7, 7, 7, 6], true), (2, [40, 1], false),
+            (1, [41], true), (2, [1, 39, 1], true), (3, [7, 7, 7, 7, 7, 6], true),
+            (2, [40, 1], false),
         ]
         for (threads, chunks, fused) in cases {
             let executor = try model.sketch(fused: fused).executor(threads: threads)
             let found = try await run(executor, chunks: chunks)
-            #expect(bits(found.first) == bits(base.first), "\(threads) threads, \(chunks), \(fused)")
+            #expect(
+                bits(found.first) == bits(base.first), "\(threads) threads, \(chunks), \(fused)")
         }
         for isa in CPUInstructionSet.available {
             let executor = try model.sketch().executor(instructionSet: isa)
@@ -117,7 +119,8 @@ import Testing
         let order = Mutex<[Int]>([])
         try await withCheckedThrowingContinuation { (done: CheckedContinuation<Void, any Error>) in
             do {
-                try executor.submit(record, outputs: outputs) { _ in order.withLock { $0.append(1) } }
+                try executor.submit(record, outputs: outputs) { _ in order.withLock { $0.append(1) }
+                }
                 try executor.submit(next, outputs: after) { _ in
                     order.withLock { $0.append(2) }
                     done.resume()

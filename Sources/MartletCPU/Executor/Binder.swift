@@ -48,7 +48,8 @@ final class Binder {
 
     // MARK: Attributes
 
-    func int(_ name: String, in range: ClosedRange<Int>, default fallback: Int? = nil) throws -> Int {
+    func int(_ name: String, in range: ClosedRange<Int>, default fallback: Int? = nil) throws -> Int
+    {
         guard let value = step.attributes[name]?.int ?? fallback, range.contains(value) else {
             throw Refusal("attribute '\(name)' must be an integer in \(range)")
         }
@@ -62,7 +63,9 @@ final class Binder {
         return value
     }
 
-    func word(_ name: String, of allowed: [String], default fallback: String? = nil) throws -> String {
+    func word(_ name: String, of allowed: [String], default fallback: String? = nil) throws
+        -> String
+    {
         guard let value = step.attributes[name]?.string ?? fallback, allowed.contains(value) else {
             throw Refusal("attribute '\(name)' must be one of \(allowed.joined(separator: ", "))")
         }
@@ -88,7 +91,8 @@ final class Binder {
         guard let format = ElementFormat(buffer.format) else {
             throw Refusal("\(what) has unknown format '\(buffer.format)'")
         }
-        guard columns > 0, offset >= 0, columns <= buffer.columns, offset <= buffer.columns - columns,
+        guard columns > 0, offset >= 0, columns <= buffer.columns,
+            offset <= buffer.columns - columns,
             slots.indices.contains(buffer.slot)
         else { throw Refusal("\(what) lies outside its buffer of \(buffer.columns) columns") }
         if case .activation = format {
@@ -133,7 +137,9 @@ final class Binder {
 
     /// A result's rows as f32.
     func output(_ index: Int) throws -> RowView {
-        guard let view = try optionalOutput(index) else { throw Refusal("result \(index) is missing") }
+        guard let view = try optionalOutput(index) else {
+            throw Refusal("result \(index) is missing")
+        }
         return view
     }
 
@@ -183,7 +189,8 @@ final class Binder {
 
     /// A parameter operand.
     func parameter(_ index: Int) throws -> PlanParameter {
-        guard step.operands.indices.contains(index), case .parameter(let number) = step.operands[index],
+        guard step.operands.indices.contains(index),
+            case .parameter(let number) = step.operands[index],
             plan.parameters.indices.contains(number)
         else { throw Refusal("operand \(index) is no parameter of the plan") }
         return plan.parameters[number]

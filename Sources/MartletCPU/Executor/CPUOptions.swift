@@ -36,7 +36,8 @@ package enum CPUInstructionSet: String, Sendable, CaseIterable {
         guard let table = martlet_kernels_for(code) else {
             let names = CPUInstructionSet.available.map(\.rawValue).joined(separator: ", ")
             throw MartletError(
-                .unsupported, "this CPU does not run \(rawValue) kernels", mend: "It runs: \(names)")
+                .unsupported, "this CPU does not run \(rawValue) kernels", mend: "It runs: \(names)"
+            )
         }
         return table
     }

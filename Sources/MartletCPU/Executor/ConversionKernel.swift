@@ -33,19 +33,23 @@ final class ConversionKernel: BoundKernel {
             switch (source.format, target.format) {
             case (.plain(.f16), _):
                 table.pointee.f16_to_f32(
-                    from.assumingMemoryBound(to: UInt16.self), to.assumingMemoryBound(to: Float.self),
+                    from.assumingMemoryBound(to: UInt16.self),
+                    to.assumingMemoryBound(to: Float.self),
                     columns)
             case (.plain(.bf16), _):
                 table.pointee.bf16_to_f32(
-                    from.assumingMemoryBound(to: UInt16.self), to.assumingMemoryBound(to: Float.self),
+                    from.assumingMemoryBound(to: UInt16.self),
+                    to.assumingMemoryBound(to: Float.self),
                     columns)
             case (_, .plain(.f16)):
                 table.pointee.f32_to_f16(
-                    from.assumingMemoryBound(to: Float.self), to.assumingMemoryBound(to: UInt16.self),
+                    from.assumingMemoryBound(to: Float.self),
+                    to.assumingMemoryBound(to: UInt16.self),
                     columns)
             case (_, .plain(.bf16)):
                 table.pointee.f32_to_bf16(
-                    from.assumingMemoryBound(to: Float.self), to.assumingMemoryBound(to: UInt16.self),
+                    from.assumingMemoryBound(to: Float.self),
+                    to.assumingMemoryBound(to: UInt16.self),
                     columns)
             default: to.copyMemory(from: from, byteCount: columns * 4)
             }

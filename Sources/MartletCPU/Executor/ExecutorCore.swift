@@ -72,7 +72,8 @@ final class ExecutorCore: @unchecked Sendable {
             offset += plan.kvGroups.count
         }
         self.plans = loaded
-        vocabularySize = sampler.vocabularySize ?? loaded.lazy.compactMap(\.vocabularySize).first ?? 0
+        vocabularySize =
+            sampler.vocabularySize ?? loaded.lazy.compactMap(\.vocabularySize).first ?? 0
         state = try StepState(limits: limits, groups: groups)
         team = ThreadTeam(threads: options.threadCount)
         profiler = Profiler(loaded)
@@ -91,7 +92,8 @@ final class ExecutorCore: @unchecked Sendable {
         guard step.groupCount == resources.groups.count else {
             throw MartletError(
                 .invalidArgument,
-                "a step record of \(step.groupCount) KV groups meets an engine of \(resources.groups.count)")
+                "a step record of \(step.groupCount) KV groups meets an engine of \(resources.groups.count)"
+            )
         }
         let plan = plans[step.stream]
         let submission = Submission(record: step, outputs: outputs, completion: completion)
@@ -223,7 +225,8 @@ extension RowView {
                 for i in 0..<columns { target[i] = Float(values[i]) }
             case .activation(.int8g64):
                 kernels.pointer.pointee.dequantize_int8g64(
-                    source.assumingMemoryBound(to: UInt8.self), stride, columns, target, columns, 0, 1)
+                    source.assumingMemoryBound(to: UInt8.self), stride, columns, target, columns, 0,
+                    1)
             default:
                 target.update(from: source.assumingMemoryBound(to: Float.self), count: columns)
             }

@@ -63,7 +63,8 @@ final class ExecutorResources: @unchecked Sendable {
         let needed = martlet_weight_byte_count(&weight)
         guard view.count == needed else {
             throw Refusal(
-                "parameter '\(parameter.name)' of shape \(parameter.shape) in layout '\(parameter.layout)' takes \(needed) bytes, not \(view.count)")
+                "parameter '\(parameter.name)' of shape \(parameter.shape) in layout '\(parameter.layout)' takes \(needed) bytes, not \(view.count)"
+            )
         }
         weight.data = view.unsafeBaseAddress
         return weight
@@ -75,12 +76,14 @@ final class ExecutorResources: @unchecked Sendable {
             let count = TensorData.elementCount(parameter.shape), count > 0, count < 1 << 40
         else {
             throw Refusal(
-                "parameter '\(parameter.name)' (\(parameter.format), layout '\(parameter.layout)') is no vector")
+                "parameter '\(parameter.name)' (\(parameter.format), layout '\(parameter.layout)') is no vector"
+            )
         }
         let view = try bytes(of: parameter)
         guard view.count == count * type.byteCount else {
             throw Refusal(
-                "parameter '\(parameter.name)' of shape \(parameter.shape) takes \(count * type.byteCount) bytes, not \(view.count)")
+                "parameter '\(parameter.name)' of shape \(parameter.shape) takes \(count * type.byteCount) bytes, not \(view.count)"
+            )
         }
         let source = view.unsafeBaseAddress
         if type == .f32, Int(bitPattern: source) % 4 == 0 {
@@ -93,11 +96,15 @@ final class ExecutorResources: @unchecked Sendable {
             switch type {
             case .f32: values[i] = source.loadUnaligned(fromByteOffset: i * 4, as: Float.self)
             case .f16:
-                values[i] = Half.float(bits: source.loadUnaligned(fromByteOffset: i * 2, as: UInt16.self))
+                values[i] = Half.float(
+                    bits: source.loadUnaligned(fromByteOffset: i * 2, as: UInt16.self))
             case .bf16:
                 values[i] = Float(
-                    BFloat16(bitPattern: source.loadUnaligned(fromByteOffset: i * 2, as: UInt16.self)))
-            default: throw Refusal("parameter '\(parameter.name)' is \(type.rawValue), not f32, f16, bf16")
+                    BFloat16(
+                        bitPattern: source.loadUnaligned(fromByteOffset: i * 2, as: UInt16.self)))
+            default:
+                throw Refusal(
+                    "parameter '\(parameter.name)' is \(type.rawValue), not f32, f16, bf16")
             }
         }
         return (UnsafePointer(values), count)

@@ -158,7 +158,8 @@ final class LoadedPlan: @unchecked Sendable {
             guard buffer.rowBytes >= needed, buffer.rowBytes % unit == 0, buffer.rowBytes <= 1 << 34
             else {
                 throw Refusal(
-                    "buffer \(index) has rows of \(buffer.rowBytes) bytes, its format takes \(needed)")
+                    "buffer \(index) has rows of \(buffer.rowBytes) bytes, its format takes \(needed)"
+                )
             }
             let rows = try RowCount(buffer.rows, limits: limits).maximum
             let (bytes, overflow) = rows.multipliedReportingOverflow(by: buffer.rowBytes)
@@ -174,10 +175,11 @@ final class LoadedPlan: @unchecked Sendable {
     /// Fills all slots with NaN.
     func poison() { memset(memory.base, 0xff, memory.count) }
 
-    /// The cost that the catalog estimates for each step; nil where no family of that name accepts it.
+    /// The cost that the catalog estimates for each step; nil where no family accepts it.
     func costs() -> [KernelCost?] {
         let families = Dictionary(
-            CPUCatalog().families.map { ($0.op + "/" + $0.name, $0) }, uniquingKeysWith: { a, _ in a })
+            CPUCatalog().families.map { ($0.op + "/" + $0.name, $0) },
+            uniquingKeysWith: { a, _ in a })
         return plan.steps.map { step in
             guard let family = families[step.op + "/" + step.family],
                 case .accepted(let cost, _) = family.evaluate(query(step))

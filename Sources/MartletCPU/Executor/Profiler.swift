@@ -48,7 +48,8 @@ final class Profiler: @unchecked Sendable {
         func mark(_ step: Int) {
             let now = clock.now
             let elapsed = (now - last).components
-            nanoseconds[step] += Int(elapsed.seconds) * 1_000_000_000
+            nanoseconds[step] +=
+                Int(elapsed.seconds) * 1_000_000_000
                 + Int(elapsed.attoseconds / 1_000_000_000)
             last = now
         }

@@ -56,7 +56,8 @@ final class StepState: @unchecked Sendable {
         self.outputs = outputs
         embeddings = record.section(.embeddings, Float.self)
         logitRows = record.section(.logitRows)
-        guard let sources = record.section(.tokenSource), let positions = record.section(.positions),
+        guard let sources = record.section(.tokenSource),
+            let positions = record.section(.positions),
             let queryStart = record.section(.queryStart)
         else {
             tokenCount = 0
@@ -78,7 +79,7 @@ final class StepState: @unchecked Sendable {
                 embeddingRows[t] = embeddingCount
                 embeddingCount += 1
             } else {
-                // A row that failed has token -1: its embedding is NaN, which ends its request only.
+                // A row that failed has token -1: its embedding is NaN, which ends its own request.
                 let row = Int(-1 - source)
                 ids[t] = row < previousTokens.count ? previousTokens[row] : -1
             }
@@ -122,7 +123,8 @@ final class StepGroup: @unchecked Sendable {
         tableColumns = (limits.maxContext / blockSize + 1) * blocksPerPage
         let (entries, overflow) = tableColumns.multipliedReportingOverflow(by: limits.maxRequests)
         guard !overflow, entries < 1 << 36 else {
-            throw MartletError(.limitExceeded, "block tables of \(limits.maxRequests) requests are too large")
+            throw MartletError(
+                .limitExceeded, "block tables of \(limits.maxRequests) requests are too large")
         }
         memory = try MappedArena(
             count: (entries + limits.maxTokens) * 4, purpose: "block tables")

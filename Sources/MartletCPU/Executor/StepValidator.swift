@@ -80,7 +80,8 @@ struct StepValidator {
                 embeddings += 1
             } else if source >= 0 {
                 try require(
-                    Int(source) < idLimit, "token id \(source) is not below the vocabulary's \(idLimit)")
+                    Int(source) < idLimit,
+                    "token id \(source) is not below the vocabulary's \(idLimit)")
             } else {
                 try require(
                     Int(-1 - source) < previousLogitRows,
@@ -97,14 +98,16 @@ struct StepValidator {
                 record, record.section(.embeddings, Float.self), "embeddings", count: count)
         }
         try require(
-            starts[0] == 0 && Int(starts[requests]) == tokens, "queryStart does not span the tokens")
+            starts[0] == 0 && Int(starts[requests]) == tokens, "queryStart does not span the tokens"
+        )
         for request in 0..<requests {
             try require(
                 starts[request] <= starts[request + 1] && Int(starts[request + 1]) <= tokens,
                 "queryStart decreases at request \(request)")
             for t in Int(starts[request])..<Int(starts[request + 1]) {
                 try require(
-                    Int(indices[t]) == request, "row \(t) names request \(indices[t]), not \(request)")
+                    Int(indices[t]) == request,
+                    "row \(t) names request \(indices[t]), not \(request)")
             }
         }
     }
@@ -153,7 +156,8 @@ struct StepValidator {
             try require(
                 starts[request] <= starts[request + 1], "historyStart decreases at \(request)")
             try require(
-                all[request].promptHistoryCount >= 0, "request \(request) has a negative prompt history")
+                all[request].promptHistoryCount >= 0,
+                "request \(request) has a negative prompt history")
         }
         if starts[requests] > 0 {
             _ = try section(
@@ -193,7 +197,8 @@ struct StepValidator {
             for t in Int(rows[request])..<Int(rows[request + 1]) {
                 let end = Int(positions[t]) + 1
                 try require(
-                    end <= length, "position \(end - 1) of request \(request) exceeds its KV of \(length)")
+                    end <= length,
+                    "position \(end - 1) of request \(request) exceeds its KV of \(length)")
                 lowest = min(lowest, group.window.map { max(end - $0, 0) } ?? 0)
             }
             guard lowest < length else { continue }
@@ -203,7 +208,8 @@ struct StepValidator {
                     case let id = Int(blocks[request * columns + column]), id >= 0, id < pageCount
                 else {
                     throw failure(
-                        "request \(request) has no valid block for positions from \(page * group.blockSize)")
+                        "request \(request) has no valid block for positions from \(page * group.blockSize)"
+                    )
                 }
             }
         }
@@ -222,7 +228,8 @@ struct StepValidator {
             try require(
                 operation.source >= 0 && Int(operation.source) < pageCount
                     && operation.destination >= 0 && Int(operation.destination) < pageCount,
-                "a copy of block \(operation.source) to \(operation.destination) is outside 0 ..< \(pageCount)")
+                "a copy of block \(operation.source) to \(operation.destination) is outside 0 ..< \(pageCount)"
+            )
         }
     }
 }

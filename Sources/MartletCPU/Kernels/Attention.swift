@@ -23,7 +23,7 @@ extension CPUOp {
         "attention", families: [attentionFamily("attention", slopes: 3)],
         bind: AttentionKernel.init(binder:))
 
-    /// `cachedAttention(q, k, v, positions, inverseFrequencies?, slopes?)`: rotary, KV write, attention.
+    /// `cachedAttention(q, k, v, positions, inverseFrequencies?, slopes?)`: rotary, write, attention.
     static let cachedAttention = CPUOp(
         "cachedAttention", families: [attentionFamily("cachedAttention", slopes: 5)],
         bind: CachedAttentionKernel.init(binder:))
@@ -33,12 +33,15 @@ extension CPUOp {
             let q = try query.operand(0)
             let fused = slopes == 5
             _ = try query.rows(q)
-            guard let headDim = query.attributes["headDim"]?.int, headDim >= 1, headDim <= 1024 else {
+            guard let headDim = query.attributes["headDim"]?.int, headDim >= 1, headDim <= 1024
+            else {
                 throw Refusal("heads of up to 1024 are computed")
             }
             var layouts = [String?](repeating: nil, count: query.operands.count)
             if fused, query.optional(4) != nil { layouts[4] = try query.vector(4, count: nil) }
-            if query.optional(slopes) != nil { layouts[slopes] = try query.vector(slopes, count: nil) }
+            if query.optional(slopes) != nil {
+                layouts[slopes] = try query.vector(slopes, count: nil)
+            }
             let result = try query.result()
             let rows = fused ? [q, try query.operand(1), try query.operand(2)] : [q]
             // The context is not known here: reading one block per token stands for it.

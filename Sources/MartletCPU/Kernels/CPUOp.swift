@@ -28,7 +28,8 @@ struct CPUOp: Sendable {
 
     /// An op with one family of its own name, whose operands and results are all rows.
     init(
-        _ name: String, families: [KernelFamily], bind: @escaping @Sendable (Binder) throws -> any BoundKernel
+        _ name: String, families: [KernelFamily],
+        bind: @escaping @Sendable (Binder) throws -> any BoundKernel
     ) {
         self.name = name
         self.families = families
@@ -117,7 +118,8 @@ extension KernelQuery {
     }
 
     /// The cost of reading and writing rows once, with some work per element.
-    func rowCost(_ read: [TensorType], _ written: [TensorType], work: Int = 4) throws -> KernelCost {
+    func rowCost(_ read: [TensorType], _ written: [TensorType], work: Int = 4) throws -> KernelCost
+    {
         var bytes: Dimension = 0
         var elements: Dimension = 0
         for type in read + written {

@@ -44,7 +44,8 @@ final class CachedAttentionKernel: BoundKernel {
             kernels: kernels, layer: binder.resources.pages.layer(shape.layer, of: shape.group),
             groupIndex: shape.groupIndex, keys: writtenKeys, values: values)
         let result = try binder.rowOutput(0)
-        try binder.require(result.columns == queries.columns, "queries and result differ in columns")
+        try binder.require(
+            result.columns == queries.columns, "queries and result differ in columns")
         if result.format == .activation(.int8g64) {
             coded = result
             plain = try binder.scratchRows(columns: result.columns, rows: result.rows)

@@ -15,7 +15,9 @@ extension CPUOp {
                 guard query.isParameter.indices.contains(0), query.isParameter[0] else {
                     throw Refusal("the table is no parameter")
                 }
-                guard let shape = table.fixedShape else { throw Refusal("\(table) has no fixed shape") }
+                guard let shape = table.fixedShape else {
+                    throw Refusal("\(table) has no fixed shape")
+                }
                 let layout = try PanelLayout.name(table.format)
                 var packed = try PanelLayout.describe(layout, table.format, shape)
                 let row = martlet_weight_byte_count(&packed) / shape[0]

@@ -7,7 +7,7 @@ import MartletCore
 import MartletEngineFile
 
 extension CPUOp {
-    /// `linear(x, w, bias?)`: one family per weight kind and activation format; see DESIGN 11 for names.
+    /// `linear(x, w, bias?)`: one family per weight kind and activation format.
     static let linear = CPUOp(
         "linear",
         families: [
@@ -85,8 +85,10 @@ final class LinearKernel: BoundKernel, @unchecked Sendable {
         let coded = raw.format == .activation(.int8g64)
         let x = coded ? raw : try binder.input(0)
         let y = try binder.output(0)
-        try binder.require(x.columns == k, "an input of \(x.columns) columns meets a weight of \(k)")
-        try binder.require(y.columns == n, "a result of \(y.columns) columns meets a weight of \(n)")
+        try binder.require(
+            x.columns == k, "an input of \(x.columns) columns meets a weight of \(k)")
+        try binder.require(
+            y.columns == n, "a result of \(y.columns) columns meets a weight of \(n)")
         try binder.require(x.rows == y.rows, "input and result differ in rows")
         let isCodes = weight.kind == MARTLET_WEIGHT_U8 || weight.kind == MARTLET_WEIGHT_U4
         try binder.require(isCodes || !coded, "coded inputs meet a plain weight")
@@ -130,12 +132,18 @@ final class LinearKernel: BoundKernel, @unchecked Sendable {
         let gemv: LinearFunction
         let panel: LinearFunction
         switch stem {
-        case "linear_u8_int8g64": (gemv, panel) = (table.linear_u8_int8g64_gemv, table.linear_u8_int8g64_panel)
-        case "linear_u4_int8g64": (gemv, panel) = (table.linear_u4_int8g64_gemv, table.linear_u4_int8g64_panel)
-        case "linear_u8_f32": (gemv, panel) = (table.linear_u8_exact_gemv, table.linear_u8_exact_panel)
-        case "linear_u4_f32": (gemv, panel) = (table.linear_u4_exact_gemv, table.linear_u4_exact_panel)
-        case "linear_f16_f32": (gemv, panel) = (table.linear_f16_exact_gemv, table.linear_f16_exact_panel)
-        case "linear_bf16_f32": (gemv, panel) = (table.linear_bf16_exact_gemv, table.linear_bf16_exact_panel)
+        case "linear_u8_int8g64":
+            (gemv, panel) = (table.linear_u8_int8g64_gemv, table.linear_u8_int8g64_panel)
+        case "linear_u4_int8g64":
+            (gemv, panel) = (table.linear_u4_int8g64_gemv, table.linear_u4_int8g64_panel)
+        case "linear_u8_f32":
+            (gemv, panel) = (table.linear_u8_exact_gemv, table.linear_u8_exact_panel)
+        case "linear_u4_f32":
+            (gemv, panel) = (table.linear_u4_exact_gemv, table.linear_u4_exact_panel)
+        case "linear_f16_f32":
+            (gemv, panel) = (table.linear_f16_exact_gemv, table.linear_f16_exact_panel)
+        case "linear_bf16_f32":
+            (gemv, panel) = (table.linear_bf16_exact_gemv, table.linear_bf16_exact_panel)
         default: (gemv, panel) = (table.linear_f32_exact_gemv, table.linear_f32_exact_panel)
         }
         var found: [(run: LinearFunction, maxRows: Int)] = []
@@ -176,6 +184,7 @@ final class LinearKernel: BoundKernel, @unchecked Sendable {
 }
 
 /// A linear micro-kernel: arguments, panel range, token range.
-typealias LinearFunction = @convention(c) (
-    UnsafePointer<martlet_linear_arguments>?, Int, Int, Int, Int
-) -> Void
+typealias LinearFunction =
+    @convention(c) (
+        UnsafePointer<martlet_linear_arguments>?, Int, Int, Int, Int
+    ) -> Void

@@ -64,16 +64,19 @@ final class QuantizeKernel: BoundKernel {
     }
 
     static func convert(
-        _ kernels: KernelTable, _ plain: RowView, _ coded: RowView, _ rows: Range<Int>, forward: Bool
+        _ kernels: KernelTable, _ plain: RowView, _ coded: RowView, _ rows: Range<Int>,
+        forward: Bool
     ) {
         let codes = coded.base.assumingMemoryBound(to: UInt8.self)
         if forward {
             kernels.pointer.pointee.quantize_int8g64(
-                plain.floats, plain.floatStride, plain.columns, codes, coded.stride, rows.lowerBound,
+                plain.floats, plain.floatStride, plain.columns, codes, coded.stride,
+                rows.lowerBound,
                 rows.upperBound)
         } else {
             kernels.pointer.pointee.dequantize_int8g64(
-                codes, coded.stride, plain.columns, plain.floats, plain.floatStride, rows.lowerBound,
+                codes, coded.stride, plain.columns, plain.floats, plain.floatStride,
+                rows.lowerBound,
                 rows.upperBound)
         }
     }

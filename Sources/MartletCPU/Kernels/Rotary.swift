@@ -29,14 +29,16 @@ struct Rotation: @unchecked Sendable {
     /// Reads `style`, `magnitude` and the frequencies; nil for style `none`.
     init?(binder: Binder, frequencies index: Int, headDim: Int) throws {
         let style = try binder.word(
-            "style", of: ["half", "interleaved", "none"], default: binder.has(index) ? "half" : "none")
+            "style", of: ["half", "interleaved", "none"],
+            default: binder.has(index) ? "half" : "none")
         guard style != "none" else { return nil }
         let magnitude = try binder.float("magnitude", default: 1)
         table = try binder.resources.rotaryTable(binder.parameter(index), magnitude: magnitude)
         pairs = style == "half" ? MARTLET_ROTARY_HALVES : MARTLET_ROTARY_INTERLEAVED
         self.headDim = headDim
         try binder.require(
-            table.pairCount * 2 <= headDim, "\(table.pairCount) frequencies exceed heads of \(headDim)")
+            table.pairCount * 2 <= headDim,
+            "\(table.pairCount) frequencies exceed heads of \(headDim)")
     }
 
     /// Rotates some heads of some tokens from one view to another.
@@ -77,7 +79,8 @@ final class RotaryKernel: BoundKernel {
         try binder.requireRows(x, .T)
         try binder.requireInput(1, "positions")
         let headDim = try binder.int("headDim", in: 2...max(x.columns, 2))
-        try binder.require(x.columns % headDim == 0, "\(x.columns) columns are no heads of \(headDim)")
+        try binder.require(
+            x.columns % headDim == 0, "\(x.columns) columns are no heads of \(headDim)")
         headCount = x.columns / headDim
         guard let rotation = try Rotation(binder: binder, frequencies: 2, headDim: headDim) else {
             throw Refusal("rotary needs a style and frequencies")

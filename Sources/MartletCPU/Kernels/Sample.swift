@@ -60,7 +60,8 @@ final class SampleKernel: BoundKernel, @unchecked Sendable {
         box = try binder.samplerBox(vocabularySize: logits.columns)
         tokens = try binder.rawOutput(0)
         if let tokens {
-            try binder.require(tokens.format == .plain(.i32), "tokens are i32, not \(tokens.format)")
+            try binder.require(
+                tokens.format == .plain(.i32), "tokens are i32, not \(tokens.format)")
             try binder.requireRows(tokens, .O)
         }
     }
@@ -69,7 +70,9 @@ final class SampleKernel: BoundKernel, @unchecked Sendable {
 
     func run(_ step: StepState, phase: Int, worker: Worker) {
         // Without logits too: the histories of the step's requests are still added to.
-        guard worker.index == 0, let record = step.record, let outputs = step.outputs else { return }
+        guard worker.index == 0, let record = step.record, let outputs = step.outputs else {
+            return
+        }
         var values = logits
         if let compact {
             for row in 0..<step.logitRowCount {

@@ -46,7 +46,8 @@ extension CPUOp {
                 parts.append((x, 0, y, start, x.columns))
                 start += x.columns
             }
-            try binder.require(start == y.columns, "operands have \(start) columns, not \(y.columns)")
+            try binder.require(
+                start == y.columns, "operands have \(start) columns, not \(y.columns)")
             return CopyKernel(parts)
         })
 

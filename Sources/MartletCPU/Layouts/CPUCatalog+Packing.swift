@@ -24,7 +24,8 @@ extension CPUCatalog {
         guard bytes.count == martlet_weight_byte_count(&weight) else {
             throw MartletError(
                 .corrupt,
-                "\(bytes.count) bytes do not hold shape \(shape) in layout '\(layout)', which takes \(martlet_weight_byte_count(&weight))")
+                "\(bytes.count) bytes do not hold shape \(shape) in layout '\(layout)', which takes \(martlet_weight_byte_count(&weight))"
+            )
         }
         weight.data = bytes.unsafeBaseAddress
         let described = WeightDescription(weight)
@@ -60,7 +61,8 @@ extension CPUCatalog {
         var weight = try described(layout, .plain(tensor.dtype), tensor.shape, code: .unsupported)
         let described = WeightDescription(weight)
         return withExtendedLifetime(tensor.bytes) {
-            let source = SharedPointer(UnsafeMutableRawPointer(mutating: tensor.bytes.unsafeBaseAddress))
+            let source = SharedPointer(
+                UnsafeMutableRawPointer(mutating: tensor.bytes.unsafeBaseAddress))
             return ByteView(count: martlet_weight_byte_count(&weight)) { target in
                 let base = SharedPointer(target.baseAddress)
                 described.overPanels { weight, panels in

@@ -11,8 +11,8 @@ enum VectorLayout {
 
 /// Layouts `panel16.*`: panels of 16 rows, described in `martlet_microkernels.h`.
 ///
-/// Names: `panel16.f32`, `panel16.f16`, `panel16.bf16`; for coded weights the scheme's own name with
-/// `u` for `int`, such as `panel16.u4.g64.f16`, `panel16.u4.g32.min.f16`, `panel16.u8.channel.f32`.
+/// Names: `panel16.f32`, `panel16.f16`, `panel16.bf16`; for coded weights the scheme's own name
+/// with `u` for `int`, such as `panel16.u4.g64.f16`, `panel16.u4.g32.min.f16`, `panel16.u8.channel.f32`.
 enum PanelLayout {
     private static let prefix = "panel16."
 
@@ -70,7 +70,8 @@ enum PanelLayout {
             scaleType = floatType(scheme.scaleType) ?? MARTLET_FLOAT_F32
         default: (kind, group) = (MARTLET_WEIGHT_F32, 0)
         }
-        guard martlet_weight_describe(&weight, kind, shape[0], shape[1], group, zero, scaleType) == 1
+        guard
+            martlet_weight_describe(&weight, kind, shape[0], shape[1], group, zero, scaleType) == 1
         else { throw Refusal("shape \(shape) is too large for layout '\(layout)'") }
         return weight
     }

@@ -8,7 +8,7 @@ import Musl
 #endif
 import Synchronization
 
-/// Waiting for a counter to change: spin, then yield, then sleep, so that an idle thread costs nothing.
+/// Waiting for a counter to change: spin, then yield, then sleep; an idle thread costs nothing.
 ///
 /// `@unchecked Sendable`: mutex and condition are made for sharing, the rest is atomic.
 final class Parking: @unchecked Sendable {
@@ -34,9 +34,10 @@ final class Parking: @unchecked Sendable {
 
     /// Returns once the counter differs from a value.
     func wait(_ counter: borrowing Atomic<Int>, while value: Int) {
-        // About 10 us of plain loads cover a barrier, about 200 us of yields the gap between steps.
+        // About 10 us of plain loads cover a barrier, 40 us of yields the gap between steps. Longer
+        // waits mean that another process holds a core: sleeping lets the late thread move to ours.
         for _ in 0..<20_000 where counter.load(ordering: .acquiring) != value { return }
-        for _ in 0..<200 {
+        for _ in 0..<40 {
             sched_yield()
             for _ in 0..<1000 where counter.load(ordering: .acquiring) != value { return }
         }
@@ -77,10 +78,12 @@ final class JoinableThread: @unchecked Sendable {
         pthread_attr_init(&attributes)
         pthread_attr_setstacksize(&attributes, 4 << 20)
         let box = Unmanaged.passRetained(Box(body))
-        let status = pthread_create(&handle, &attributes, { argument in
-            if let argument { Unmanaged<Box>.fromOpaque(argument).takeRetainedValue().body() }
-            return nil
-        }, box.toOpaque())
+        let status = pthread_create(
+            &handle, &attributes,
+            { argument in
+                if let argument { Unmanaged<Box>.fromOpaque(argument).takeRetainedValue().body() }
+                return nil
+            }, box.toOpaque())
         pthread_attr_destroy(&attributes)
         started = status == 0
         if !started { box.release() }
