@@ -109,7 +109,7 @@ package struct Scheduler: Sendable {
         guard needed <= pool.pageCount else {
             throw MartletError(
                 .limitExceeded,
-                "a prompt of \(prompt) and an answer of \(maxTokens) tokens need \(needed) KV pages,"
+                "prompt and answer of \(prompt) + \(maxTokens) tokens need \(needed) KV pages,"
                     + " but there are only \(pool.pageCount)",
                 mend: "Raise --kv-cache-memory or lower --max-output-len",
                 context: ["pages": "\(needed)", "limit": "\(pool.pageCount)"])
