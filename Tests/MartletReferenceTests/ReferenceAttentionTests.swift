@@ -7,11 +7,11 @@ import MartletReference
 import Testing
 
 #if canImport(Glibc)
-    import Glibc
+import Glibc
 #elseif canImport(Musl)
-    import Musl
+import Musl
 #elseif canImport(Darwin)
-    import Darwin
+import Darwin
 #endif
 
 @Suite struct ReferenceAttentionTests {
@@ -27,8 +27,8 @@ import Testing
         var rotary = "half"
         var kvType = DType.f32
         var testDescription: String {
-            "\(headCount)/\(kvHeadCount) w\(window) c\(softCap) alibi \(hasSlopes) causal \(isCausal)"
-                + " \(rotary) \(kvType.rawValue)"
+            "\(headCount)/\(kvHeadCount) w\(window) c\(softCap) alibi \(hasSlopes)"
+                + " causal \(isCausal) \(rotary) \(kvType.rawValue)"
         }
     }
 

@@ -5,11 +5,11 @@ import MartletCore
 import MartletGraph
 
 #if canImport(Glibc)
-    import Glibc
+import Glibc
 #elseif canImport(Musl)
-    import Musl
+import Musl
 #elseif canImport(Darwin)
-    import Darwin
+import Darwin
 #endif
 
 extension ReferenceOperation {
