@@ -26,7 +26,9 @@ func tests(_ name: String, _ dependencies: [Target.Dependency] = []) -> Target {
 let package = Package(
     name: "martlet",
     products: [
-        .library(name: "MartletCore", targets: ["MartletCore"])
+        .library(name: "Martlet", targets: ["Martlet"]),
+        .library(name: "MartletHub", targets: ["MartletHub"]),
+        .executable(name: "martlet", targets: ["MartletCLI"]),
     ],
     dependencies: [
         .package(url: "https://github.com/apple/swift-argument-parser", from: "1.8.2"),
@@ -34,6 +36,7 @@ let package = Package(
         .package(url: "https://github.com/apple/swift-crypto", from: "4.5.2"),
         .package(url: "https://github.com/apple/swift-nio", from: "2.101.2"),
         .package(url: "https://github.com/swift-server/async-http-client", from: "1.37.0"),
+        .package(url: "https://github.com/apple/swift-nio-ssl", from: "2.37.6"),
     ],
     targets: [
         // Layer 0
@@ -45,6 +48,7 @@ let package = Package(
         layer("MartletFormats", ["MartletCore"]),
         layer("MartletGraph", ["MartletCore"]),
         layer("MartletQuantization", ["MartletCore"]),
+        layer("MartletTokenizer", ["MartletCore"]),
         // Layer 3
         layer("MartletBackend", ["MartletCore", "MartletEngineFile"]),
         layer("MartletModels", ["MartletCore", "MartletFormats", "MartletGraph"]),
@@ -55,7 +59,40 @@ let package = Package(
                 "MartletBackend", "MartletCore", "MartletEngineFile", "MartletGraph",
                 "MartletModels", "MartletQuantization",
             ]),
+        layer(
+            "MartletCPU",
+            ["CMartletMicrokernels", "MartletBackend", "MartletCore", "MartletEngineFile"]),
         layer("MartletReference", ["MartletCore", "MartletGraph"]),
+        // Layer 5
+        layer("MartletRuntime", ["MartletBackend", "MartletCore", "MartletEngineFile"]),
+        // Layer 6
+        layer(
+            "Martlet",
+            [
+                "MartletBackend", "MartletCPU", "MartletCompiler", "MartletCore",
+                "MartletEngineFile", "MartletFormats", "MartletGraph", "MartletModels",
+                "MartletQuantization", "MartletRuntime", "MartletTokenizer",
+                .product(name: "Crypto", package: "swift-crypto"),
+            ]),
+        layer(
+            "MartletHub",
+            [
+                "MartletCore", .product(name: "AsyncHTTPClient", package: "async-http-client"),
+                .product(name: "Crypto", package: "swift-crypto"),
+                .product(name: "NIOCore", package: "swift-nio"),
+                .product(name: "NIOHTTP1", package: "swift-nio"),
+                .product(name: "NIOPosix", package: "swift-nio"),
+                .product(name: "NIOSSL", package: "swift-nio-ssl"),
+            ]),
+        // Layer 8
+        .executableTarget(
+            name: "MartletCLI",
+            dependencies: [
+                "Martlet", "MartletBackend", "MartletCPU", "MartletCompiler", "MartletCore",
+                "MartletEngineFile", "MartletGraph", "MartletHub", "MartletRuntime",
+                "MartletTokenizer",
+                .product(name: "ArgumentParser", package: "swift-argument-parser"),
+            ], swiftSettings: swiftSettings),
         // Tests
         tests("MartletCore"),
     ],

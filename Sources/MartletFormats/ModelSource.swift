@@ -60,6 +60,20 @@ package struct ModelSource: Sendable {
         return try open(folder: path, weights: weights)
     }
 
+    /// Files that decide a model's content, without opening any.
+    package static func files(of path: String) -> [String] {
+        if path.hasSuffix(".gguf") { return [path] }
+        let folder =
+            path.hasSuffix(".safetensors")
+            ? path.split(separator: "/", omittingEmptySubsequences: false).dropLast()
+                .joined(separator: "/") : path
+        let names = [
+            "config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json",
+            "generation_config.json",
+        ]
+        return names.map { (folder.isEmpty ? "." : folder) + "/" + $0 }
+    }
+
     private static func open(folder: String, weights: String) throws -> ModelSource {
         func json(_ name: String) throws -> JSONValue? {
             let path = folder + "/" + name

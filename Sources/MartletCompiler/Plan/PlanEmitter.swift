@@ -121,8 +121,10 @@ struct PlanEmitter {
         guard let shape = node.results[0].fixedShape, let name = node.attributes["name"]?.string else {
             throw failure(node, "has no fixed shape")
         }
+        // The same weight in a second layout is a second parameter.
+        let isTaken = parameters.contains { $0.name == name && $0.layout != layout }
         let request = ParameterRequest(
-            name: name, expression: node.op == "constant" ? nil : try WeightExpression(parameter: node),
+            name: isTaken ? "\(name)@\(layout)" : name, expression: node.op == "constant" ? nil : try WeightExpression(parameter: node),
             format: node.results[0].format, shape: shape, layout: layout)
         if let known = parameterIndex[request] { return known }
         parameterIndex[request] = parameters.count

@@ -1,0 +1,162 @@
+// Part of Martlet. See LICENSE.
+// SPDX-License-Identifier: Apache-2.0
+
+import MartletBackend
+package import MartletCPU
+import MartletCore
+import MartletEngineFile
+import MartletFormats
+public import MartletModels
+package import MartletRuntime
+package import MartletTokenizer
+
+/// A model ready to answer: compiled, loaded on a device, with its tokenizer.
+///
+/// ```swift
+/// let model = try LanguageModel.load("SmolLM2-135M-Instruct.Q4_1.gguf")
+/// for try await piece in try model.stream("Why is the sky blue?") { print(piece, terminator: "") }
+/// ```
+public final class LanguageModel: Sendable {
+    /// The engine that runs.
+    package let engine: LoadedEngine
+    /// The device.
+    package let executor: CPUExecutor
+    /// The request loop.
+    package let inference: InferenceEngine
+    /// Text to tokens and back; nil without a tokenizer.
+    package let tokenizer: Tokenizer?
+    /// Longest request, prompt and answer, in tokens.
+    public let maxContext: Int
+
+    /// Loads a checkpoint (compiling it, or reusing a cached engine) or an engine file.
+    ///
+    /// - Parameters:
+    ///   - path: A `.gguf` file, a folder with `config.json` and `model.safetensors`, or a `.martlet` engine.
+    ///   - options: How it is compiled and run.
+    /// - Throws: `MartletError` saying what is wrong and what mends it.
+    public static func load(
+        _ path: String, options: LoadOptions = LoadOptions()
+    ) throws -> LanguageModel {
+        try LanguageModel(engine: engine(path, options: options), options: options)
+    }
+
+    /// Compiles a model defined in code, in memory.
+    ///
+    /// - Parameters:
+    ///   - architecture: The model.
+    ///   - weights: Its weights, such as `RandomWeights`.
+    ///   - options: How it is compiled and run.
+    /// - Throws: `MartletError` if the model cannot be compiled.
+    public static func compile(
+        _ architecture: any ModelArchitecture, weights: any WeightProvider,
+        options: LoadOptions = LoadOptions()
+    ) throws -> LanguageModel {
+        let builder = EngineBuilder(
+            architecture: architecture, weights: weights, options: options, catalog: CPUCatalog())
+        let source = EngineSource(name: architecture.summary.architecture)
+        return try LanguageModel(engine: builder.buildInMemory(source), options: options)
+    }
+
+    /// The engine for a path: read, reused, or built.
+    package static func engine(_ path: String, options: LoadOptions) throws -> LoadedEngine {
+        let target = CPUCatalog().target
+        if path.hasSuffix(".martlet") { return try LoadedEngine.open(path, target: target) }
+        let files = ModelSource.files(of: path)
+        let cached = options.engineCache.flatMap { folder in
+            options.isCacheable
+                ? EngineCache.path(
+                    in: folder, files: files, name: FileStatus.name(path), options: options)
+                : nil
+        }
+        if let cached, FileStatus.exists(cached) {
+            // A damaged or outdated cached engine is simply built again.
+            if let engine = try? LoadedEngine.open(cached, target: target) { return engine }
+        }
+        let (builder, source) = try builder(path, options: options)
+        guard let cached, let folder = options.engineCache else {
+            return try builder.buildInMemory(source)
+        }
+        do {
+            try EngineCache.makeFolder(folder)
+            try builder.build(to: cached, source)
+        } catch let error as MartletError where error.code == .io {
+            // No room for the file: the engine still fits memory.
+            options.onBuildProgress?("engine not cached (\(error.message))", 0)
+            return try builder.buildInMemory(source)
+        }
+        return try LoadedEngine.open(cached, target: target)
+    }
+
+    /// The builder of a checkpoint.
+    package static func builder(
+        _ path: String, options: LoadOptions
+    ) throws -> (EngineBuilder, EngineSource) {
+        let source = try ModelSource.open(path)
+        let architecture = try options.architectures.architecture(
+            named: source.architectures, source.configuration)
+        let builder = EngineBuilder(
+            architecture: architecture,
+            weights: CheckpointWeights(source.checkpoint, map: architecture.weightMap),
+            options: options, catalog: CPUCatalog())
+        return (builder, try EngineSource(source))
+    }
+
+    /// Puts an engine on the device.
+    package init(engine: LoadedEngine, options: LoadOptions) throws {
+        self.engine = engine
+        let sizes = engine.description.sizes
+        maxContext = options.maxContext ?? sizes.maxContext
+        let limits = StepLimits(
+            maxTokens: max(1, options.maxTokensPerStep), maxRequests: max(1, options.maxBatchSize),
+            maxLogitRows: max(1, options.maxLogitRows ?? options.maxBatchSize),
+            maxContext: max(1, maxContext))
+        var cpu = CPUOptions(limits: limits, threadCount: options.threadCount)
+        cpu.kvByteCount = options.kvCacheMemory ?? Self.kvBytes(engine, limits)
+        if let name = options.instructionSet {
+            guard let set = CPUInstructionSet(rawValue: name),
+                CPUInstructionSet.available.contains(set)
+            else {
+                throw MartletError(
+                    .invalidArgument, "instruction set '\(name)' is not available",
+                    mend: "Available: "
+                        + CPUInstructionSet.available.map(\.rawValue).joined(separator: ", "))
+            }
+            cpu.instructionSet = set
+        }
+        executor = try CPUExecutor(
+            plans: engine.plans, parameters: engine.parameters, options: cpu)
+        tokenizer = try engine.text.tokenizer.map { try Tokenizer($0) }
+        inference = try InferenceEngine(
+            executor: executor, decoding: tokenizer.map(TextDecoding.init))
+    }
+
+    deinit { inference.shutdown() }
+
+    /// KV memory for a full batch of full contexts, at most a quarter of the machine's memory.
+    private static func kvBytes(_ engine: LoadedEngine, _ limits: StepLimits) -> Int {
+        let groups = engine.plans.first?.kvGroups ?? []
+        let page = groups.map(\.bytesPerBlock).max() ?? 0
+        let pages = groups.reduce(0) { $0 + (limits.maxContext / max($1.blockSize, 1) + 2) }
+        let wanted = pages.multipliedReportingOverflow(by: page * limits.maxRequests)
+        return min(wanted.overflow ? .max : wanted.partialValue, MachineMemory.byteCount / 4)
+    }
+
+    /// Tokens that end an answer.
+    public var stopTokens: [Int32] { engine.text.stopTokens }
+}
+
+/// The runtime's view of a tokenizer.
+struct TextDecoding: TokenDecoding {
+    let tokenizer: Tokenizer
+
+    func makeTextStream() -> any TokenTextStream {
+        Stream(detokenizer: StreamingDetokenizer(tokenizer))
+    }
+
+    struct Stream: TokenTextStream {
+        var detokenizer: StreamingDetokenizer
+
+        mutating func append(_ token: Int32) -> String { detokenizer.push(Int(token)) }
+        mutating func finish() -> String { detokenizer.finish() }
+    }
+}

@@ -1,0 +1,56 @@
+// Part of Martlet. See LICENSE.
+// SPDX-License-Identifier: Apache-2.0
+
+public import MartletCompiler
+public import MartletCore
+public import MartletModels
+
+/// How a model is compiled and run.
+public struct LoadOptions: Sendable {
+    // What is compiled: part of the engine's identity.
+
+    /// Type of activations.
+    public var dtype: DType = .f32
+    /// Linear weights: `keep`, `none`, or a scheme such as `int8`, `int4`, `int4:g64:asym`.
+    public var quantize = "keep"
+    /// The embedding table, and the head where they are one: as `quantize`.
+    public var quantizeEmbedding = "keep"
+    /// The head: as `quantize`.
+    public var quantizeHead = "keep"
+    /// Inputs of linears with coded weights: nil for the backend's default, `exact`, or a format such as `int8g64`.
+    public var activations: String?
+    /// Type of cached keys and values.
+    public var kvType: DType = .f32
+    /// Architectures that checkpoints may name.
+    public var architectures = ModelRegistry.builtIn
+    /// Rewrite rules of the user's own.
+    public var rules: [RewriteRule] = []
+    /// Built-in rules to leave out.
+    public var disabledRules: Set<String> = []
+    /// Module paths whose values become outputs; `*` stands for any run of characters.
+    public var taps: [String] = []
+
+    // How it is run.
+
+    /// Most requests in a step.
+    public var maxBatchSize = 8
+    /// Most tokens in a step.
+    public var maxTokensPerStep = 512
+    /// Most rows with logits in a step; nil for one per request.
+    public var maxLogitRows: Int?
+    /// Longest request, prompt and answer; nil for what the model was made for.
+    public var maxContext: Int?
+    /// Bytes for cached keys and values; nil for what the batch needs, at most a quarter of memory.
+    public var kvCacheMemory: Int?
+    /// Threads; nil for one per core.
+    public var threadCount: Int?
+    /// Instruction set to force, such as `scalar` or `avx2`; nil for the best.
+    public var instructionSet: String?
+    /// Folder of cached engines; nil compiles in memory every time.
+    public var engineCache: String? = EngineCache.defaultFolder
+    /// Called with a line for people and the finished fraction while an engine is built.
+    public var onBuildProgress: (@Sendable (String, Double) -> Void)?
+
+    /// The defaults.
+    public init() {}
+}

@@ -1,0 +1,160 @@
+// Part of Martlet. See LICENSE.
+// SPDX-License-Identifier: Apache-2.0
+
+import Martlet
+import MartletCPU
+import MartletEngineFile
+
+/// One measured shape.
+struct BenchCase {
+    let batchSize: Int
+    let inputLength: Int
+    let outputLength: Int
+
+    /// Every batch size with every pair of lengths.
+    static func parse(batches: String, lengths: String) throws -> [BenchCase] {
+        func number(_ text: Substring, _ flag: String) throws -> Int {
+            guard let value = Int(text.filter { $0 != " " }), 1...(1 << 20) ~= value else {
+                throw MartletError(
+                    .invalidArgument, "'\(text)' in \(flag) is not a count of at least 1")
+            }
+            return value
+        }
+        let pairs = try lengths.split(separator: ";").map { pair in
+            let parts = pair.split(separator: ",")
+            guard parts.count == 2 else {
+                throw MartletError(
+                    .invalidArgument, "'\(pair)' in --input-output-len is not IN,OUT",
+                    mend: "Such as \"32,50;128,50\"")
+            }
+            return (
+                try number(parts[0], "--input-output-len"), try number(parts[1], "--input-output-len")
+            )
+        }
+        return try batches.split(separator: ";").flatMap { batch in
+            let size = try number(batch, "--batch-size")
+            return pairs.map { BenchCase(batchSize: size, inputLength: $0.0, outputLength: $0.1) }
+        }
+    }
+}
+
+/// Runs shapes on a loaded model.
+struct Bench {
+    let model: LanguageModel
+
+    /// Random prompts of a shape, as the classic benchmark draws them: ids below 100.
+    func requests(_ item: BenchCase, seed: UInt64) -> [GenerationRequest] {
+        var state = seed &* 0x9e37_79b9_7f4a_7c15 | 1
+        return (0..<item.batchSize).map { _ in
+            let prompt = (0..<item.inputLength).map { _ -> Int32 in
+                state = state &* 6_364_136_223_846_793_005 &+ 1_442_695_040_888_963_407
+                return Int32((state >> 33) % UInt64(min(100, model.vocabularySize)))
+            }
+            var settings = SamplingSettings()
+            settings.maxTokens = item.outputLength
+            return GenerationRequest(prompt: prompt, settings: settings)
+        }
+    }
+
+    /// Runs one shape: warm-up runs, then counted ones until both minima are reached.
+    func run(_ item: BenchCase, warmUp: Int, runs: Int, seconds: Double) throws -> BenchResult {
+        let clock = ContinuousClock()
+        var latencies: [Double] = [], generation: [Double] = [], firstTokens: [Double] = []
+        func once(_ seed: UInt64) throws -> (total: Double, first: Double) {
+            let start = clock.now
+            let outputs = try model.generateBatch(requests(item, seed: seed))
+            let total = (clock.now - start).seconds
+            if let failure = outputs.compactMap(\.failure).first { throw failure }
+            return (total, outputs.compactMap(\.firstTokenSeconds).max() ?? total)
+        }
+        for index in 0..<max(0, warmUp) { _ = try once(UInt64(index)) }
+        let probe = try CPUProbe(threadCount: model.threadCount)
+        let readBefore = try probe.readBandwidth(passes: 2)
+        let begin = clock.now
+        var index: UInt64 = 1000
+        while latencies.count < runs || (clock.now - begin).seconds < seconds {
+            let (total, first) = try once(index)
+            latencies.append(total)
+            generation.append(total - first)
+            firstTokens.append(first)
+            index += 1
+        }
+        let readAfter = try probe.readBandwidth(passes: 2)
+        return BenchResult(
+            item: item, latencies: latencies, generation: generation, firstTokens: firstTokens,
+            bytesPerStep: model.bytesPerStep(
+                batchSize: item.batchSize, context: item.inputLength + item.outputLength / 2), readBandwidth: max(readBefore, readAfter),
+            model: model)
+    }
+}
+
+/// What one shape measured.
+struct BenchResult {
+    let item: BenchCase
+    let latencies: [Double]
+    let generation: [Double]
+    let firstTokens: [Double]
+    let bytesPerStep: Int
+    let readBandwidth: Double
+    let model: LanguageModel
+
+    private func mean(_ values: [Double]) -> Double {
+        values.reduce(0, +) / Double(max(values.count, 1))
+    }
+
+    private func percentile(_ fraction: Double) -> Double {
+        let sorted = latencies.sorted()
+        return sorted[min(Int(Double(sorted.count) * fraction), sorted.count - 1)]
+    }
+
+    private var generatedTokens: Int { (item.outputLength - 1) * item.batchSize }
+    private var decodeRate: Double {
+        let time = mean(generation)
+        return time > 0 ? Double(generatedTokens) / time : 0
+    }
+
+    /// TensorRT-LLM's line: its fields in its order, by its formulas.
+    func benchmarkLine(name: String, buildSeconds: Double) -> String {
+        let sizes = model.engine.description.sizes
+        let latency = mean(latencies)
+        let fields: [(String, String)] = [
+            ("model_name", name), ("world_size", "1"), ("num_heads", "\(sizes.headCount)"),
+            ("num_kv_heads", "\(sizes.kvHeadCount)"), ("num_layers", "\(sizes.layerCount)"),
+            ("hidden_size", "\(sizes.hiddenSize)"), ("vocab_size", "\(sizes.vocabularySize)"),
+            ("precision", model.engine.description.precision.dtype),
+            ("batch_size", "\(item.batchSize)"), ("input_length", "\(item.inputLength)"),
+            ("output_length", "\(item.outputLength)"),
+            ("gpu_peak_mem(gb)", Format.decimal(Double(ProcessMemory.peakBytes) / 1_073_741_824, 3)),
+            ("build_time(s)", Format.decimal(buildSeconds, 2)),
+            (
+                "tokens_per_sec",
+                Format.decimal(Double(item.batchSize * item.outputLength) / latency, 2)
+            ),
+            ("percentile95(ms)", Format.decimal(percentile(0.95) * 1000, 3)),
+            ("percentile99(ms)", Format.decimal(percentile(0.99) * 1000, 3)),
+            ("latency(ms)", Format.decimal(latency * 1000, 3)),
+            ("compute_cap", model.deviceName),
+            ("generation_time(ms)", Format.decimal(mean(generation) * 1000, 3)),
+            ("total_generated_tokens", Format.decimal(Double(generatedTokens), 1)),
+            ("generation_tokens_per_second", Format.decimal(decodeRate, 3)),
+        ]
+        return "[BENCHMARK] " + fields.map { "\($0.0) \($0.1)" }.joined(separator: " ")
+    }
+
+    /// The row of the table.
+    var row: [JSONValue] {
+        func number(_ value: Double, _ places: Int) -> JSONValue {
+            .double(Double(Format.decimal(value, places)) ?? value)
+        }
+        let steps = decodeRate / Double(item.batchSize)
+        let rate = steps * Double(bytesPerStep)
+        return [
+            .int(item.batchSize), .int(item.inputLength), .int(item.outputLength),
+            number(mean(latencies) * 1000, 2), number(percentile(0.95) * 1000, 2),
+            number(mean(firstTokens) * 1000, 2),
+            number(Double(item.batchSize * item.outputLength) / mean(latencies), 1),
+            number(decodeRate, 1), number(Double(bytesPerStep) / 1e6, 1), number(rate / 1e9, 2),
+            number(readBandwidth / 1e9, 2), number(100 * rate / readBandwidth, 1),
+        ]
+    }
+}

@@ -1,0 +1,140 @@
+// Part of Martlet. See LICENSE.
+// SPDX-License-Identifier: Apache-2.0
+
+import ArgumentParser
+import Martlet
+import MartletBackend
+import MartletEngineFile
+
+/// Shows what the compiler did, and what an engine file holds.
+struct InspectCommand: AsyncParsableCommand {
+    static let configuration = CommandConfiguration(
+        commandName: "inspect", abstract: "Shows graphs, rewrites, the plan, or an engine file.")
+
+    @Argument(help: "Model: alias, path, or engine file.")
+    var model: String
+    @Flag(help: "The optimized graph as text.")
+    var graph = false
+    @Flag(help: "The graph as traced.")
+    var traced = false
+    @Option(help: "The graph after this rule, as text.")
+    var after: String?
+    @Flag(help: "Each pass with its counts (the default).")
+    var rules = false
+    @Flag(help: "Plan steps: family, refused candidates with reasons, cost.")
+    var plan = false
+    @Flag(help: "Memory plan.")
+    var memory = false
+    @Option(help: "Form of graphs: text, dot, mermaid or svg.")
+    var format = "text"
+    @Option(help: "Entry point.")
+    var entryPoint = "decode"
+    @Option(help: "Form of tables: text, json, csv or md.")
+    var output = "text"
+    @OptionGroup var modelOptions: ModelOptions
+
+    func run() async throws {
+        let form = try TableForm.parse(output)
+        let path = try await ModelFinder.path(model)
+        if path.hasSuffix(".martlet") { return try inspectFile(path, form) }
+        let (builder, _) = try LanguageModel.builder(path, options: modelOptions.loadOptions())
+        let programs = try builder.programs()
+        guard let program = programs.first(where: { $0.graph.name == entryPoint }) else {
+            throw MartletError(
+                .notFound, "there is no entry point '\(entryPoint)'",
+                mend: "Entry points: \(programs.map(\.graph.name).joined(separator: ", "))")
+        }
+        if graph { return Console.line(try rendered(program.graph)) }
+        if traced { return Console.line(try rendered(program.traced)) }
+        if let after {
+            guard let record = program.records.last(where: { $0.name == after }) else {
+                throw MartletError(
+                    .notFound, "rule '\(after)' changed nothing in this model",
+                    mend: "Applied: \(program.records.map(\.name).joined(separator: ", "))")
+            }
+            return Console.line(try rendered(record.graph))
+        }
+        if plan { return Console.line(planTable(program).rendered(form)) }
+        if memory { return Console.line(memoryTable(program.emitted.plan).rendered(form)) }
+        Console.line(rulesTable(program).rendered(form))
+        Console.line(MemoryReport.text(program.emitted.plan))
+    }
+
+    private func rendered(_ graph: Graph) throws -> String {
+        switch format {
+        case "text": graph.text
+        case "dot": graph.dot
+        case "mermaid": graph.mermaid
+        case "svg": graph.svg
+        default:
+            throw MartletError(
+                .invalidArgument, "--format \(format) is not known",
+                mend: "Use text, dot, mermaid or svg")
+        }
+    }
+
+    private func rulesTable(_ program: EngineBuilder.Program) -> Table {
+        var table = Table(["stage", "pass", "applied", "nodes before", "nodes after"])
+        var before = program.traced.order.count
+        for record in program.records {
+            let after = record.graph.order.count
+            table.add([
+                .string(record.stage), .string(record.name), .int(record.count), .int(before),
+                .int(after),
+            ])
+            before = after
+        }
+        return table
+    }
+
+    private func planTable(_ program: EngineBuilder.Program) -> Table {
+        var table = Table(["step", "op", "path", "family", "us", "refused"])
+        for (index, choice) in program.emitted.choices.enumerated() {
+            let seconds = choice.candidates.first { $0.family == choice.family }?.seconds ?? 0
+            let refused = choice.candidates.filter { $0.family != choice.family }.map {
+                "\($0.family): \($0.refusal ?? "slower")"
+            }
+            table.add([
+                .int(index), .string(choice.op), .string(choice.path), .string(choice.family),
+                .double((seconds * 1e7).rounded() / 10), .string(refused.joined(separator: "; ")),
+            ])
+        }
+        return table
+    }
+
+    private func memoryTable(_ plan: Plan) -> Table {
+        var table = Table(["value", "rows", "columns", "format", "bytes a row", "slot"])
+        for (index, buffer) in plan.buffers.enumerated() {
+            table.add([
+                .int(index), .string(buffer.rows.description), .int(buffer.columns),
+                .string(buffer.format), .int(buffer.rowBytes), .int(buffer.slot),
+            ])
+        }
+        return table
+    }
+
+    private func inspectFile(_ path: String, _ form: Table.Form) throws {
+        let file = try EngineFileReader.open(path)
+        if graph {
+            return Console.line(try file.text(.graph, entryPoint: entryPoint) ?? "no graph kept")
+        }
+        let description = file.manifest.description
+        Console.line("\(description.modelName) (\(description.architecture)), \(description.builderVersion)")
+        Console.line(
+            "weights \(description.precision.weights), activations \(description.precision.activations), "
+                + "KV \(description.precision.kvDType); targets \(file.manifest.targets.joined(separator: ", "))")
+        var table = Table(["section", "bytes", "offset"])
+        for section in file.manifest.sections {
+            table.add([
+                .string(section.key.description), .int(section.byteCount), .int(section.offset),
+            ])
+        }
+        Console.line(table.rendered(form))
+        if memory || plan {
+            for name in file.manifest.entryPoints {
+                let plan = try file.plan(entryPoint: name, for: EngineTarget("cpu"))
+                Console.line(MemoryReport.text(plan))
+            }
+        }
+    }
+}

@@ -1,0 +1,175 @@
+// Part of Martlet. See LICENSE.
+// SPDX-License-Identifier: Apache-2.0
+
+import ArgumentParser
+import Martlet
+import MartletBackend
+
+/// Answers prompts.
+struct RunCommand: AsyncParsableCommand {
+    static let configuration = CommandConfiguration(
+        commandName: "run", abstract: "Answers one or several prompts.",
+        aliases: ["generate"])
+
+    @Argument(help: "Model: alias, path, engine file, or owner/name:FILE.")
+    var model: String
+    @Argument(help: "Prompts; each is answered on its own.")
+    var prompts: [String] = []
+    @Option(help: "File with one prompt a line.")
+    var inputFile: String?
+    @Option(help: "Prompt as token ids, such as 1,2,3; needs no tokenizer. May be repeated.")
+    var inputIds: [String] = []
+    @Option(help: "System message.")
+    var system: String?
+    @Flag(help: "Take prompts as they are, without the chat template.")
+    var raw = false
+    @Option(help: "text, or tensorrt-llm for its Input/Output lines.")
+    var format = "text"
+    @Option(help: "Write answer token ids here, one line a prompt.")
+    var outputCsv: String?
+    @Option(help: "Write f32 logits [rows, V] here, context rows then generation rows.")
+    var outputLogits: String?
+    @Option(help: "Module path whose values are written, such as 'layers.*.attention.qkv'; may be repeated.")
+    var tap: [String] = []
+    @Option(help: "Where taps are written.")
+    var outputNpz: String?
+    @Flag(help: "Print token counts and rates to standard error.")
+    var verbose = false
+    @OptionGroup var modelOptions: ModelOptions
+    @OptionGroup var limits: LimitOptions
+    @OptionGroup var sampling: SamplingOptions
+
+    func run() async throws {
+        guard ["text", "tensorrt-llm"].contains(format) else {
+            throw MartletError(
+                .invalidArgument, "--format \(format) is not known", mend: "Use text or tensorrt-llm")
+        }
+        guard tap.isEmpty == (outputNpz == nil) else {
+            throw MartletError(
+                .invalidArgument, "--tap and --output-npz belong together",
+                mend: "Give both, or neither")
+        }
+        var options = try modelOptions.loadOptions()
+        try limits.apply(to: &options)
+        options.taps = tap
+        let texts = try prompts + Self.lines(of: inputFile)
+        if outputLogits != nil { options.maxLogitRows = options.maxTokensPerStep }
+        let ids = try inputIds.map(Self.ids)
+        guard !texts.isEmpty || !ids.isEmpty else {
+            throw MartletError(
+                .invalidArgument, "there is no prompt",
+                mend: "Write: martlet run \(model) \"Why is the sky blue?\"")
+        }
+        let path = try await ModelFinder.path(model)
+        let loaded = try LanguageModel.load(path, options: options)
+        var requests: [GenerationRequest] = []
+        let settings = try sampling.settings(modelStops: loaded.stopTokens)
+        for text in texts {
+            let prompt = try loaded.promptTokens(text, system: system, raw: raw)
+            requests.append(GenerationRequest(prompt: prompt, settings: settings))
+        }
+        for list in ids { requests.append(GenerationRequest(prompt: list, settings: settings)) }
+        if outputLogits != nil {
+            for index in requests.indices {
+                requests[index].settings.returnContextLogits = true
+                requests[index].settings.returnGenerationLogits = true
+            }
+        }
+        if let outputNpz {
+            try TapWriter.run(loaded, requests, to: outputNpz)
+            return
+        }
+        let isPlainStream =
+            requests.count == 1 && format == "text" && outputLogits == nil && loaded.hasTokenizer
+        let outputs =
+            isPlainStream
+            ? [try await stream(loaded, requests[0])] : try loaded.generateBatch(requests)
+        if !isPlainStream { try printAnswers(loaded, texts, requests, outputs) }
+        for output in outputs { if let failure = output.failure { throw failure } }
+        try writeFiles(outputs)
+        if verbose { report(requests, outputs, loaded) }
+    }
+
+    /// Prints pieces as they come.
+    private func stream(
+        _ model: LanguageModel, _ request: GenerationRequest
+    ) async throws -> GenerationOutput {
+        var output = GenerationOutput()
+        for try await event in try model.events(request) {
+            Console.write(event.text)
+            if sampling.logprobs != nil, let token = event.token {
+                Console.status(Self.logProbabilityLine(token, event, model) + "\n")
+            }
+            if let token = event.token { output.tokens.append(token) }
+            if let reason = event.finishReason { output.finishReason = reason }
+        }
+        Console.line()
+        return output
+    }
+
+    private static func logProbabilityLine(
+        _ token: Int32, _ event: GenerationEvent, _ model: LanguageModel
+    ) -> String {
+        let top = event.topLogProbabilities.map {
+            "\(model.text(of: $0.token)) \(Format.decimal(Double($0.logProbability), 4))"
+        }
+        let own = Format.decimal(Double(event.logProbability ?? .nan), 4)
+        return "\(token) \(model.text(of: token)) \(own)" + (top.isEmpty ? "" : " | ")
+            + top.joined(separator: ", ")
+    }
+
+    private func printAnswers(
+        _ model: LanguageModel, _ texts: [String], _ requests: [GenerationRequest],
+        _ outputs: [GenerationOutput]
+    ) throws {
+        for (index, output) in outputs.enumerated() {
+            let ids = output.tokens.map(String.init).joined(separator: ",")
+            let answer = model.hasTokenizer ? output.text : ids
+            if format == "tensorrt-llm" {
+                let input = index < texts.count
+                    ? texts[index] : requests[index].prompt.map(String.init).joined(separator: ",")
+                Console.line("Input [Text \(index)]: \"\(input)\"")
+                Console.line("Output [Text \(index) Beam 0]: \"\(answer)\"")
+            } else {
+                Console.line(answer)
+            }
+        }
+    }
+
+    private func writeFiles(_ outputs: [GenerationOutput]) throws {
+        if let outputCsv {
+            let lines = outputs.map { $0.tokens.map(String.init).joined(separator: ",") + "\n" }
+            try OutputFile.write(Array(lines.joined().utf8), to: outputCsv)
+        }
+        if let outputLogits {
+            let rows = outputs.flatMap { $0.contextLogits + $0.generationLogits }
+            try OutputFile.write(NPY.matrix(rows), to: outputLogits)
+        }
+    }
+
+    private func report(
+        _ requests: [GenerationRequest], _ outputs: [GenerationOutput], _ model: LanguageModel
+    ) {
+        let prompt = requests.reduce(0) { $0 + $1.prompt.count }
+        let answer = outputs.reduce(0) { $0 + $1.tokens.count }
+        Console.error("prompt \(prompt) tokens, answer \(answer) tokens; \(model.precisionLine)")
+    }
+
+    private static func lines(of file: String?) throws -> [String] {
+        guard let file else { return [] }
+        let bytes = try MappedFile.map(file)
+        let text = bytes.withUnsafeBytes { String(decoding: $0, as: UTF8.self) }
+        return text.split(whereSeparator: \.isNewline).map(String.init)
+    }
+
+    private static func ids(_ text: String) throws -> [Int32] {
+        try text.split(separator: ",", omittingEmptySubsequences: false).map { part in
+            guard let id = Int32(part.filter { $0 != " " }) else {
+                throw MartletError(
+                    .invalidArgument, "'\(part)' in --input-ids is no token id",
+                    mend: "Write ids with commas, such as 1,2,3")
+            }
+            return id
+        }
+    }
+}

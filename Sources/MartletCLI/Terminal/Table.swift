@@ -1,0 +1,112 @@
+// Part of Martlet. See LICENSE.
+// SPDX-License-Identifier: Apache-2.0
+
+import MartletCore
+
+/// Rows for people and for programs: one description, four forms.
+struct Table {
+    /// Form of a table.
+    enum Form: String, CaseIterable {
+        /// Aligned columns.
+        case text
+        /// A list of objects.
+        case json
+        /// Comma-separated values with a header.
+        case csv
+        /// A Markdown table.
+        case md
+    }
+
+    let columns: [String]
+    private(set) var rows: [[JSONValue]] = []
+
+    init(_ columns: [String]) { self.columns = columns }
+
+    mutating func add(_ cells: [JSONValue]) { rows.append(cells) }
+
+    private static func text(_ value: JSONValue) -> String {
+        value.string ?? (value.isNull ? "" : value.serialized())
+    }
+
+    func rendered(_ form: Form) -> String {
+        let cells = rows.map { $0.map(Self.text) }
+        switch form {
+        case .json:
+            let objects = rows.map { JSONValue.object(JSONObject(Array(zip(columns, $0)))) }
+            return JSONValue.array(objects).serialized(pretty: true)
+        case .csv:
+            func quoted(_ text: String) -> String {
+                text.contains { ",\"\n".contains($0) }
+                    ? "\"" + text.split(separator: "\"", omittingEmptySubsequences: false)
+                        .joined(separator: "\"\"") + "\"" : text
+            }
+            return ([columns] + cells).map { $0.map(quoted).joined(separator: ",") }
+                .joined(separator: "\n")
+        case .md:
+            let head = "| " + columns.joined(separator: " | ") + " |"
+            let rule = "|" + columns.map { _ in "---|" }.joined()
+            return ([head, rule] + cells.map { "| " + $0.joined(separator: " | ") + " |" })
+                .joined(separator: "\n")
+        case .text:
+            let widths = columns.indices.map { column in
+                ([columns] + cells).map { $0[column].count }.max() ?? 0
+            }
+            let isNumber = columns.indices.map { column in
+                rows.allSatisfy { $0[column].double != nil }
+            }
+            return ([columns] + cells).map { row in
+                row.enumerated().map { index, cell in
+                    let pad = String(repeating: " ", count: widths[index] - cell.count)
+                    return isNumber[index] && !rows.isEmpty ? pad + cell : cell + pad
+                }.joined(separator: "  ").trimmingTrailingSpaces
+            }.joined(separator: "\n")
+        }
+    }
+}
+
+extension String {
+    var trimmingTrailingSpaces: String {
+        var text = self[...]
+        while text.last == " " { text.removeLast() }
+        return String(text)
+    }
+}
+
+/// Numbers as people read them.
+enum Format {
+    /// A number with a fixed count of decimals.
+    static func decimal(_ value: Double, _ places: Int) -> String {
+        guard value.isFinite, abs(value) < 1e15 else { return "\(value)" }
+        var scale = 1.0
+        for _ in 0..<places { scale *= 10 }
+        let scaled = Int((abs(value) * scale).rounded())
+        let sign = value < 0 && scaled > 0 ? "-" : ""
+        guard places > 0 else { return sign + String(scaled) }
+        let fraction = String(scaled % Int(scale))
+        return sign + String(scaled / Int(scale)) + "."
+            + String(repeating: "0", count: places - fraction.count) + fraction
+    }
+
+    /// A byte count with a unit of 1,000.
+    static func bytes(_ count: Int) -> String {
+        var value = Double(count)
+        for unit in ["B", "kB", "MB", "GB"] {
+            if value < 1000 { return decimal(value, unit == "B" ? 0 : 1) + " " + unit }
+            value /= 1000
+        }
+        return decimal(value, 1) + " TB"
+    }
+
+    /// A byte count as people type it: `512`, `64k`, `2GB`, `1GiB`.
+    static func byteCount(_ text: String) -> Int? {
+        let digits = text.prefix { $0.isNumber || $0 == "." }
+        guard let value = Double(digits), value >= 0 else { return nil }
+        let factors = [
+            "": 1.0, "b": 1, "k": 1e3, "kb": 1e3, "m": 1e6, "mb": 1e6, "g": 1e9, "gb": 1e9,
+            "kib": 1024, "mib": 1_048_576, "gib": 1_073_741_824,
+        ]
+        guard let factor = factors[text.dropFirst(digits.count).lowercased()] else { return nil }
+        let result = value * factor
+        return result < 1e18 ? Int(result) : nil
+    }
+}

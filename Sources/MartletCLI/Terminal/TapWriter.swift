@@ -1,0 +1,78 @@
+// Part of Martlet. See LICENSE.
+// SPDX-License-Identifier: Apache-2.0
+
+import Martlet
+import MartletBackend
+
+/// Writes values of module paths for prompts: one array per path, rows of all steps in order.
+enum TapWriter {
+    /// Runs each prompt once through the engine and writes its taps.
+    ///
+    /// - Throws: `MartletError` if a prompt does not fit one step, or the file cannot be written.
+    static func run(_ model: LanguageModel, _ requests: [GenerationRequest], to path: String) throws {
+        var members: [(name: String, bytes: [UInt8])] = []
+        for (index, request) in requests.enumerated() {
+            let named = try model.namedOutputs(request.prompt)
+            let prefix = requests.count > 1 ? "\(index)/" : ""
+            for (name, rows) in named.sorted(by: { $0.key < $1.key })
+            where name != "logits" && name != "tokens" {
+                members.append(("\(prefix)\(name).npy", NPY.matrix(rows)))
+            }
+        }
+        try OutputFile.write(ZipWriter.stored(members), to: path)
+    }
+}
+
+/// A zip archive of uncompressed members, as NumPy's `savez` writes it.
+enum ZipWriter {
+    static func stored(_ members: [(name: String, bytes: [UInt8])]) -> [UInt8] {
+        var file: [UInt8] = [], directory: [UInt8] = []
+        func put<Value: FixedWidthInteger>(_ value: Value, _ target: inout [UInt8]) {
+            withUnsafeBytes(of: value.littleEndian) { target += $0 }
+        }
+        for (name, bytes) in members {
+            let offset = UInt32(truncatingIfNeeded: file.count)
+            let size = UInt32(truncatingIfNeeded: bytes.count)
+            var fields: [UInt8] = []
+            // Version 2.0, no flags, stored, 1980-01-01.
+            for value in [20, 0, 0, 0, 0x21] as [UInt16] { put(value, &fields) }
+            put(CRC32.checksum(bytes), &fields)
+            put(size, &fields)
+            put(size, &fields)
+            put(UInt16(truncatingIfNeeded: name.utf8.count), &fields)
+            put(UInt16(0), &fields)
+            put(UInt32(0x0403_4b50), &file)
+            file += fields + Array(name.utf8) + bytes
+            put(UInt32(0x0201_4b50), &directory)
+            put(UInt16(20), &directory)
+            directory += fields
+            for value in [0, 0, 0] as [UInt16] { put(value, &directory) }
+            put(UInt32(0), &directory)
+            put(offset, &directory)
+            directory += Array(name.utf8)
+        }
+        let start = UInt32(truncatingIfNeeded: file.count)
+        file += directory
+        put(UInt32(0x0605_4b50), &file)
+        put(UInt32(0), &file)
+        put(UInt16(truncatingIfNeeded: members.count), &file)
+        put(UInt16(truncatingIfNeeded: members.count), &file)
+        put(UInt32(truncatingIfNeeded: directory.count), &file)
+        put(start, &file)
+        put(UInt16(0), &file)
+        return file
+    }
+}
+
+/// The check value of zip members.
+enum CRC32 {
+    private static let table: [UInt32] = (0..<256).map { index in
+        (0..<8).reduce(UInt32(index)) { value, _ in
+            (value >> 1) ^ (value & 1 == 1 ? 0xedb8_8320 : 0)
+        }
+    }
+
+    static func checksum(_ bytes: [UInt8]) -> UInt32 {
+        ~bytes.reduce(~UInt32(0)) { ($0 >> 8) ^ table[Int(($0 ^ UInt32($1)) & 0xff)] }
+    }
+}
