@@ -1,0 +1,119 @@
+// Part of Martlet. See LICENSE.
+// SPDX-License-Identifier: Apache-2.0
+
+/// Finds added tokens in text: the longest at the leftmost place, over a trie.
+struct AddedTokenMatcher: Sendable {
+    private var children: [UInt64: Int32] = [:]
+    private var tokenAt: [Int32] = [-1]
+    private var isFirst = [Bool](repeating: false, count: 256)
+    private let tokens: [AddedToken]
+
+    /// A match: where it is and which token.
+    struct Match {
+        var start: Int
+        var end: Int
+        var token: AddedToken
+    }
+
+    var isEmpty: Bool { tokens.isEmpty }
+
+    init(_ tokens: [AddedToken]) {
+        self.tokens = tokens
+        for (index, token) in tokens.enumerated() {
+            var node: Int32 = 0
+            for byte in token.content.utf8 {
+                let key = UInt64(UInt32(bitPattern: node)) << 8 | UInt64(byte)
+                if node == 0 { isFirst[Int(byte)] = true }
+                if let next = children[key] {
+                    node = next
+                } else {
+                    let next = Int32(truncatingIfNeeded: tokenAt.count)
+                    children[key] = next
+                    tokenAt.append(-1)
+                    node = next
+                }
+            }
+            // Of two tokens with the same text the first one counts.
+            if node > 0, tokenAt[Int(node)] < 0 { tokenAt[Int(node)] = Int32(truncatingIfNeeded: index) }
+        }
+    }
+
+    /// The first match at or after a position.
+    ///
+    /// - Parameters:
+    ///   - end: End of the text.
+    ///   - trust: Tells how far the text from a position on is trusted.
+    func first(
+        in bytes: UnsafePointer<UInt8>, from start: Int, end: Int, trust: inout TrustCursor,
+        allowsSpecial: Bool
+    ) -> Match? {
+        var position = start
+        while position < end {
+            if !isFirst[Int(bytes[position])] {
+                position += 1
+                continue
+            }
+            let specialEnd = allowsSpecial ? trust.trustedEnd(from: position) : position
+            var node: Int32 = 0
+            var cursor = position
+            var best: (end: Int, token: AddedToken)?
+            while cursor < end,
+                let next = children[UInt64(UInt32(bitPattern: node)) << 8 | UInt64(bytes[cursor])]
+            {
+                node = next
+                cursor += 1
+                if tokenAt[Int(node)] >= 0 {
+                    let token = tokens[Int(tokenAt[Int(node)])]
+                    if !token.isSpecial || cursor <= specialEnd { best = (cursor, token) }
+                }
+            }
+            if let best {
+                if !best.token.singleWord
+                    || !isWord(before: position, bytes, start) && !isWord(at: best.end, bytes, end)
+                {
+                    return Match(start: position, end: best.end, token: best.token)
+                }
+                position = best.end
+            } else {
+                position += 1
+            }
+        }
+        return nil
+    }
+
+    private func isWord(at position: Int, _ bytes: UnsafePointer<UInt8>, _ end: Int) -> Bool {
+        guard position < end, let code = UTF8Decoding.scalar(bytes, position, end).code else { return false }
+        return isWord(code)
+    }
+
+    private func isWord(before position: Int, _ bytes: UnsafePointer<UInt8>, _ start: Int) -> Bool {
+        var first = position - 1
+        while first > 0, first > position - 4, bytes[first] & 0xC0 == 0x80 { first -= 1 }
+        guard first >= 0, let code = UTF8Decoding.scalar(bytes, first, position).code else { return false }
+        return isWord(code)
+    }
+
+    private func isWord(_ code: UInt32) -> Bool {
+        let word: CharacterClass = [.letter, .mark, .number, .connector]
+        return !UnicodeClasses.shared(code).isDisjoint(with: word)
+    }
+}
+
+/// Walks along runs of trusted and untrusted text.
+struct TrustCursor {
+    /// Where each run ends and whether it is trusted, in order.
+    let runs: [(end: Int, isTrusted: Bool)]
+    private var index = 0
+
+    init(_ runs: [(end: Int, isTrusted: Bool)]) { self.runs = runs }
+
+    /// End of the trusted text from a position on; the position itself if it is untrusted.
+    ///
+    /// Positions must not go back by more than a call's caller does: the cursor searches on from the last.
+    mutating func trustedEnd(from position: Int) -> Int {
+        if index > 0, runs[index - 1].end > position { index = 0 }
+        while index < runs.count, runs[index].end <= position { index += 1 }
+        guard index < runs.count, runs[index].isTrusted else { return position }
+        return runs[index].end
+    }
+}
