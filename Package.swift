@@ -64,7 +64,13 @@ let package = Package(
             ["CMartletMicrokernels", "MartletBackend", "MartletCore", "MartletEngineFile"]),
         layer("MartletReference", ["MartletCore", "MartletGraph"]),
         // Layer 5
-        layer("MartletRuntime", ["MartletBackend", "MartletCore", "MartletEngineFile"]),
+        layer(
+            "MartletConformance",
+            [
+                "MartletBackend", "MartletCore", "MartletEngineFile", "MartletGraph",
+                "MartletReference",
+            ]),
+        layer("MartletRuntime", ["MartletBackend", "MartletCore"]),
         // Layer 6
         layer(
             "Martlet",
@@ -94,7 +100,26 @@ let package = Package(
                 .product(name: "ArgumentParser", package: "swift-argument-parser"),
             ], swiftSettings: swiftSettings),
         // Tests
+        tests("MartletBackend", ["MartletCore", "MartletEngineFile"]),
+        tests(
+            "MartletConformance",
+            ["MartletBackend", "MartletCore", "MartletCPU", "MartletEngineFile"]),
         tests("MartletCore"),
+        tests("MartletCPU", ["MartletBackend", "MartletCore", "MartletEngineFile"]),
+        tests("MartletEngineFile", ["MartletCore"]),
+        tests("MartletFormats", ["MartletCore", "MartletQuantization"]),
+        tests("MartletGraph", ["MartletCore"]),
+        tests(
+            "MartletHub",
+            [
+                "MartletCore", .product(name: "Crypto", package: "swift-crypto"),
+                .product(name: "NIOCore", package: "swift-nio"),
+                .product(name: "NIOHTTP1", package: "swift-nio"),
+                .product(name: "NIOPosix", package: "swift-nio"),
+            ]),
+        tests("MartletQuantization", ["MartletCore"]),
+        tests("MartletReference", ["MartletCore", "MartletGraph"]),
+        tests("MartletRuntime", ["MartletBackend", "MartletCore"]),
     ],
     cLanguageStandard: .gnu2x
 )
