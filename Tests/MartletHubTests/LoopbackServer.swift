@@ -22,6 +22,8 @@ final class LoopbackServer: Sendable {
         var statedLength: Int?
         /// Closes the connection after that many bytes of the body.
         var cutAfter: Int?
+        /// Sends only so many bytes of the body, then keeps the connection open and silent.
+        var holdAfter: Int?
         /// Bytes per write, with a turn of the event loop between two; nil writes all at once.
         var pieceSize: Int?
     }
@@ -101,6 +103,11 @@ final class LoopbackServer: Sendable {
             let channel = context.channel
             guard head.method != .HEAD else {
                 context.writeAndFlush(wrapOutboundOut(.end(nil)), promise: nil)
+                return
+            }
+            if let limit = reply.holdAfter, limit < reply.body.count {
+                let part = ByteBuffer(bytes: reply.body.prefix(limit))
+                context.writeAndFlush(wrapOutboundOut(.body(.byteBuffer(part))), promise: nil)
                 return
             }
             let body = reply.cutAfter.map { Array(reply.body.prefix($0)) } ?? reply.body
