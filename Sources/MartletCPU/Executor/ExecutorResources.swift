@@ -157,9 +157,7 @@ final class RotaryTable: @unchecked Sendable {
     func ensure(_ count: Int) {
         guard count > ready else { return }
         let target = min((count + 255) / 256 * 256, capacity)
-        martlet_rotary_table(
-            frequencies, pairCount, magnitude, ready, target, cosines + ready * pairCount,
-            sines + ready * pairCount)
+        martlet_rotary_table(frequencies, pairCount, magnitude, ready, target, cosines, sines)
         ready = target
     }
 }
