@@ -2,25 +2,33 @@
 // SPDX-License-Identifier: Apache-2.0
 
 import MartletCore
-import MartletEngineFile
+package import MartletEngineFile
 
 /// Assigns buffers to memory slots: values that are never alive together share one.
 ///
 /// Lifetimes are known, sizes are not (they depend on T, B and O at load), so a buffer takes the
 /// free slot whose size at nominal T, B, O is nearest to its own; a slot is as large as its largest
 /// member when the plan is loaded.
-struct MemoryPlan {
+package enum MemoryPlan {
     /// A buffer's first and last step.
-    struct Lifetime {
-        var first: Int
-        var last: Int
+    package struct Lifetime: Sendable {
+        /// Step that writes it.
+        package var first: Int
+        /// Last step that reads it.
+        package var last: Int
+
+        /// Spans steps, both ends included.
+        package init(first: Int, last: Int) {
+            self.first = first
+            self.last = last
+        }
     }
 
     private static let nominal = Dimension.Values(
         tokens: 512, requests: 8, logitRows: 8, context: 2048)
 
     /// Slots for buffers, and how many there are.
-    static func assign(
+    package static func assign(
         _ buffers: [PlanBuffer], _ lifetimes: [Lifetime]
     ) -> (slots: [Int], count: Int) {
         func size(_ buffer: PlanBuffer) -> Int {

@@ -18,6 +18,18 @@ package struct ParameterRequest: Sendable, Hashable {
     package let shape: [Int]
     /// Layout.
     package let layout: String
+
+    /// Describes a weight; see the properties.
+    package init(
+        name: String, expression: WeightExpression?, format: ElementFormat, shape: [Int],
+        layout: String
+    ) {
+        self.name = name
+        self.expression = expression
+        self.format = format
+        self.shape = shape
+        self.layout = layout
+    }
 }
 
 /// A plan with what is needed to fill it.
@@ -124,7 +136,8 @@ struct PlanEmitter {
         // The same weight in a second layout is a second parameter.
         let isTaken = parameters.contains { $0.name == name && $0.layout != layout }
         let request = ParameterRequest(
-            name: isTaken ? "\(name)@\(layout)" : name, expression: node.op == "constant" ? nil : try WeightExpression(parameter: node),
+            name: isTaken ? "\(name)@\(layout)" : name,
+            expression: node.op == "constant" ? nil : try WeightExpression(parameter: node),
             format: node.results[0].format, shape: shape, layout: layout)
         if let known = parameterIndex[request] { return known }
         parameterIndex[request] = parameters.count

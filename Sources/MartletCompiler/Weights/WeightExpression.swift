@@ -40,17 +40,19 @@ package indirect enum WeightExpression: Sendable, Hashable {
 
     private static func parse(_ rest: inout Substring, depth: Int) throws -> WeightExpression {
         guard depth < 64 else { throw MartletError(.corrupt, "weight source nests deeper than 64") }
-        let word = rest.prefix { !"(),".contains($0) }
-        rest.removeFirst(word.count)
-        let name = word.filter { $0 != " " }
-        guard !name.isEmpty else { throw MartletError(.corrupt, "weight source lacks a name") }
+        rest = rest.drop { $0 == " " }
+        let name = rest.prefix { !"(),".contains($0) }
+        rest.removeFirst(name.count)
+        guard !name.isEmpty, !name.contains(" ") else {
+            throw MartletError(.corrupt, "weight source has '\(name)' where a name is due")
+        }
         guard rest.first == "(" else {
             let pieces = name.split(separator: "[", omittingEmptySubsequences: false)
-            let sizes = pieces.last?.dropLast().split(separator: "x").compactMap { Int($0) } ?? []
-            guard pieces.count == 2, name.last == "]", !sizes.isEmpty else {
-                throw MartletError(.corrupt, "weight source '\(name)' lacks its shape")
+            guard pieces.count == 2, !pieces[0].isEmpty, pieces[1].last == "]" else {
+                throw MartletError(.corrupt, "weight source '\(name)' lacks its name or shape")
             }
-            return .named(String(pieces[0]), shape: sizes)
+            let sizes = pieces[1].dropLast().split(separator: "x", omittingEmptySubsequences: false)
+            return .named(String(pieces[0]), shape: try sizes.map { try size($0, name) })
         }
         var parts: [WeightExpression] = []
         repeat {
@@ -62,6 +64,18 @@ package indirect enum WeightExpression: Sendable, Hashable {
         }
         return .apply(String(name), parts)
     }
+
+    private static func size(_ text: Substring, _ name: Substring) throws -> Int {
+        guard let size = Int(text), 1...sizeLimit ~= size else {
+            throw MartletError(
+                .corrupt,
+                "size '\(text)' of weight source '\(name)' is no integer in 1 ... \(sizeLimit)")
+        }
+        return size
+    }
+
+    /// Small enough for sums of sizes not to overflow.
+    private static let sizeLimit = 1 << 31
 
     /// Sizes of the value.
     package var shape: [Int] {

@@ -1,0 +1,158 @@
+// Part of Martlet. See LICENSE.
+// SPDX-License-Identifier: Apache-2.0
+
+import MartletBackend
+import MartletCompiler
+import MartletCore
+import MartletGraph
+import MartletModels
+import MartletReference
+import MartletTestSupport
+import Testing
+
+@Suite struct PipelineTests {
+    private let weights = RandomWeights(seed: 2)
+
+    private func optimize(_ change: (inout Compiler.Options) -> Void = { _ in }) throws -> Graph {
+        var options = Compiler.Options()
+        change(&options)
+        return try Compiler(options: options).optimize(
+            TinyModels.llama().trace(), weights: weights)
+    }
+
+    private func ops(_ graph: Graph, layer: Int) -> [String] {
+        graph.nodes.filter {
+            $0.path.hasPrefix("layers.\(layer).") && $0.op != "parameter"
+        }.map(\.op)
+    }
+
+    /// The largest difference of two graphs' logits.
+    private func difference(_ a: Graph, _ b: Graph) throws -> Double {
+        var runners = try [a, b].map { try ReferenceRunner($0, weights: weights) }
+        var random = SeededRandom(seed: 3)
+        let step = [
+            StepPart(0, random.tokens(9, below: 96)), StepPart(1, random.tokens(4, below: 96)),
+        ]
+        let (x, y) = (try runners[0].run(step), try runners[1].run(step))
+        return Tolerance.difference(try x.floats("logits"), try y.floats("logits"))
+    }
+
+    @Test func opsOfALayer() throws {
+        let graph = try optimize()
+        // The layer's first norm takes up the residual of the layer before; the first has none.
+        let rest = [
+            "linear", "split", "cachedAttention", "linear", "addNorm", "linear", "split",
+            "gatedActivation", "linear",
+        ]
+        #expect(ops(graph, layer: 0) == ["norm"] + rest)
+        // In the last layer rows without logits end after attention.
+        #expect(
+            ops(graph, layer: 1).filter { $0 != "gatherRows" } == ["addNorm"] + rest)
+        let counts = graph.opCounts
+        #expect(counts["gatherRows"] == 2 && counts["linear"] == 9 && counts["addNorm"] == 4)
+        #expect(counts["concat"] == nil && counts["add"] == nil && counts["rotary"] == nil)
+        #expect(try difference(TinyModels.llama().trace(), graph) < Tolerance.sameMathematics)
+    }
+
+    @Test(arguments: Pipeline.ruleNames)
+    func disabledRulesAreLeftOut(_ name: String) throws {
+        var names: Set<String> = []
+        var options = Compiler.Options()
+        options.disabledRules = [name]
+        options.recipe.activations = .int8g64
+        let graph = try Compiler(options: options).optimize(
+            TinyModels.llama().trace(), weights: weights
+        ) { names.insert($0.name) }
+        #expect(!names.contains(name) && !names.isEmpty)
+        try GraphVerifier.verify(graph)
+        #expect(try difference(TinyModels.llama().trace(), graph) < Tolerance.sameMathematics)
+    }
+
+    @Test func withoutAnyRuleTheModelIsTheSame() throws {
+        let traced = try TinyModels.llama().trace()
+        let graph = try optimize { $0.disabledRules = Set(Pipeline.ruleNames) }
+        #expect(graph.text == traced.text)
+    }
+
+    @Test func unknownRuleIsNamed() {
+        var options = Compiler.Options()
+        options.disabledRules = ["add-norm", "no-such-rule"]
+        let error = #expect(throws: MartletError.self) { try Compiler(options: options) }
+        #expect(error?.code == .invalidArgument)
+        #expect(error?.message.contains("no-such-rule") == true)
+        #expect(error?.mend?.contains("merge-linears") == true)
+    }
+
+    @Test func aUsersRuleIsApplied() throws {
+        let rule = RewriteRule(
+            "half-gate", "gatedActivation(g, u) = gatedActivation(g / 2, u)",
+            pattern: .op("gatedActivation", .any("gate"), .any("up"), as: "act"),
+            where: { match, graph in
+                match.value("gate").flatMap(graph.producer(of:))?.op != "scale"
+            }
+        ) { match, graph in
+            let gate = try graph.insert(
+                "scale", [match.value("gate")], ["factor": 0.5], path: match.root.path,
+                before: match.root.id)[0]
+            return try graph.insert(
+                "gatedActivation", [gate, match.value("up")], match.root.attributes,
+                path: match.root.path, before: match.root.id)
+        }
+        let graph = try optimize { $0.rules = [rule] }
+        #expect(graph.opCounts["scale"] == 2)
+        #expect(try difference(optimize(), graph) > 1e-3)
+    }
+
+    @Test func aRuleThatFailsLeavesTheGraph() throws {
+        let rule = RewriteRule(
+            "broken", "adds unlike things", pattern: .op("linear", .any("x"), as: "linear")
+        ) { match, graph in
+            try graph.insert(
+                "add", [match.value("x"), match.root.value()], path: "here", before: match.root.id)
+        }
+        var graph = try TinyModels.llama().trace()
+        let text = graph.text
+        #expect(throws: MartletError.self) { try rule.apply(to: &graph) }
+        #expect(graph.text == text)
+    }
+
+    @Test func tapsBecomeOutputs() async throws {
+        let llama = try TinyModels.llama()
+        var options = Compiler.Options()
+        options.taps = ["layers.*.attention", "norm"]
+        let model = try CompiledModel(llama, weights: weights, options: options)
+        let names = model.programs[0].graph.outputs.map(\.name)
+        #expect(names.contains("layers.0.attention") && names.contains("layers.1.attention"))
+        #expect(names.contains("norm"))
+        var runner = StepRunner(try model.executor())
+        var reference = try ReferenceRunner(model.programs[0].graph, weights: weights)
+        var random = SeededRandom(seed: 6)
+        let step = [StepPart(0, random.tokens(7, below: 96))]
+        let found = try await runner.run(step)
+        let expected = try reference.run(step)
+        for name in names where name != "logits" && name != "tokens" {
+            let rows = try #require(found.named[name])
+            #expect(
+                Tolerance.difference(rows.flatMap { $0 }, try expected.floats(name))
+                    < Tolerance.exactLogits, "\(name)")
+        }
+    }
+
+    @Test func tapsThatMatchNothingFail() throws {
+        let error = #expect(throws: MartletError.self) {
+            try optimize { $0.taps = ["norm", "layers.7.*"] }
+        }
+        #expect(error?.message.contains("layers.7.*") == true)
+    }
+
+    @Test(arguments: ["layers.0.*", "*.attention", "*", "l*s.?.attention"])
+    func patternsOfTaps(_ pattern: String) throws {
+        if pattern.contains("?") {
+            #expect(throws: MartletError.self) { try optimize { $0.taps = [pattern] } }
+            return  // `?` is an ordinary character.
+        }
+        let outputs = try optimize { $0.taps = [pattern] }.outputs.map(\.name).dropFirst(2)
+        #expect(!outputs.isEmpty && Set(outputs).count == outputs.count)
+        for name in outputs where pattern == "layers.0.*" { #expect(name.hasPrefix("layers.0.")) }
+    }
+}
