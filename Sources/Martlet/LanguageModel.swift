@@ -106,12 +106,19 @@ public final class LanguageModel: Sendable {
         self.engine = engine
         let sizes = engine.description.sizes
         maxContext = options.maxContext ?? sizes.maxContext
+        guard sizes.maxContext <= 0 || (1...sizes.maxContext).contains(maxContext) else {
+            throw MartletError(
+                .limitExceeded,
+                "a context of \(maxContext) tokens is outside the model's 1 to \(sizes.maxContext)",
+                mend: "Lower --max-context, or the lengths asked for")
+        }
         let limits = StepLimits(
             maxTokens: max(1, options.maxTokensPerStep), maxRequests: max(1, options.maxBatchSize),
             maxLogitRows: max(1, options.maxLogitRows ?? options.maxBatchSize),
             maxContext: max(1, maxContext))
         var cpu = CPUOptions(limits: limits, threadCount: options.threadCount)
         cpu.kvByteCount = options.kvCacheMemory ?? Self.kvBytes(engine, limits)
+        try Self.checkKVMemory(engine, options)
         if let name = options.instructionSet {
             guard let set = CPUInstructionSet(rawValue: name),
                 CPUInstructionSet.available.contains(set)
@@ -128,6 +135,25 @@ public final class LanguageModel: Sendable {
         tokenizer = try engine.text.tokenizer.map { try Tokenizer($0) }
         inference = try InferenceEngine(
             executor: executor, decoding: tokenizer.map(TextDecoding.init))
+    }
+
+    /// Refuses a KV cache that cannot hold one block, or one request of the context asked for.
+    private static func checkKVMemory(_ engine: LoadedEngine, _ options: LoadOptions) throws {
+        guard let bytes = options.kvCacheMemory, let groups = engine.plans.first?.kvGroups,
+            let page = groups.map(\.bytesPerBlock).max(), page > 0, bytes >= 0
+        else { return }
+        let context = options.maxContext ?? 1
+        let needed = groups.reduce(0) { total, group in
+            let tokens = group.window.map { min(context, $0) } ?? context
+            return total + (tokens + max(group.blockSize, 1) - 1) / max(group.blockSize, 1)
+        }
+        guard bytes / page < needed else { return }
+        throw MartletError(
+            .limitExceeded,
+            "\(bytes) bytes of KV cache are \(bytes / page) pages of \(page) bytes, but a request of "
+                + "\(context) tokens needs \(needed)",
+            mend: "Raise --kv-cache-memory to \(needed * page)"
+                + (options.maxContext == nil ? "" : " or lower --max-context"))
     }
 
     deinit { inference.shutdown() }

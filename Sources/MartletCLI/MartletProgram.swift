@@ -3,6 +3,7 @@
 
 import ArgumentParser
 import Martlet
+import MartletHub
 
 #if canImport(Glibc)
 import Glibc
@@ -23,7 +24,8 @@ struct MartletProgram: AsyncParsableCommand {
             config.json and model.safetensors), or as owner/name:FILE on the hub.
 
             Exit codes: 0 success, 2 usage, 3 not found, 4 damaged file, 5 unsupported, 6 limit \
-            exceeded, 7 network, 8 file system, 9 device, 64 unknown option, 70 defect, 130 interrupted.
+            exceeded, 7 network, 8 file system, 9 device, 64 unknown command or option, 70 \
+            defect, 130 interrupted, 143 terminated.
             """,
         version: "martlet 0.1.0",
         subcommands: [
@@ -32,10 +34,30 @@ struct MartletProgram: AsyncParsableCommand {
             DoctorCommand.self, TokenizeCommand.self,
         ])
 
+    /// A command that does not exist.
+    private struct UnknownCommand: Error {
+        let message: String
+    }
+
+    /// Says which command was meant where the first word is none.
+    private static func checkCommandName() throws {
+        let names = configuration.subcommands.flatMap { command in
+            [command.configuration.commandName].compactMap { $0 } + command.configuration.aliases
+        }
+        guard let word = CommandLine.arguments.dropFirst().first, !word.hasPrefix("-"),
+            word != "help", !names.contains(word)
+        else { return }
+        let meant = EditDistance.nearest(word, among: names + ["help"])
+        throw UnknownCommand(
+            message: "unknown command '\(word)'. "
+                + (meant.map { "Did you mean '\($0)'?" }
+                    ?? "Commands: \(names.joined(separator: ", "))"))
+    }
+
     static func main() async {
-        // A reader that goes away ends the output, not the process with a signal.
-        signal(SIGPIPE, SIG_IGN)
+        Interrupt.install()
         do {
+            try checkCommandName()
             var command = try parseAsRoot()
             if var asynchronous = command as? any AsyncParsableCommand {
                 try await asynchronous.run()
@@ -45,6 +67,9 @@ struct MartletProgram: AsyncParsableCommand {
         } catch let error as MartletError {
             Console.error("error: \(error)")
             Foundationless.exit(error.code.exitCode)
+        } catch let error as UnknownCommand {
+            Console.error("error: \(error.message)")
+            Foundationless.exit(64)
         } catch is CancellationError {
             Console.error("interrupted")
             Foundationless.exit(MartletError.Code.cancelled.exitCode)

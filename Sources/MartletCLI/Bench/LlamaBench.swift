@@ -5,56 +5,124 @@ import Martlet
 import MartletCPU
 import MartletEngineFile
 
-/// llama-bench's two tests and its columns.
+/// llama-bench's two tests, its columns and its JSON fields.
 struct LlamaBench {
     let bench: Bench
     let name: String
+    let path: String
+
+    /// One test's repetitions.
+    struct Test {
+        let promptTokens: Int
+        let generatedTokens: Int
+        let seconds: [Double]
+
+        var name: String { promptTokens > 0 ? "pp\(promptTokens)" : "tg\(generatedTokens)" }
+        var rates: [Double] { seconds.map { Double(promptTokens + generatedTokens) / $0 } }
+
+        static func mean(_ values: [Double]) -> Double {
+            values.reduce(0, +) / Double(max(values.count, 1))
+        }
+
+        static func deviation(_ values: [Double]) -> Double {
+            let mean = mean(values)
+            let sum = values.reduce(0) { $0 + ($1 - mean) * ($1 - mean) }
+            return (sum / Double(max(values.count - 1, 1))).squareRoot()
+        }
+    }
 
     /// Measures prompt processing and generation.
-    func run(prompt: Int, generated: Int, repetitions: Int) throws -> Table {
-        var table = Table(["model", "size", "params", "backend", "threads", "test", "t/s"])
-        let model = bench.model
-        let sizes = model.engine.description.sizes
-        func add(_ test: String, _ rates: [Double]) {
-            let mean = rates.reduce(0, +) / Double(rates.count)
-            let variance = rates.reduce(0) { $0 + ($1 - mean) * ($1 - mean) }
-            let deviation = (variance / Double(max(rates.count - 1, 1))).squareRoot()
-            table.add([
-                .string("\(name) \(model.engine.description.precision.weights)"),
-                .string("\(Format.decimal(Double(model.weightBytes) / 1_048_576, 2)) MiB"),
-                .string("\(Format.decimal(Double(sizes.parameterCount) / 1e6, 2)) M"),
-                .string("martlet-\(model.deviceName)"), .int(model.threadCount), .string(test),
-                .string("\(Format.decimal(mean, 2)) ± \(Format.decimal(deviation, 2))"),
-            ])
-        }
+    func run(prompt: Int, generated: Int, repetitions: Int) throws -> LlamaBenchResult {
+        var tests: [Test] = []
         if prompt > 0 {
-            add("pp\(prompt)", try rates(repetitions, tokens: prompt) {
-                BenchCase(batchSize: 1, inputLength: prompt, outputLength: 0)
-            })
+            let item = BenchCase(batchSize: 1, inputLength: prompt, outputLength: 0)
+            tests.append(
+                Test(
+                    promptTokens: prompt, generatedTokens: 0,
+                    seconds: try seconds(item, repetitions)))
         }
         if generated > 0 {
             // One token of prompt, whose own step yields the first generated token.
-            add("tg\(generated)", try rates(repetitions, tokens: generated) {
-                BenchCase(batchSize: 1, inputLength: 1, outputLength: generated)
-            })
+            let item = BenchCase(batchSize: 1, inputLength: 1, outputLength: generated)
+            tests.append(
+                Test(
+                    promptTokens: 0, generatedTokens: generated,
+                    seconds: try seconds(item, repetitions)))
         }
-        return table
+        return LlamaBenchResult(bench: self, tests: tests)
     }
 
-    private func rates(
-        _ repetitions: Int, tokens: Int, _ item: () -> BenchCase
-    ) throws -> [Double] {
+    private func seconds(_ item: BenchCase, _ repetitions: Int) throws -> [Double] {
         let clock = ContinuousClock()
-        var rates: [Double] = []
+        var seconds: [Double] = []
         for index in 0...max(1, repetitions) {
-            let requests = bench.requests(item(), seed: UInt64(index + 1))
+            let requests = bench.requests(item, seed: UInt64(index + 1))
             let start = clock.now
             let outputs = try bench.model.generateBatch(requests)
             if let failure = outputs.compactMap(\.failure).first { throw failure }
             // The first run only warms up.
-            if index > 0 { rates.append(Double(tokens) / (clock.now - start).seconds) }
+            if index > 0 { seconds.append((clock.now - start).seconds) }
         }
-        return rates
+        return seconds
+    }
+}
+
+/// What llama-bench's tests measured, in its two forms.
+struct LlamaBenchResult {
+    let bench: LlamaBench
+    let tests: [LlamaBench.Test]
+
+    private var model: LanguageModel { bench.bench.model }
+    private var modelType: String {
+        "\(bench.name) \(model.engine.description.precision.weights)"
+    }
+
+    /// Its columns.
+    var table: Table {
+        var table = Table(["model", "size", "params", "backend", "threads", "test", "t/s"])
+        let parameters = Double(model.engine.description.sizes.parameterCount)
+        for test in tests {
+            let rates = test.rates
+            let mean = Format.decimal(LlamaBench.Test.mean(rates), 2)
+            let deviation = Format.decimal(LlamaBench.Test.deviation(rates), 2)
+            table.add([
+                .string(modelType),
+                .string("\(Format.decimal(Double(model.weightBytes) / 1_048_576, 2)) MiB"),
+                .string("\(Format.decimal(parameters / 1e6, 2)) M"),
+                .string("martlet-\(model.deviceName)"), .int(model.threadCount),
+                .string(test.name), .string("\(mean) ± \(deviation)"),
+            ])
+        }
+        return table
+    }
+
+    /// Its JSON, with those of its fields that mean something here.
+    var json: JSONValue {
+        let description = model.engine.description
+        return .array(
+            tests.map { test in
+                let nanoseconds = test.seconds.map { ($0 * 1e9).rounded() }
+                func number(_ value: Double) -> JSONValue { .int(Int(value.rounded())) }
+                return .object(
+                    JSONObject([
+                        ("build_commit", .string(description.builderVersion)),
+                        ("cpu_info", .string(model.deviceName)), ("backends", .string("martlet")),
+                        ("model_filename", .string(bench.path)),
+                        ("model_type", .string(modelType)), ("model_size", .int(model.weightBytes)),
+                        ("model_n_params", .int(description.sizes.parameterCount)),
+                        ("n_threads", .int(model.threadCount)),
+                        ("type_k", .string(description.precision.kvDType)),
+                        ("type_v", .string(description.precision.kvDType)),
+                        ("n_prompt", .int(test.promptTokens)),
+                        ("n_gen", .int(test.generatedTokens)), ("n_depth", .int(0)),
+                        ("avg_ns", number(LlamaBench.Test.mean(nanoseconds))),
+                        ("stddev_ns", number(LlamaBench.Test.deviation(nanoseconds))),
+                        ("avg_ts", .double(LlamaBench.Test.mean(test.rates))),
+                        ("stddev_ts", .double(LlamaBench.Test.deviation(test.rates))),
+                        ("samples_ns", .array(nanoseconds.map(number))),
+                        ("samples_ts", .array(test.rates.map { .double($0) })),
+                    ]))
+            })
     }
 }
 

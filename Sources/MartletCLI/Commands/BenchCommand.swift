@@ -17,19 +17,19 @@ struct BenchCommand: AsyncParsableCommand {
     var batchSize = "1"
     @Option(help: "Prompt and answer lengths, such as \"32,50;128,50\".")
     var inputOutputLen = "32,50"
-    @Option(help: "Runs that are not counted.")
+    @Option(parsing: .unconditional, help: "Runs that are not counted.")
     var warmUp = 2
-    @Option(help: "Fewest counted runs of each case.")
+    @Option(parsing: .unconditional, help: "Fewest counted runs of each case.")
     var numRuns = 5
-    @Option(help: "Fewest seconds of counted runs of each case (classic benchmark.py: 60).")
+    @Option(parsing: .unconditional, help: "Fewest seconds of counted runs of each case (classic benchmark.py: 60).")
     var duration = 0.0
     @Option(help: "text, or llama-bench for its columns.")
     var format = "text"
-    @Option(name: .customShort("p"), help: "llama-bench: prompt tokens.")
+    @Option(name: .customShort("p"), parsing: .unconditional, help: "llama-bench: prompt tokens.")
     var promptTokens = 512
-    @Option(name: .customShort("n"), help: "llama-bench: generated tokens.")
+    @Option(name: .customShort("n"), parsing: .unconditional, help: "llama-bench: generated tokens.")
     var generatedTokens = 128
-    @Option(name: .customShort("r"), help: "llama-bench: repetitions.")
+    @Option(name: .customShort("r"), parsing: .unconditional, help: "llama-bench: repetitions.")
     var repetitions = 5
     @Option(help: "text, json, csv or md.")
     var output = "text"
@@ -44,27 +44,41 @@ struct BenchCommand: AsyncParsableCommand {
                 .invalidArgument, "--format \(format) is not known", mend: "Use text or llama-bench")
         }
         let form = try TableForm.parse(output)
+        for (value, least, flag) in [
+            (warmUp, 0, "--warm-up"), (numRuns, 1, "--num-runs"), (promptTokens, 0, "-p"),
+            (generatedTokens, 0, "-n"), (repetitions, 1, "-r"),
+        ] where value < least || value > 1 << 20 {
+            throw MartletError(
+                .invalidArgument, "\(flag) is \(value), but must be \(least) to \(1 << 20)")
+        }
+        guard duration >= 0, duration <= 86_400 else {
+            throw MartletError(
+                .invalidArgument, "--duration is \(duration), but must be 0 to 86400 seconds")
+        }
         var options = try modelOptions.loadOptions()
         try limits.apply(to: &options)
         let cases = try BenchCase.parse(batches: batchSize, lengths: inputOutputLen)
         if format == "llama-bench" {
-            options.maxContext = limits.maxContext ?? max(promptTokens, generatedTokens) + 2
+            options.maxContext = limits.maxContext ?? max(promptTokens, generatedTokens + 1, 1)
         } else {
             let longest = cases.map { $0.inputLength + $0.outputLength }.max() ?? 1
             options.maxBatchSize = max(options.maxBatchSize, cases.map(\.batchSize).max() ?? 1)
-            options.maxContext = limits.maxContext ?? longest + 1
+            options.maxContext = limits.maxContext ?? longest
         }
         let path = try await ModelFinder.path(model)
+        try modelOptions.checkEffect(on: path)
         let clock = ContinuousClock()
         let start = clock.now
         let loaded = try LanguageModel.load(path, options: options)
         let buildSeconds = (clock.now - start).seconds
         let bench = Bench(model: loaded)
         if format == "llama-bench" {
-            let table = try LlamaBench(bench: bench, name: model).run(
+            let result = try LlamaBench(bench: bench, name: model, path: path).run(
                 prompt: promptTokens, generated: generatedTokens, repetitions: repetitions)
-            Console.line(table.rendered(output == "text" ? .md : form))
-            return
+            return Console.line(
+                form == .json
+                    ? result.json.serialized(pretty: true)
+                    : result.table.rendered(form == .text ? .md : form))
         }
         loaded.isProfiling = profile
         var table = Table([
@@ -74,13 +88,20 @@ struct BenchCommand: AsyncParsableCommand {
         for item in cases {
             let result = try bench.run(
                 item, warmUp: warmUp, runs: max(1, numRuns), seconds: duration)
-            Console.line(result.benchmarkLine(name: model, buildSeconds: buildSeconds))
+            let line = result.benchmarkLine(name: model, buildSeconds: buildSeconds)
+            // Where the output is for programs, only the table is data.
+            if form == .text { Console.line(line) } else { Console.error(line) }
             table.add(result.row)
         }
-        Console.line()
+        if form == .text { Console.line() }
+        let steps = profile ? ProfileTable.table(loaded) : nil
+        if form == .json, let steps {
+            let both = JSONObject([("cases", table.json), ("steps", steps.json)])
+            return Console.line(JSONValue.object(both).serialized(pretty: true))
+        }
         Console.line(table.rendered(form))
-        Console.line(loaded.precisionLine)
-        if profile { Console.line(ProfileTable.table(loaded).rendered(form)) }
+        if form == .text { Console.line(loaded.precisionLine) }
+        if let steps { Console.line("\n" + steps.rendered(form)) }
     }
 }
 

@@ -18,7 +18,14 @@ struct BuildCommand: AsyncParsableCommand {
 
     func run() async throws {
         let options = try modelOptions.loadOptions()
+        try OutputFile.check(output)
         let path = try await ModelFinder.path(model)
+        guard !path.hasSuffix(".martlet") else {
+            throw MartletError(
+                .unsupported, "\(path) is an engine file, which cannot be built from",
+                mend: "Name the checkpoint it was made of")
+        }
+        Interrupt.watch(folderOf: output)
         let (builder, source) = try LanguageModel.builder(path, options: options)
         let programs = try builder.programs()
         for program in programs {

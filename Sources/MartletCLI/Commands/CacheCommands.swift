@@ -16,9 +16,9 @@ struct PullCommand: AsyncParsableCommand {
     var quiet = false
 
     func run() async throws {
-        let hub = Hub()
+        let hub = ModelFinder.hub(isQuiet: quiet)
         let terminal = PullTerminal(style: PullTerminal.standardStyle(isQuiet: quiet))
-        let pulled = try await hub.pull(try hub.reference(model), observe: terminal.take)
+        let pulled = try await hub.pull(try hub.reference(model), observe: terminal.observer)
         Console.line(pulled.path)
     }
 }
@@ -32,8 +32,14 @@ struct ListCommand: ParsableCommand {
     var output = "text"
 
     func run() throws {
+        let form = try TableForm.parse(output)
+        let models = Hub().list()
+        if models.isEmpty {
+            Console.error("the cache holds no model; martlet pull smollm2 fetches one")
+            if form == .text { return }
+        }
         var table = Table(["name", "file", "size", "path"])
-        for model in Hub().list() {
+        for model in models {
             for file in model.files {
                 table.add([
                     .string(model.repository), .string(file.name),
@@ -42,7 +48,7 @@ struct ListCommand: ParsableCommand {
                 ])
             }
         }
-        Console.line(table.rendered(try TableForm.parse(output)))
+        Console.line(table.rendered(form))
     }
 }
 

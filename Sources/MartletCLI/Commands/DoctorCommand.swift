@@ -14,6 +14,7 @@ struct DoctorCommand: ParsableCommand {
     var output = "text"
 
     func run() throws {
+        let form = try TableForm.parse(output)
         var table = Table(["item", "found"])
         table.add([.string("version"), .string(MartletProgram.configuration.version)])
         table.add([.string("cores"), .int(Parallel.coreCount)])
@@ -31,6 +32,6 @@ struct DoctorCommand: ParsableCommand {
         for (name, rate, unit) in rates {
             table.add([.string(name), .string("\(Format.decimal(rate / 1e9, 1)) \(unit)")])
         }
-        Console.line(table.rendered(try TableForm.parse(output)))
+        Console.line(table.rendered(form))
     }
 }

@@ -13,29 +13,37 @@ struct EvalCommand: AsyncParsableCommand {
     var model: String
     @Option(help: "Text file.")
     var perplexity: String
-    @Option(help: "Tokens of a chunk; the second half of each is counted.")
+    @Option(parsing: .unconditional, help: "Tokens of a chunk; the second half of each is counted.")
     var context = 512
-    @Option(help: "Chunks to evaluate (default: all).")
+    @Option(parsing: .unconditional, help: "Chunks to evaluate (default: all).")
     var chunks: Int?
     @Option(help: "text, json, csv or md.")
     var output = "text"
     @OptionGroup var modelOptions: ModelOptions
-    @Option(help: "Threads (default: one per core).")
+    @Option(parsing: .unconditional, help: "Threads (default: one per core).")
     var threads: Int?
 
     func run() async throws {
         guard context >= 4, context <= 1 << 16 else {
             throw MartletError(.invalidArgument, "--context is \(context), but must be 4 to 65536")
         }
+        for (value, flag) in [(chunks, "--chunks"), (threads, "--threads")] {
+            if let value, value < 1 {
+                throw MartletError(
+                    .invalidArgument, "\(flag) is \(value), but must be at least 1")
+            }
+        }
+        let form = try TableForm.parse(output)
+        let bytes = try MappedFile.map(perplexity)
         var options = try modelOptions.loadOptions()
         options.maxBatchSize = 1
         options.maxTokensPerStep = min(context, 512)
         options.maxLogitRows = options.maxTokensPerStep
-        options.maxContext = context + 1
+        options.maxContext = context
         options.threadCount = threads
         let path = try await ModelFinder.path(model)
+        try modelOptions.checkEffect(on: path)
         let loaded = try LanguageModel.load(path, options: options)
-        let bytes = try MappedFile.map(perplexity)
         let text = bytes.withUnsafeBytes { String(decoding: $0, as: UTF8.self) }
         let result = try Perplexity(context: context, chunkLimit: chunks).evaluate(loaded, text) {
             done, total, value in
@@ -49,6 +57,6 @@ struct EvalCommand: AsyncParsableCommand {
             .double(result.perplexity), .double(result.standardError), .int(result.chunkCount),
             .int(result.tokenCount), .string(loaded.precisionLine),
         ])
-        Console.line(table.rendered(try TableForm.parse(output)))
+        Console.line(table.rendered(form))
     }
 }

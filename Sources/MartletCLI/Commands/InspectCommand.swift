@@ -19,6 +19,8 @@ struct InspectCommand: AsyncParsableCommand {
     var traced = false
     @Option(help: "The graph after this rule, as text.")
     var after: String?
+    @Option(help: "The graph before this rule, as text.")
+    var before: String?
     @Flag(help: "Each pass with its counts (the default).")
     var rules = false
     @Flag(help: "Plan steps: family, refused candidates with reasons, cost.")
@@ -35,8 +37,16 @@ struct InspectCommand: AsyncParsableCommand {
 
     func run() async throws {
         let form = try TableForm.parse(output)
+        guard ["text", "dot", "mermaid", "svg"].contains(format) else {
+            throw MartletError(
+                .invalidArgument, "--format \(format) is not known",
+                mend: "Use text, dot, mermaid or svg")
+        }
         let path = try await ModelFinder.path(model)
-        if path.hasSuffix(".martlet") { return try inspectFile(path, form) }
+        if path.hasSuffix(".martlet") {
+            try modelOptions.checkEffect(on: path)
+            return try inspectFile(path, form)
+        }
         let (builder, _) = try LanguageModel.builder(path, options: modelOptions.loadOptions())
         let programs = try builder.programs()
         guard let program = programs.first(where: { $0.graph.name == entryPoint }) else {
@@ -46,18 +56,26 @@ struct InspectCommand: AsyncParsableCommand {
         }
         if graph { return Console.line(try rendered(program.graph)) }
         if traced { return Console.line(try rendered(program.traced)) }
-        if let after {
-            guard let record = program.records.last(where: { $0.name == after }) else {
+        if let rule = before ?? after {
+            let records = program.records
+            let index = before == nil
+                ? records.lastIndex { $0.name == rule } : records.firstIndex { $0.name == rule }
+            guard let index else {
+                var names: [String] = []
+                for record in records where !names.contains(record.name) { names.append(record.name) }
                 throw MartletError(
-                    .notFound, "rule '\(after)' changed nothing in this model",
-                    mend: "Applied: \(program.records.map(\.name).joined(separator: ", "))")
+                    .notFound, "rule '\(rule)' changed nothing in this model",
+                    mend: "Applied: \(names.joined(separator: ", "))")
             }
-            return Console.line(try rendered(record.graph))
+            if before == nil { return Console.line(try rendered(records[index].graph)) }
+            return Console.line(
+                try rendered(index > 0 ? records[index - 1].graph : program.traced))
         }
         if plan { return Console.line(planTable(program).rendered(form)) }
         if memory { return Console.line(memoryTable(program.emitted.plan).rendered(form)) }
         Console.line(rulesTable(program).rendered(form))
-        Console.line(MemoryReport.text(program.emitted.plan))
+        let report = MemoryReport.text(program.emitted.plan)
+        if form == .text { Console.line(report) } else { Console.error(report) }
     }
 
     private func rendered(_ graph: Graph) throws -> String {
@@ -76,11 +94,21 @@ struct InspectCommand: AsyncParsableCommand {
     private func rulesTable(_ program: EngineBuilder.Program) -> Table {
         var table = Table(["stage", "pass", "applied", "nodes before", "nodes after"])
         var before = program.traced.order.count
-        for record in program.records {
-            let after = record.graph.order.count
+        var index = 0
+        while index < program.records.count {
+            // A rule that was applied several times in a row is one line.
+            let first = program.records[index]
+            var count = 0
+            var after = before
+            while index < program.records.count, program.records[index].name == first.name,
+                program.records[index].stage == first.stage
+            {
+                count += program.records[index].count
+                after = program.records[index].graph.order.count
+                index += 1
+            }
             table.add([
-                .string(record.stage), .string(record.name), .int(record.count), .int(before),
-                .int(after),
+                .string(first.stage), .string(first.name), .int(count), .int(before), .int(after),
             ])
             before = after
         }
@@ -116,11 +144,28 @@ struct InspectCommand: AsyncParsableCommand {
     private func inspectFile(_ path: String, _ form: Table.Form) throws {
         let file = try EngineFileReader.open(path)
         if graph {
-            return Console.line(try file.text(.graph, entryPoint: entryPoint) ?? "no graph kept")
+            guard let text = try file.text(.graph, entryPoint: entryPoint) else {
+                throw MartletError(
+                    .notFound, "the engine keeps no graph of '\(entryPoint)'",
+                    mend: "Entry points: \(file.manifest.entryPoints.joined(separator: ", "))")
+            }
+            return Console.line(text)
+        }
+        guard !traced, after == nil, before == nil, !rules else {
+            throw MartletError(
+                .unsupported, "an engine file keeps the final graph only",
+                mend: "Name the checkpoint it was made of")
         }
         let description = file.manifest.description
-        Console.line("\(description.modelName) (\(description.architecture)), \(description.builderVersion)")
-        Console.line(
+        if memory || plan {
+            let plan = try file.plan(entryPoint: entryPoint, for: EngineTarget("cpu"))
+            return Console.line(
+                (memory ? memoryTable(plan) : stepsTable(plan)).rendered(form))
+        }
+        // Where the output is for programs, only the table is data.
+        let say: (String) -> Void = { form == .text ? Console.line($0) : Console.error($0) }
+        say("\(description.modelName) (\(description.architecture)), \(description.builderVersion)")
+        say(
             "weights \(description.precision.weights), activations \(description.precision.activations), "
                 + "KV \(description.precision.kvDType); targets \(file.manifest.targets.joined(separator: ", "))")
         var table = Table(["section", "bytes", "offset"])
@@ -130,11 +175,18 @@ struct InspectCommand: AsyncParsableCommand {
             ])
         }
         Console.line(table.rendered(form))
-        if memory || plan {
-            for name in file.manifest.entryPoints {
-                let plan = try file.plan(entryPoint: name, for: EngineTarget("cpu"))
-                Console.line(MemoryReport.text(plan))
-            }
+        for name in file.manifest.entryPoints {
+            say(MemoryReport.text(try file.plan(entryPoint: name, for: EngineTarget("cpu"))))
         }
+    }
+
+    private func stepsTable(_ plan: Plan) -> Table {
+        var table = Table(["step", "op", "path", "family"])
+        for (index, step) in plan.steps.enumerated() {
+            table.add([
+                .int(index), .string(step.op), .string(step.path), .string(step.family),
+            ])
+        }
+        return table
     }
 }

@@ -49,6 +49,9 @@ struct RunCommand: AsyncParsableCommand {
                 .invalidArgument, "--tap and --output-npz belong together",
                 mend: "Give both, or neither")
         }
+        for path in [outputCsv, outputLogits, outputNpz].compactMap({ $0 }) {
+            try OutputFile.check(path)
+        }
         var options = try modelOptions.loadOptions()
         try limits.apply(to: &options)
         options.taps = tap
@@ -61,6 +64,12 @@ struct RunCommand: AsyncParsableCommand {
                 mend: "Write: martlet run \(model) \"Why is the sky blue?\"")
         }
         let path = try await ModelFinder.path(model)
+        try modelOptions.checkEffect(on: path)
+        guard tap.isEmpty || !path.hasSuffix(".martlet") else {
+            throw MartletError(
+                .invalidArgument, "\(path) is compiled already, --tap cannot change it",
+                mend: "Name the checkpoint it was made of")
+        }
         let loaded = try LanguageModel.load(path, options: options)
         var requests: [GenerationRequest] = []
         let settings = try sampling.settings(modelStops: loaded.stopTokens)
@@ -81,13 +90,18 @@ struct RunCommand: AsyncParsableCommand {
         }
         let isPlainStream =
             requests.count == 1 && format == "text" && outputLogits == nil && loaded.hasTokenizer
+        let clock = ContinuousClock()
+        let start = clock.now
         let outputs =
             isPlainStream
             ? [try await stream(loaded, requests[0])] : try loaded.generateBatch(requests)
         if !isPlainStream { try printAnswers(loaded, texts, requests, outputs) }
         for output in outputs { if let failure = output.failure { throw failure } }
         try writeFiles(outputs)
-        if verbose { report(requests, outputs, loaded) }
+        if sampling.logprobs != nil {
+            Console.line(LogProbabilityTable.table(outputs, loaded).rendered(.text))
+        }
+        if verbose { report(requests, outputs, loaded, seconds: (clock.now - start).seconds) }
     }
 
     /// Prints pieces as they come.
@@ -97,25 +111,15 @@ struct RunCommand: AsyncParsableCommand {
         var output = GenerationOutput()
         for try await event in try model.events(request) {
             Console.write(event.text)
-            if sampling.logprobs != nil, let token = event.token {
-                Console.status(Self.logProbabilityLine(token, event, model) + "\n")
+            if let token = event.token {
+                output.tokens.append(token)
+                if let value = event.logProbability { output.logProbabilities.append(value) }
+                output.topLogProbabilities.append(event.topLogProbabilities)
             }
-            if let token = event.token { output.tokens.append(token) }
             if let reason = event.finishReason { output.finishReason = reason }
         }
         Console.line()
         return output
-    }
-
-    private static func logProbabilityLine(
-        _ token: Int32, _ event: GenerationEvent, _ model: LanguageModel
-    ) -> String {
-        let top = event.topLogProbabilities.map {
-            "\(model.text(of: $0.token)) \(Format.decimal(Double($0.logProbability), 4))"
-        }
-        let own = Format.decimal(Double(event.logProbability ?? .nan), 4)
-        return "\(token) \(model.text(of: token)) \(own)" + (top.isEmpty ? "" : " | ")
-            + top.joined(separator: ", ")
     }
 
     private func printAnswers(
@@ -148,11 +152,15 @@ struct RunCommand: AsyncParsableCommand {
     }
 
     private func report(
-        _ requests: [GenerationRequest], _ outputs: [GenerationOutput], _ model: LanguageModel
+        _ requests: [GenerationRequest], _ outputs: [GenerationOutput], _ model: LanguageModel,
+        seconds: Double
     ) {
         let prompt = requests.reduce(0) { $0 + $1.prompt.count }
         let answer = outputs.reduce(0) { $0 + $1.tokens.count }
-        Console.error("prompt \(prompt) tokens, answer \(answer) tokens; \(model.precisionLine)")
+        let rate = Format.decimal(Double(answer) / max(seconds, 1e-9), 1)
+        Console.error(
+            "prompt \(prompt) tokens, answer \(answer) tokens in \(Format.decimal(seconds, 3)) s "
+                + "(\(rate) tokens/s, prompt included); \(model.precisionLine)")
     }
 
     private static func lines(of file: String?) throws -> [String] {

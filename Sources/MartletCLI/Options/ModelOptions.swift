@@ -36,9 +36,27 @@ struct ModelOptions: ParsableArguments {
         options.activations = activations
         options.disabledRules = Set(disabledRules)
         if noCache { options.engineCache = nil }
+        if let folder = options.engineCache { Interrupt.watch(folder: folder) }
         let meter = BuildMeter()
         options.onBuildProgress = { meter.show($0, $1) }
         return options
+    }
+
+    /// Refuses flags that decide how a model is compiled where it already is.
+    ///
+    /// - Throws: `MartletError` `.invalidArgument` naming the flag.
+    func checkEffect(on path: String) throws {
+        guard path.hasSuffix(".martlet") else { return }
+        let flags = [
+            ("--dtype", dtype != "f32"), ("--quantize", quantize != "keep"),
+            ("--quantize-embedding", quantizeEmbedding != "keep"),
+            ("--quantize-head", quantizeHead != "keep"), ("--activations", activations != nil),
+            ("--kv-dtype", kvDtype != "f32"), ("--disable-rule", !disabledRules.isEmpty),
+        ]
+        guard let flag = flags.first(where: \.1)?.0 else { return }
+        throw MartletError(
+            .invalidArgument, "\(path) is compiled already, \(flag) cannot change it",
+            mend: "Build another engine: martlet build MODEL \(flag) ... -o FILE.martlet")
     }
 
     private static func type(_ text: String, flag: String) throws -> DType {
@@ -53,15 +71,15 @@ struct ModelOptions: ParsableArguments {
 
 /// How large a batch and a context the engine is loaded for.
 struct LimitOptions: ParsableArguments {
-    @Option(help: "Most requests in one step.")
+    @Option(parsing: .unconditional, help: "Most requests in one step.")
     var maxBatchSize = 8
-    @Option(help: "Most tokens in one step.")
+    @Option(parsing: .unconditional, help: "Most tokens in one step.")
     var maxNumTokens = 512
-    @Option(help: "Longest request, prompt and answer, in tokens (default: the model's).")
+    @Option(parsing: .unconditional, help: "Longest request, prompt and answer, in tokens (default: the model's).")
     var maxContext: Int?
     @Option(help: "Memory for cached keys and values, such as 2GB (default: what the batch needs).")
     var kvCacheMemory: String?
-    @Option(help: "Threads (default: one per core).")
+    @Option(parsing: .unconditional, help: "Threads (default: one per core).")
     var threads: Int?
     @Option(help: "Instruction set to force: scalar, avx2, avx512 or neon.")
     var isa: String?
@@ -96,16 +114,19 @@ struct LimitOptions: ParsableArguments {
 
 /// Finds models, pulling what is missing.
 enum ModelFinder {
+    /// The hub; what pip says is shown unless the user wants quiet.
+    static func hub(isQuiet: Bool) -> Hub {
+        var configuration = HubConfiguration()
+        configuration.showsChildOutput = !isQuiet
+        return Hub(configuration: configuration)
+    }
+
     /// Path of a model that a user named.
-    static func path(_ name: String, pulls: Bool = true) async throws -> String {
-        let hub = Hub()
+    static func path(_ name: String) async throws -> String {
+        let hub = hub(isQuiet: false)
         let reference = try hub.reference(name)
         if let path = try hub.lookup(reference) { return path }
-        guard pulls else {
-            throw MartletError(
-                .notFound, "\(name) is not on this machine", mend: "Run: martlet pull \(name)")
-        }
         let terminal = PullTerminal(style: PullTerminal.standardStyle())
-        return try await hub.resolve(reference, observe: terminal.take)
+        return try await hub.resolve(reference, observe: terminal.observer)
     }
 }

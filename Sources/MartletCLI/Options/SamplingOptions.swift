@@ -6,36 +6,37 @@ import Martlet
 
 /// How answers are drawn and when they end.
 struct SamplingOptions: ParsableArguments {
-    @Option(name: [.customLong("max-output-len"), .customLong("max-tokens"), .short],
-        help: "Most tokens of an answer.")
+    @Option(
+        name: [.customLong("max-output-len"), .customLong("max-tokens"), .short],
+        parsing: .unconditional, help: "Most tokens of an answer.")
     var maxTokens = 256
-    @Option(help: "Fewest tokens of an answer.")
+    @Option(parsing: .unconditional, help: "Fewest tokens of an answer.")
     var minTokens = 0
-    @Option(help: "0 takes the likeliest token; higher is more varied.")
+    @Option(parsing: .unconditional, help: "0 takes the likeliest token; higher is more varied.")
     var temperature: Float = 0
-    @Option(help: "Draw from the k likeliest tokens; 0 for all.")
+    @Option(parsing: .unconditional, help: "Draw from the k likeliest tokens; 0 for all.")
     var topK = 0
-    @Option(help: "Draw from the smallest set with this probability.")
+    @Option(parsing: .unconditional, help: "Draw from the smallest set with this probability.")
     var topP: Float = 1
-    @Option(help: "Draw from tokens at least this fraction as likely as the best.")
+    @Option(parsing: .unconditional, help: "Draw from tokens at least this fraction as likely as the best.")
     var minP: Float = 0
-    @Option(help: "Penalty on tokens seen in prompt and answer; 1 for none.")
+    @Option(parsing: .unconditional, help: "Penalty on tokens seen in prompt and answer; 1 for none.")
     var repetitionPenalty: Float = 1
-    @Option(help: "Subtracted from logits of tokens in the answer.")
+    @Option(parsing: .unconditional, help: "Subtracted from logits of tokens in the answer.")
     var presencePenalty: Float = 0
-    @Option(help: "Subtracted from logits of tokens in the answer, per occurrence.")
+    @Option(parsing: .unconditional, help: "Subtracted from logits of tokens in the answer, per occurrence.")
     var frequencyPenalty: Float = 0
-    @Option(help: "Bias of one token, as ID=VALUE; may be repeated.")
+    @Option(parsing: .unconditionalSingleValue, help: "Bias of one token, as ID=VALUE; may be repeated.")
     var logitBias: [String] = []
-    @Option(help: "Seed of the draws.")
+    @Option(parsing: .unconditional, help: "Seed of the draws.")
     var seed: UInt64 = 0
     @Option(help: "Text that ends the answer; may be repeated.")
     var stop: [String] = []
-    @Option(help: "Token id that ends the answer; may be repeated.")
+    @Option(parsing: .unconditionalSingleValue, help: "Token id that ends the answer; may be repeated.")
     var stopToken: [Int32] = []
     @Flag(help: "Do not end at the model's own end tokens.")
     var ignoreEos = false
-    @Option(help: "Report this many likeliest tokens with their log-probabilities.")
+    @Option(parsing: .unconditional, help: "Report this many likeliest tokens with their log-probabilities.")
     var logprobs: Int?
 
     /// The settings as the library takes them.
@@ -56,7 +57,9 @@ struct SamplingOptions: ParsableArguments {
         settings.logProbabilities = logprobs
         for text in logitBias {
             let parts = text.split(separator: "=")
-            guard parts.count == 2, let id = Int32(parts[0]), let value = Float(parts[1]) else {
+            guard parts.count == 2, let id = Int32(parts[0]), let value = Float(parts[1]),
+                value.isFinite
+            else {
                 throw MartletError(
                     .invalidArgument, "--logit-bias \(text) is not ID=VALUE", mend: "Such as 42=-2.5")
             }

@@ -13,17 +13,33 @@ import Darwin
 
 /// Writes result files whole or not at all.
 enum OutputFile {
+    /// Finds out before the work whether a file can be made.
+    ///
+    /// - Throws: `MartletError` `.io` naming the folder.
+    static func check(_ path: String) throws {
+        let folder = path.lastIndex(of: "/").map { String(path[..<$0]) } ?? "."
+        guard !path.isEmpty, !FileStatus.isFolder(path) else {
+            throw MartletError(
+                .io, "cannot write '\(path)': it is a folder", mend: "Name a file in it")
+        }
+        guard access(folder.isEmpty ? "/" : folder, W_OK | X_OK) == 0 else {
+            throw MartletError(
+                .io, "cannot write \(path): \(String(cString: strerror(errno)))",
+                mend: errno == ENOENT ? "Create the folder first" : "Name a folder that can be written")
+        }
+    }
+
     /// Writes to a temporary file beside the path, then renames it.
     ///
     /// - Throws: `MartletError` `.io`; nothing new stays at the path then.
     static func write(_ bytes: [UInt8], to path: String) throws {
         let partial = "\(path).partial-\(getpid())"
+        Interrupt.watch(folderOf: path)
         func failure(_ what: String) -> MartletError {
             let reason = String(cString: strerror(errno))
             unlink(partial)
             return MartletError(.io, "cannot \(what) \(path): \(reason)")
         }
-        signal(SIGXFSZ, SIG_IGN)
         let descriptor = open(partial, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0o644)
         guard descriptor >= 0 else { throw failure("create") }
         var written = 0

@@ -28,12 +28,15 @@ struct Table {
         value.string ?? (value.isNull ? "" : value.serialized())
     }
 
+    /// A list of objects.
+    var json: JSONValue {
+        .array(rows.map { JSONValue.object(JSONObject(Array(zip(columns, $0)))) })
+    }
+
     func rendered(_ form: Form) -> String {
         let cells = rows.map { $0.map(Self.text) }
         switch form {
-        case .json:
-            let objects = rows.map { JSONValue.object(JSONObject(Array(zip(columns, $0)))) }
-            return JSONValue.array(objects).serialized(pretty: true)
+        case .json: return json.serialized(pretty: true)
         case .csv:
             func quoted(_ text: String) -> String {
                 text.contains { ",\"\n".contains($0) }
@@ -43,9 +46,13 @@ struct Table {
             return ([columns] + cells).map { $0.map(quoted).joined(separator: ",") }
                 .joined(separator: "\n")
         case .md:
+            func escaped(_ text: String) -> String {
+                text.split(separator: "|", omittingEmptySubsequences: false).joined(separator: "\\|")
+                    .split(separator: "\n", omittingEmptySubsequences: false).joined(separator: "<br>")
+            }
             let head = "| " + columns.joined(separator: " | ") + " |"
             let rule = "|" + columns.map { _ in "---|" }.joined()
-            return ([head, rule] + cells.map { "| " + $0.joined(separator: " | ") + " |" })
+            return ([head, rule] + cells.map { "| " + $0.map(escaped).joined(separator: " | ") + " |" })
                 .joined(separator: "\n")
         case .text:
             let widths = columns.indices.map { column in

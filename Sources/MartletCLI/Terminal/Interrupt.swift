@@ -1,0 +1,72 @@
+// Part of Martlet. See LICENSE.
+// SPDX-License-Identifier: Apache-2.0
+
+import Dispatch
+import Martlet
+import Synchronization
+
+#if canImport(Glibc)
+import Glibc
+#elseif canImport(Musl)
+import Musl
+#elseif canImport(Darwin)
+import Darwin
+#endif
+
+/// Ctrl-C and SIGTERM: unfinished files go, one line is printed, the exit code is documented.
+enum Interrupt {
+    /// Where the signal handler writes; set once, before the handler is installed.
+    nonisolated(unsafe) private static var pipeEnd: Int32 = -1
+    private static let folders = Mutex<Set<String>>([])
+
+    /// Takes the signals over, unless they are ignored.
+    static func install() {
+        // A write beyond the file size limit, or to a reader that is gone, fails; it does not kill.
+        signal(SIGXFSZ, SIG_IGN)
+        signal(SIGPIPE, SIG_IGN)
+        var ends: [Int32] = [-1, -1]
+        guard pipe(&ends) == 0 else { return }
+        for end in ends { _ = fcntl(end, F_SETFD, FD_CLOEXEC) }
+        pipeEnd = ends[1]
+        let readEnd = ends[0]
+        for number in [SIGINT, SIGTERM] {
+            let previous = signal(number) { number in
+                var byte = UInt8(truncatingIfNeeded: number)
+                _ = write(Interrupt.pipeEnd, &byte, 1)
+            }
+            if unsafeBitCast(previous, to: Int.self) == unsafeBitCast(SIG_IGN, to: Int.self) {
+                signal(number, SIG_IGN)
+            }
+        }
+        DispatchQueue(label: "martlet.signals").async {
+            var byte: UInt8 = 0
+            while read(readEnd, &byte, 1) != 1 { if errno != EINTR { return } }
+            removePartialFiles()
+            Console.error(isatty(2) == 1 ? "\r\u{1b}[Kinterrupted" : "interrupted")
+            _exit(byte == UInt8(SIGINT) ? 130 : 143)
+        }
+    }
+
+    /// Notes that files are being made beside this path.
+    static func watch(folderOf path: String) {
+        let folder = path.lastIndex(of: "/").map { String(path[..<$0]) } ?? "."
+        watch(folder: folder.isEmpty ? "/" : folder)
+    }
+
+    /// Notes that files are being made in this folder.
+    static func watch(folder: String) { folders.withLock { _ = $0.insert(folder) } }
+
+    private static func removePartialFiles() {
+        let mark = ".partial-\(getpid())"
+        for folder in folders.withLock({ $0 }) {
+            guard let directory = opendir(folder) else { continue }
+            while let entry = readdir(directory) {
+                let name = withUnsafeBytes(of: &entry.pointee.d_name) { raw in
+                    String(decoding: raw.prefix { $0 != 0 }, as: UTF8.self)
+                }
+                if name.hasSuffix(mark) || name.contains(mark + "-") { unlink("\(folder)/\(name)") }
+            }
+            closedir(directory)
+        }
+    }
+}
