@@ -34,7 +34,9 @@ struct AddedTokenMatcher: Sendable {
                 }
             }
             // Of two tokens with the same text the first one counts.
-            if node > 0, tokenAt[Int(node)] < 0 { tokenAt[Int(node)] = Int32(truncatingIfNeeded: index) }
+            if node > 0, tokenAt[Int(node)] < 0 {
+                tokenAt[Int(node)] = Int32(truncatingIfNeeded: index)
+            }
         }
     }
 
@@ -82,20 +84,33 @@ struct AddedTokenMatcher: Sendable {
     }
 
     private func isWord(at position: Int, _ bytes: UnsafePointer<UInt8>, _ end: Int) -> Bool {
-        guard position < end, let code = UTF8Decoding.scalar(bytes, position, end).code else { return false }
+        guard position < end, let code = UTF8Decoding.scalar(bytes, position, end).code else {
+            return false
+        }
         return isWord(code)
     }
 
     private func isWord(before position: Int, _ bytes: UnsafePointer<UInt8>, _ start: Int) -> Bool {
         var first = position - 1
         while first > 0, first > position - 4, bytes[first] & 0xC0 == 0x80 { first -= 1 }
-        guard first >= 0, let code = UTF8Decoding.scalar(bytes, first, position).code else { return false }
+        guard first >= 0, let code = UTF8Decoding.scalar(bytes, first, position).code else {
+            return false
+        }
         return isWord(code)
     }
 
+    /// The `\w` of Rust's regular expressions, pinned to Unicode 16 as the tables are: letters,
+    /// marks, decimal
+    /// and letter numbers, connectors, joiners, and the circled and squared letters.
     private func isWord(_ code: UInt32) -> Bool {
-        let word: CharacterClass = [.letter, .mark, .number, .connector]
-        return !UnicodeClasses.shared(code).isDisjoint(with: word)
+        let word: CharacterClass = [.letter, .mark, .connector, .wordNumber]
+        if !UnicodeClasses.shared(code).isDisjoint(with: word) { return true }
+        switch code {
+        case 0x200C...0x200D, 0x24B6...0x24E9, 0x1F130...0x1F149, 0x1F150...0x1F169,
+            0x1F170...0x1F189:
+            return true
+        default: return false
+        }
     }
 }
 
@@ -109,7 +124,8 @@ struct TrustCursor {
 
     /// End of the trusted text from a position on; the position itself if it is untrusted.
     ///
-    /// Positions must not go back by more than a call's caller does: the cursor searches on from the last.
+    /// Positions must not go back by more than a call's caller does: the cursor searches on from
+    /// the last.
     mutating func trustedEnd(from position: Int) -> Int {
         if index > 0, runs[index - 1].end > position { index = 0 }
         while index < runs.count, runs[index].end <= position { index += 1 }

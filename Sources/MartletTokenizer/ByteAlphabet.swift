@@ -33,7 +33,8 @@ enum UTF8Decoding {
         }
     }
 
-    /// Whether a second byte may follow a first: no overlong forms, no surrogates, nothing above U+10FFFF.
+    /// Whether a second byte may follow a first: no overlong forms, no surrogates, nothing above
+    /// U+10FFFF.
     static func isSecond(_ second: UInt8, after first: UInt8) -> Bool {
         switch first {
         case 0xE0: second >= 0xA0 && second <= 0xBF
@@ -63,7 +64,8 @@ enum ByteAlphabet {
     static let scalars: [UInt32] = {
         var next: UInt32 = 256
         return (0..<256).map { byte in
-            if (33...126).contains(byte) || (161...172).contains(byte) || (174...255).contains(byte) {
+            if (33...126).contains(byte) || (161...172).contains(byte) || (174...255).contains(byte)
+            {
                 return UInt32(byte)
             }
             next += 1
@@ -77,7 +79,8 @@ enum ByteAlphabet {
         return table
     }()
 
-    /// Appends the bytes that a token's text stands for; false, with nothing kept, if a character is no stand-in.
+    /// Appends the bytes that a token's text stands for; false, with nothing kept, if a character
+    /// is no stand-in.
     static func appendBytes(of text: UnsafeBufferPointer<UInt8>, to output: inout [UInt8]) -> Bool {
         let start = output.count
         guard let base = text.baseAddress else { return true }

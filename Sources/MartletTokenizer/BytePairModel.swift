@@ -38,7 +38,9 @@ final class BytePairModel: @unchecked Sendable {
             for rank in 0..<mergeCount {
                 let key = UInt64(merges[rank * 3]) << 32 | UInt64(merges[rank * 3 + 1])
                 var slot = BytePairModel.hash(key) & mask
-                while slots[Int(slot)].key != key, slots[Int(slot)].key != .max { slot = (slot + 1) & mask }
+                while slots[Int(slot)].key != key, slots[Int(slot)].key != .max {
+                    slot = (slot + 1) & mask
+                }
                 slots[Int(slot)] = Slot(
                     key: key, rank: UInt32(truncatingIfNeeded: rank), result: merges[rank * 3 + 2])
             }
@@ -54,7 +56,8 @@ final class BytePairModel: @unchecked Sendable {
     @inline(__always)
     func id(ofByte byte: UInt8) -> Int32 { byteIDs[Int(byte)] }
 
-    /// Rank in the high half and resulting id in the low half; `noMerge` if the pair does not merge.
+    /// Rank in the high half and resulting id in the low half; `noMerge` if the pair does not
+    /// merge.
     @inline(__always)
     func merge(_ left: UInt32, _ right: UInt32) -> UInt64 {
         let key = UInt64(left) << 32 | UInt64(right)

@@ -38,7 +38,9 @@ struct ByteReader {
     }
 
     private mutating func take(_ count: Int) throws -> ByteView {
-        guard let slice = view.slice(position, count: count) else { throw damaged("\(count) bytes wanted") }
+        guard let slice = view.slice(position, count: count) else {
+            throw damaged("\(count) bytes wanted")
+        }
         position += count
         return slice
     }

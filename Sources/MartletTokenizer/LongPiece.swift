@@ -7,7 +7,8 @@ enum LongPiece {
     private static let maxCount = 1 << 28
 
     static func encode(
-        _ bytes: UnsafePointer<UInt8>, _ count: Int, _ model: BytePairModel, into output: inout [Int]
+        _ bytes: UnsafePointer<UInt8>, _ count: Int, _ model: BytePairModel,
+        into output: inout [Int]
     ) {
         var start = 0
         while start < count {
@@ -20,7 +21,7 @@ enum LongPiece {
     private static func encodePart(
         _ bytes: UnsafePointer<UInt8>, _ count: Int, _ model: BytePairModel, _ output: inout [Int]
     ) {
-        var ids = [UInt32]()
+        var ids: [UInt32] = []
         ids.reserveCapacity(count)
         for offset in 0..<count {
             let id = model.id(ofByte: bytes[offset])
@@ -51,7 +52,9 @@ enum LongPiece {
                 heap.push(rank: model.merge(ids[position], ids[Int(after)]), position: position)
             }
             let before = Int(previous[position])
-            if before >= 0 { heap.push(rank: model.merge(ids[before], ids[position]), position: before) }
+            if before >= 0 {
+                heap.push(rank: model.merge(ids[before], ids[position]), position: before)
+            }
         }
         var position = 0
         while position >= 0 {

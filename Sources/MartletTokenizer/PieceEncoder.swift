@@ -1,7 +1,8 @@
 // Part of Martlet. See LICENSE.
 // SPDX-License-Identifier: Apache-2.0
 
-/// Turns pieces into ids, with memory to work in and a cache of pieces seen; used by one thread at a time.
+/// Turns pieces into ids, with memory to work in and a cache of pieces seen; used by one thread at
+/// a time.
 final class PieceEncoder {
     private struct Entry {
         var low: UInt64
@@ -44,7 +45,8 @@ final class PieceEncoder {
     ///   - count: Its length, at least 1.
     ///   - readable: Bytes that may be read from `bytes` on.
     @inline(__always)
-    func encode(_ bytes: UnsafePointer<UInt8>, count: Int, readable: Int, into output: inout [Int]) {
+    func encode(_ bytes: UnsafePointer<UInt8>, count: Int, readable: Int, into output: inout [Int])
+    {
         if count > 16 {
             encodeUncached(bytes, count, &output)
             return
@@ -57,12 +59,15 @@ final class PieceEncoder {
             if count <= 8 {
                 low &= UInt64.max >> UInt64(64 - 8 * count)
             } else {
-                high = raw.loadUnaligned(fromByteOffset: 8, as: UInt64.self)
+                high =
+                    raw.loadUnaligned(fromByteOffset: 8, as: UInt64.self)
                     & (UInt64.max >> UInt64(128 - 8 * count))
             }
         } else {
             for offset in 0..<min(count, 8) { low |= UInt64(bytes[offset]) << UInt64(8 * offset) }
-            for offset in 8..<max(count, 8) { high |= UInt64(bytes[offset]) << UInt64(8 * (offset - 8)) }
+            for offset in 8..<max(count, 8) {
+                high |= UInt64(bytes[offset]) << UInt64(8 * (offset - 8))
+            }
         }
         let mask = entries.count - 1
         var hash = (low ^ high &* 0xC2B2_AE3D_27D4_EB4F ^ UInt64(count)) &* 0x9E37_79B9_7F4A_7C15
@@ -76,7 +81,9 @@ final class PieceEncoder {
                     if idCount == 1 {
                         output.append(Int(entry.value))
                     } else {
-                        for index in 0..<idCount { output.append(Int(cachedIDs[Int(entry.value) + index])) }
+                        for index in 0..<idCount {
+                            output.append(Int(cachedIDs[Int(entry.value) + index]))
+                        }
                     }
                     return true
                 }
@@ -101,7 +108,8 @@ final class PieceEncoder {
         } else {
             for id in output[start...] { cachedIDs.append(UInt32(truncatingIfNeeded: id)) }
         }
-        entries[slot] = Entry(low: low, high: high, value: value, meta: UInt32(count | idCount << 8))
+        entries[slot] = Entry(
+            low: low, high: high, value: value, meta: UInt32(count | idCount << 8))
         entryCount += 1
         if entryCount * 2 >= entries.count { grow() }
     }
@@ -118,7 +126,8 @@ final class PieceEncoder {
         let mask = entries.count - 1
         for entry in old where entry.meta != 0 {
             let count = UInt64(entry.meta & 255)
-            var hash = (entry.low ^ entry.high &* 0xC2B2_AE3D_27D4_EB4F ^ count) &* 0x9E37_79B9_7F4A_7C15
+            var hash =
+                (entry.low ^ entry.high &* 0xC2B2_AE3D_27D4_EB4F ^ count) &* 0x9E37_79B9_7F4A_7C15
             hash ^= hash >> 32
             var slot = Int(truncatingIfNeeded: hash) & mask
             while entries[slot].meta != 0 { slot = (slot + 1) & mask }
@@ -126,7 +135,8 @@ final class PieceEncoder {
         }
     }
 
-    private func encodeUncached(_ bytes: UnsafePointer<UInt8>, _ count: Int, _ output: inout [Int]) {
+    private func encodeUncached(_ bytes: UnsafePointer<UInt8>, _ count: Int, _ output: inout [Int])
+    {
         if model.ignoresMerges,
             let id = model.index.id(of: UnsafeBufferPointer(start: bytes, count: count))
         {

@@ -2,6 +2,8 @@
 // SPDX-License-Identifier: Apache-2.0
 
 extension PreTokenizer {
+    /// End of the piece by the pattern of Llama 3.
+    ///
     /// `(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|`
     /// `\s+(?!\S)|\s+`
     ///

@@ -2,9 +2,12 @@
 // SPDX-License-Identifier: Apache-2.0
 
 extension PreTokenizer {
+    /// End of the piece by the pattern of GPT-2.
+    ///
     /// `'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+`
     ///
-    /// - Parameter digitsAlone: Cut out every number character first (`Digits` with individual digits);
+    /// - Parameter digitsAlone: Cut out every number character first (`Digits` with individual
+    ///   digits);
     ///   the pattern then sees the text between as whole texts.
     @inline(__always)
     func gpt2(_ start: Int, digitsAlone: Bool) -> Int {

@@ -17,7 +17,8 @@ package enum PreTokenizerKind: String, Sendable, CaseIterable {
 
 /// Hand-compiled pre-tokenizers over UTF-8 bytes.
 ///
-/// A scanner answers where the piece that starts at a position ends. Bytes that are no UTF-8 count as
+/// A scanner answers where the piece that starts at a position ends. Bytes that are no UTF-8 count
+/// as
 /// characters of no class, one byte each.
 struct PreTokenizer {
     let bytes: UnsafePointer<UInt8>
@@ -82,7 +83,8 @@ struct PreTokenizer {
         case UInt8(ascii: "l"):
             return start + 1 < end && bytes[start + 1] | mask == UInt8(ascii: "l") ? 2 : 0
         default:
-            let isLongS = folding && start + 1 < end && bytes[start] == 0xC5 && bytes[start + 1] == 0xBF
+            let isLongS =
+                folding && start + 1 < end && bytes[start] == 0xC5 && bytes[start + 1] == 0xBF
             return isLongS ? 2 : 0
         }
     }

@@ -5,7 +5,8 @@ extension Tokenizer {
     /// Ids of a text.
     ///
     /// - Parameters:
-    ///   - allowSpecial: Control tokens written in the text count as such; give false for a user's text.
+    ///   - allowSpecial: Control tokens written in the text count as such; give false for a user's
+    ///     text.
     ///   - addSpecial: Puts the model's begin (and end) tokens around it.
     package func encode(_ text: String, allowSpecial: Bool, addSpecial: Bool) -> [Int] {
         var text = text
@@ -17,10 +18,11 @@ extension Tokenizer {
         bytes.withUnsafeBufferPointer { encode($0, [($0.count, allowSpecial)], addSpecial) }
     }
 
-    /// Ids of a text made of parts: read as one text, but control tokens count only within trusted parts.
+    /// Ids of a text made of parts: read as one text, but control tokens count only within trusted
+    /// parts.
     package func encode(_ segments: [TextSegment], addSpecial: Bool) -> [Int] {
-        var bytes = [UInt8]()
-        var runs = [(end: Int, isTrusted: Bool)]()
+        var bytes: [UInt8] = []
+        var runs: [(end: Int, isTrusted: Bool)] = []
         for segment in segments where !segment.text.isEmpty {
             bytes.append(contentsOf: segment.text.utf8)
             if let last = runs.last, last.isTrusted == segment.isTrusted { runs.removeLast() }
@@ -30,9 +32,10 @@ extension Tokenizer {
     }
 
     private func encode(
-        _ text: UnsafeBufferPointer<UInt8>, _ runs: [(end: Int, isTrusted: Bool)], _ addSpecial: Bool
+        _ text: UnsafeBufferPointer<UInt8>, _ runs: [(end: Int, isTrusted: Bool)],
+        _ addSpecial: Bool
     ) -> [Int] {
-        var output = [Int]()
+        var output: [Int] = []
         output.reserveCapacity(text.count / 4 + 8)
         if addSpecial { output += storage.description.prefixIDs }
         if let base = text.baseAddress, !text.isEmpty {
@@ -66,7 +69,9 @@ extension Tokenizer {
             var left = max(match.start, position)
             var right = match.end
             if match.token.stripsLeft { left = whitespaceStart(bytes, from: position, to: left) }
-            if match.token.stripsRight { right = text.run(from: right) { $0.contains(.whitespace) } }
+            if match.token.stripsRight {
+                right = text.run(from: right) { $0.contains(.whitespace) }
+            }
             encode(bytes, position, left, readable, round: round + 1, &trust, encoder, &output)
             output.append(match.token.id)
             position = right
@@ -76,7 +81,8 @@ extension Tokenizer {
     }
 
     /// Start of the whitespace that ends at `end`.
-    private func whitespaceStart(_ bytes: UnsafePointer<UInt8>, from start: Int, to end: Int) -> Int {
+    private func whitespaceStart(_ bytes: UnsafePointer<UInt8>, from start: Int, to end: Int) -> Int
+    {
         var position = end
         while position > start {
             var first = position - 1
@@ -91,11 +97,13 @@ extension Tokenizer {
     }
 
     private func encodePieces(
-        _ bytes: UnsafePointer<UInt8>, _ start: Int, _ end: Int, _ readable: Int, _ encoder: PieceEncoder,
+        _ bytes: UnsafePointer<UInt8>, _ start: Int, _ end: Int, _ readable: Int,
+        _ encoder: PieceEncoder,
         _ output: inout [Int]
     ) {
         if storage.description.addsPrefixSpace, bytes[start] != UInt8(ascii: " ") {
-            let copy = [UInt8(ascii: " ")] + UnsafeBufferPointer(start: bytes + start, count: end - start)
+            let copy =
+                [UInt8(ascii: " ")] + UnsafeBufferPointer(start: bytes + start, count: end - start)
             copy.withUnsafeBufferPointer { buffer in
                 if let base = buffer.baseAddress {
                     scan(base, 0, buffer.count, buffer.count, encoder, &output)
@@ -107,7 +115,8 @@ extension Tokenizer {
     }
 
     private func scan(
-        _ bytes: UnsafePointer<UInt8>, _ start: Int, _ end: Int, _ readable: Int, _ encoder: PieceEncoder,
+        _ bytes: UnsafePointer<UInt8>, _ start: Int, _ end: Int, _ readable: Int,
+        _ encoder: PieceEncoder,
         _ output: inout [Int]
     ) {
         let scanner = PreTokenizer(bytes: bytes, end: end, unicode: .shared)
@@ -116,7 +125,8 @@ extension Tokenizer {
         while position < end {
             let next = scanner.pieceEnd(kind, position)
             encoder.encode(
-                bytes + position, count: next - position, readable: readable - position, into: &output)
+                bytes + position, count: next - position, readable: readable - position,
+                into: &output)
             position = next
         }
     }

@@ -7,7 +7,8 @@ import Synchronization
 package struct TextSegment: Sendable, Equatable {
     /// The text.
     package var text: String
-    /// Whether control tokens written in it count: true for a template's own text, false for a user's.
+    /// Whether control tokens written in it count: true for a template's own text, false for a
+    /// user's.
     package var isTrusted: Bool
 
     /// A part of a text.
@@ -17,7 +18,9 @@ package struct TextSegment: Sendable, Equatable {
     }
 }
 
-/// Text to token ids and back. Copies share their tables.
+/// Text to token ids and back.
+///
+/// Copies share their tables.
 package struct Tokenizer: Sendable {
     let storage: TokenizerStorage
 
@@ -53,7 +56,7 @@ package struct Tokenizer: Sendable {
 
     /// Text of ids; bytes that are no UTF-8 become U+FFFD per maximal subpart.
     package func decode(_ ids: some Sequence<Int>, skipSpecial: Bool = true) -> String {
-        var bytes = [UInt8]()
+        var bytes: [UInt8] = []
         for id in ids where !(skipSpecial && isSpecial(id)) { bytes += self.bytes(of: id) }
         return String(decoding: bytes, as: UTF8.self)
     }
@@ -80,7 +83,8 @@ final class TokenizerStorage: Sendable {
         }.filter { !$0.isEmpty }
         specialIDs = Set(description.addedTokens.filter(\.isSpecial).map(\.id))
         addedIDs = Dictionary(
-            description.addedTokens.map { (Array($0.content.utf8), $0.id) }, uniquingKeysWith: { first, _ in first })
+            description.addedTokens.map { (Array($0.content.utf8), $0.id) },
+            uniquingKeysWith: { first, _ in first })
     }
 
     /// Lends an encoder to the closure.

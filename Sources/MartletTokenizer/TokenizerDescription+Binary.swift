@@ -9,11 +9,13 @@ extension TokenizerDescription {
 
     /// The description as bytes: little-endian, the same for the same description.
     ///
-    /// Layout: magic, version, vocabulary size, byte count, merge count, then offsets, token bytes, merges,
+    /// Layout: magic, version, vocabulary size, byte count, merge count, then offsets, token bytes,
+    /// merges,
     /// names, flags, ids, added tokens, chat template.
     package func serialized() -> [UInt8] {
         var writer = ByteWriter()
-        writer.bytes.reserveCapacity(tokenBytes.count + tokenOffsets.count * 4 + merges.count * 4 + 4096)
+        writer.bytes.reserveCapacity(
+            tokenBytes.count + tokenOffsets.count * 4 + merges.count * 4 + 4096)
         writer.bytes += TokenizerDescription.magic
         writer.append(TokenizerDescription.version)
         writer.append(tokenOffsets)
@@ -50,7 +52,9 @@ extension TokenizerDescription {
     package init(serialized bytes: ByteView) throws {
         self.init()
         var reader = ByteReader(bytes)
-        guard try reader.bytes(4) == TokenizerDescription.magic else { throw reader.damaged("magic") }
+        guard try reader.bytes(4) == TokenizerDescription.magic else {
+            throw reader.damaged("magic")
+        }
         let version = try reader.word()
         guard version == TokenizerDescription.version else {
             throw MartletError(
@@ -60,7 +64,9 @@ extension TokenizerDescription {
         tokenOffsets = try reader.words()
         tokenBytes = try reader.byteArray()
         merges = try reader.words()
-        guard let model = TokenizerModelKind(rawValue: try reader.text()) else { throw reader.damaged("model") }
+        guard let model = TokenizerModelKind(rawValue: try reader.text()) else {
+            throw reader.damaged("model")
+        }
         guard let kind = PreTokenizerKind(rawValue: try reader.text()) else {
             throw reader.damaged("pre-tokenizer")
         }
@@ -83,8 +89,10 @@ extension TokenizerDescription {
             guard flags < 32 else { throw reader.damaged("added token flags") }
             addedTokens.append(
                 AddedToken(
-                    id: id, content: try reader.text(), isSpecial: flags & 1 != 0, singleWord: flags & 2 != 0,
-                    stripsLeft: flags & 4 != 0, stripsRight: flags & 8 != 0, isNormalized: flags & 16 != 0))
+                    id: id, content: try reader.text(), isSpecial: flags & 1 != 0,
+                    singleWord: flags & 2 != 0,
+                    stripsLeft: flags & 4 != 0, stripsRight: flags & 8 != 0,
+                    isNormalized: flags & 16 != 0))
         }
         let hasTemplate = try reader.word()
         guard hasTemplate < 2 else { throw reader.damaged("template flag") }
@@ -104,16 +112,24 @@ extension TokenizerDescription {
         else { throw fail("token offsets do not span the \(tokenBytes.count) bytes of tokens") }
         var previous: UInt32 = 0
         for offset in tokenOffsets {
-            guard offset >= previous else { throw fail("token offset \(offset) follows \(previous)") }
+            guard offset >= previous else {
+                throw fail("token offset \(offset) follows \(previous)")
+            }
             previous = offset
         }
-        guard merges.count % 3 == 0 else { throw fail("\(merges.count) numbers of merges, not triples") }
+        guard merges.count % 3 == 0 else {
+            throw fail("\(merges.count) numbers of merges, not triples")
+        }
         let size = vocabularySize
         for id in merges where Int(id) >= size {
             throw fail("a merge names token \(id), the vocabulary has \(size)")
         }
-        for ids in [prefixIDs, suffixIDs, stopIDs, [bosID, eosID, unknownID, padID].compactMap({ $0 })] {
-            for id in ids where id < 0 || id >= size { throw fail("id \(id), the vocabulary has \(size)") }
+        for ids in [
+            prefixIDs, suffixIDs, stopIDs, [bosID, eosID, unknownID, padID].compactMap({ $0 }),
+        ] {
+            for id in ids where id < 0 || id >= size {
+                throw fail("id \(id), the vocabulary has \(size)")
+            }
         }
         for token in addedTokens {
             guard token.id >= 0, token.id < size else {

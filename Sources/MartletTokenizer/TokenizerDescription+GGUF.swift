@@ -9,20 +9,25 @@ extension TokenizerDescription {
     /// - Parameters:
     ///   - ggufTokens: `tokens`, in the byte alphabet.
     ///   - merges: `merges`, two tokens with a space between.
-    ///   - tokenTypes: `token_type` (1 normal, 2 unknown, 3 control, 4 user-defined, 5 unused, 6 byte), or empty.
+    ///   - tokenTypes: `token_type` (1 normal, 2 unknown, 3 control, 4 user-defined, 5 unused, 6
+    ///     byte), or empty.
     ///   - model: `model`; only `gpt2` is byte-level BPE.
     ///   - pre: `pre`, the name of the pre-tokenizer.
     ///   - addBOS: `add_bos_token`; nil takes the default of the pre-tokenizer.
-    /// - Throws: `unsupported` naming a model or pre-tokenizer that is not known, `corrupt` for merges or ids
+    /// - Throws: `unsupported` naming a model or pre-tokenizer that is not known, `corrupt` for
+    ///   merges or ids
     ///   that do not fit the vocabulary.
     package init(
-        ggufTokens: [String], merges: [String], tokenTypes: [Int], model: String = "gpt2", pre: String?,
-        bosID: Int? = nil, eosID: Int? = nil, unknownID: Int? = nil, padID: Int? = nil, addBOS: Bool? = nil,
+        ggufTokens: [String], merges: [String], tokenTypes: [Int], model: String = "gpt2",
+        pre: String?,
+        bosID: Int? = nil, eosID: Int? = nil, unknownID: Int? = nil, padID: Int? = nil,
+        addBOS: Bool? = nil,
         addEOS: Bool = false, chatTemplate: String? = nil
     ) throws {
         guard model == "gpt2" else {
             throw MartletError(
-                .unsupported, "tokenizer model '\(model)' is not supported; supported: gpt2 (byte-level BPE)",
+                .unsupported,
+                "tokenizer model '\(model)' is not supported; supported: gpt2 (byte-level BPE)",
                 context: ["key": "tokenizer.ggml.model"])
         }
         let rule = try GGUFPreTokenizer(named: pre)
@@ -32,7 +37,7 @@ extension TokenizerDescription {
                 context: ["key": "tokenizer.ggml.token_type"])
         }
         var builder = VocabularyBuilder()
-        var added = [AddedToken]()
+        var added: [AddedToken] = []
         for (id, text) in ggufTokens.enumerated() {
             let type = tokenTypes.isEmpty ? 1 : tokenTypes[id]
             try builder.append(text, isText: type != 1 && type != 6)
@@ -77,13 +82,19 @@ struct GGUFPreTokenizer {
             "gpt-2 phi-2 jina-es jina-de jina-v2-es jina-v2-de gigachat a.x-4.0 mellum modern-bert exaone4 mpt "
                 + "olmo jais trillion granite-docling", GGUFPreTokenizer(kind: .gpt2)
         ),
-        ("smollm starcoder refact command-r codeshell exaone minerva-7b", GGUFPreTokenizer(kind: .smollm)),
+        (
+            "smollm starcoder refact command-r codeshell exaone minerva-7b",
+            GGUFPreTokenizer(kind: .smollm)
+        ),
         (
             "llama3 llama-v3 llama-bpe falcon3 falcon-h1 pixtral midm-2.0 lfm2",
             GGUFPreTokenizer(kind: .llama3, ignoresMerges: true, addsBOS: true)
         ),
         ("dbrx smaug-bpe", GGUFPreTokenizer(kind: .llama3)),
-        ("qwen2 deepseek-r1-qwen kormo f2llmv2 stablelm2 megrez hunyuan", GGUFPreTokenizer(kind: .qwen2)),
+        (
+            "qwen2 deepseek-r1-qwen kormo f2llmv2 stablelm2 megrez hunyuan",
+            GGUFPreTokenizer(kind: .qwen2)
+        ),
     ]
 
     private init(kind: PreTokenizerKind, ignoresMerges: Bool = false, addsBOS: Bool = false) {
@@ -97,14 +108,16 @@ struct GGUFPreTokenizer {
     /// - Throws: `unsupported` with the names that are known.
     init(named name: String?) throws {
         if let name {
-            for row in GGUFPreTokenizer.names where row.names.split(separator: " ").contains(Substring(name)) {
+            for row in GGUFPreTokenizer.names
+            where row.names.split(separator: " ").contains(Substring(name)) {
                 self = row.rule
                 return
             }
         }
         let known = GGUFPreTokenizer.names.map(\.names).joined(separator: " ")
         throw MartletError(
-            .unsupported, "pre-tokenizer '\(name ?? "(missing)")' is not supported; supported: \(known)",
+            .unsupported,
+            "pre-tokenizer '\(name ?? "(missing)")' is not supported; supported: \(known)",
             context: ["key": "tokenizer.ggml.pre"])
     }
 }

@@ -9,7 +9,8 @@ extension TokenizerDescription {
     /// - Parameters:
     ///   - tokenizerJSON: The file's content.
     ///   - config: `tokenizer_config.json`: names of the special tokens, chat template.
-    /// - Throws: `unsupported` naming a component that is not known, `corrupt` for missing or wrong fields.
+    /// - Throws: `unsupported` naming a component that is not known, `corrupt` for missing or wrong
+    ///   fields.
     package init(tokenizerJSON json: JSONValue, config: JSONValue? = nil) throws {
         let reader = TokenizerJSONReader(root: json)
         self = try reader.vocabulary()
@@ -18,7 +19,8 @@ extension TokenizerDescription {
         try reader.postProcessor(into: &self)
         try reader.decoder()
         for (key, path) in [
-            ("bos_token", \TokenizerDescription.bosID), ("eos_token", \.eosID), ("unk_token", \.unknownID),
+            ("bos_token", \TokenizerDescription.bosID), ("eos_token", \.eosID),
+            ("unk_token", \.unknownID),
             ("pad_token", \.padID),
         ] {
             let name = config?[key]?.string ?? config?[key]?["content"]?.string
@@ -46,7 +48,9 @@ struct TokenizerJSONReader {
             context: ["key": component])
     }
 
-    func corrupt(_ what: String) -> MartletError { MartletError(.corrupt, "tokenizer.json: \(what)") }
+    func corrupt(_ what: String) -> MartletError {
+        MartletError(.corrupt, "tokenizer.json: \(what)")
+    }
 
     private func isSet(_ value: JSONValue?) -> Bool {
         guard let value, !value.isNull else { return false }
@@ -65,7 +69,9 @@ struct TokenizerJSONReader {
         if let dropout = model["dropout"]?.double, dropout != 0 {
             throw unsupported("model.dropout", "\(dropout)")
         }
-        guard let entries = model["vocab"]?.object?.members else { throw corrupt("no 'model.vocab'") }
+        guard let entries = model["vocab"]?.object?.members else {
+            throw corrupt("no 'model.vocab'")
+        }
         let added = try addedTokens()
         let limit = entries.count + added.count
         var texts = [String?](repeating: nil, count: limit)
@@ -88,7 +94,9 @@ struct TokenizerJSONReader {
         for (id, text) in texts.enumerated() { try builder.append(text ?? "", isText: isText[id]) }
         guard let merges = model["merges"]?.array else { throw corrupt("no 'model.merges'") }
         try builder.setMerges(merges.count) { rank in
-            if let left = merges[rank][0]?.string, let right = merges[rank][1]?.string { return (left, right) }
+            if let left = merges[rank][0]?.string, let right = merges[rank][1]?.string {
+                return (left, right)
+            }
             let parts = (merges[rank].string ?? "").unicodeScalars.split(
                 separator: " ", omittingEmptySubsequences: false)
             guard parts.count == 2 else { throw corrupt("merge \(rank) is no pair of tokens") }
@@ -102,19 +110,27 @@ struct TokenizerJSONReader {
 
     private func addedTokens() throws -> [AddedToken] {
         try (root["added_tokens"]?.array ?? []).map { entry in
-            guard let id = entry["id"]?.int, let content = entry["content"]?.string, !content.isEmpty else {
+            guard let id = entry["id"]?.int, let content = entry["content"]?.string,
+                !content.isEmpty
+            else {
                 throw corrupt("an added token without id or content")
             }
             return AddedToken(
                 id: id, content: content, isSpecial: entry["special"]?.bool ?? false,
-                singleWord: entry["single_word"]?.bool ?? false, stripsLeft: entry["lstrip"]?.bool ?? false,
-                stripsRight: entry["rstrip"]?.bool ?? false, isNormalized: entry["normalized"]?.bool ?? false)
+                singleWord: entry["single_word"]?.bool ?? false,
+                stripsLeft: entry["lstrip"]?.bool ?? false,
+                stripsRight: entry["rstrip"]?.bool ?? false,
+                isNormalized: entry["normalized"]?.bool ?? false)
         }
     }
 
     func normalizer() throws {
         guard let normalizer = root["normalizer"], !normalizer.isNull else { return }
-        if normalizer["type"]?.string == "Sequence", normalizer["normalizers"]?.array?.isEmpty == true { return }
+        if normalizer["type"]?.string == "Sequence",
+            normalizer["normalizers"]?.array?.isEmpty == true
+        {
+            return
+        }
         throw unsupported("normalizer", normalizer["type"]?.string ?? "?")
     }
 

@@ -20,9 +20,10 @@ extension TokenizerJSONReader {
 
     /// Recognises the chains of steps that a scanner does in one go.
     func preTokenizer(into description: inout TokenizerDescription) throws {
-        var steps = [JSONValue]()
+        var steps: [JSONValue] = []
         if let value = root["pre_tokenizer"], !value.isNull {
-            steps = value["type"]?.string == "Sequence" ? value["pretokenizers"]?.array ?? [] : [value]
+            steps =
+                value["type"]?.string == "Sequence" ? value["pretokenizers"]?.array ?? [] : [value]
         }
         guard let last = steps.popLast() else { throw unsupported("pre_tokenizer", "(none)") }
         guard last["type"]?.string == "ByteLevel" else {
@@ -34,10 +35,14 @@ extension TokenizerJSONReader {
         case (0, _, true): description.preTokenizer = .gpt2
         case (0, _, false): description.preTokenizer = .whole
         case (1, "Digits", true) where steps[0]["individual_digits"]?.bool == true:
-            if description.addsPrefixSpace { throw unsupported("pre_tokenizer", "Digits with add_prefix_space") }
+            if description.addsPrefixSpace {
+                throw unsupported("pre_tokenizer", "Digits with add_prefix_space")
+            }
             description.preTokenizer = .smollm
         case (1, "Split", false):
-            if description.addsPrefixSpace { throw unsupported("pre_tokenizer", "Split with add_prefix_space") }
+            if description.addsPrefixSpace {
+                throw unsupported("pre_tokenizer", "Split with add_prefix_space")
+            }
             description.preTokenizer = try split(steps[0])
         default:
             let names = (steps + [last]).map { $0["type"]?.string ?? "?" }
@@ -50,11 +55,13 @@ extension TokenizerJSONReader {
         guard let row = TokenizerJSONReader.patterns.first(where: { $0.pattern == pattern }) else {
             throw unsupported("pre_tokenizer", "Split \(pattern)")
         }
-        // Each pattern matches everywhere, so that removing what is between matches removes nothing.
+        // Each pattern matches everywhere, so that removing what is between matches removes
+        // nothing.
         let behavior = step["behavior"]?.string ?? "?"
         let inverted = step["invert"]?.bool ?? false
         guard behavior == "Isolated" && !inverted || behavior == "Removed" && inverted else {
-            throw unsupported("pre_tokenizer", "Split with behavior \(behavior), invert \(inverted)")
+            throw unsupported(
+                "pre_tokenizer", "Split with behavior \(behavior), invert \(inverted)")
         }
         return row.kind
     }
@@ -79,9 +86,13 @@ extension TokenizerJSONReader {
                 isBefore = false
                 continue
             }
-            guard let name = part["SpecialToken"]?["id"]?.string else { throw corrupt("a template part") }
+            guard let name = part["SpecialToken"]?["id"]?.string else {
+                throw corrupt("a template part")
+            }
             let ids = step["special_tokens"]?[name]?["ids"]?.array?.compactMap(\.int) ?? []
-            guard !ids.isEmpty else { throw corrupt("the template names '\(name)', which has no ids") }
+            guard !ids.isEmpty else {
+                throw corrupt("the template names '\(name)', which has no ids")
+            }
             if isBefore { description.prefixIDs += ids } else { description.suffixIDs += ids }
         }
     }

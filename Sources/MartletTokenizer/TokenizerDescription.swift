@@ -20,7 +20,8 @@ package struct AddedToken: Sendable, Equatable {
 
     /// Describes an added token.
     package init(
-        id: Int, content: String, isSpecial: Bool, singleWord: Bool = false, stripsLeft: Bool = false,
+        id: Int, content: String, isSpecial: Bool, singleWord: Bool = false,
+        stripsLeft: Bool = false,
         stripsRight: Bool = false, isNormalized: Bool = false
     ) {
         self.id = id
@@ -92,7 +93,8 @@ package struct TokenizerDescription: Sendable, Equatable {
     /// Texts of control tokens that end an answer in the model families known.
     static let knownStops: Set<String> = [
         "<|endoftext|>", "<|im_end|>", "<|eot_id|>", "<|end_of_text|>", "<|eom_id|>", "<|end|>",
-        "<end_of_turn>", "</s>", "<|end_of_sentence|>", "<｜end▁of▁sentence｜>", "<EOT>", "<|return|>",
+        "<end_of_turn>", "</s>", "<|end_of_sentence|>", "<｜end▁of▁sentence｜>", "<EOT>",
+        "<|return|>",
     ]
 
     /// Fills `stopIDs` from `eosID` and the control tokens that are known to end an answer.

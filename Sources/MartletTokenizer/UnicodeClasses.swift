@@ -5,17 +5,17 @@
 struct CharacterClass: OptionSet {
     let rawValue: UInt16
 
-    /// \p{L}
+    /// `\p{L}`.
     static let letter = CharacterClass(rawValue: 1)
     /// \p{N} of Unicode 16.
     static let number = CharacterClass(rawValue: 2)
     /// \s, the property White_Space.
     static let whitespace = CharacterClass(rawValue: 4)
-    /// \p{M}
+    /// `\p{M}`.
     static let mark = CharacterClass(rawValue: 8)
-    /// \p{P}
+    /// `\p{P}`.
     static let punctuation = CharacterClass(rawValue: 16)
-    /// \p{S}
+    /// `\p{S}`.
     static let symbol = CharacterClass(rawValue: 32)
     /// Numbers of Unicode 17, as the `Digits` pre-tokenizer sees them.
     static let digit = CharacterClass(rawValue: 64)
@@ -25,6 +25,11 @@ struct CharacterClass: OptionSet {
     static let lower = CharacterClass(rawValue: 256)
     /// Pc: the connectors of `\w`.
     static let connector = CharacterClass(rawValue: 512)
+    /// Nd, Nl: the numbers of `\w`.
+    static let wordNumber = CharacterClass(rawValue: 2048)
+    /// Control, format, private, unassigned and separator characters, but not the space: escaped by
+    /// `repr`.
+    static let unprintable = CharacterClass(rawValue: 1024)
 }
 
 /// Two-stage table of the Unicode classes of all code points.
@@ -41,8 +46,8 @@ final class UnicodeClasses: @unchecked Sendable {
         blockOf = .allocate(capacity: 0x1100)
         blockOf.initialize(repeating: 0, count: 0x1100)
         let runs = UnicodeClasses.decodeRuns()
-        var uniform = [Int: UInt16]()
-        var storage = [CharacterClass]()
+        var uniform: [Int: UInt16] = [:]
+        var storage: [CharacterClass] = []
         var run = 0
         for block in 0..<0x1100 {
             let start = block * 256
@@ -83,7 +88,7 @@ final class UnicodeClasses: @unchecked Sendable {
         var digits = [UInt8](repeating: 255, count: 256)
         let alphabet = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/"
         for (index, byte) in alphabet.utf8.enumerated() { digits[Int(byte)] = UInt8(index) }
-        var runs = [(value: Int, end: Int)]()
+        var runs: [(value: Int, end: Int)] = []
         runs.reserveCapacity(4096)
         var numbers = (value: 0, isLength: false, end: 0)
         var number = 0
@@ -117,11 +122,12 @@ final class UnicodeClasses: @unchecked Sendable {
         case 6, 7: result = .letter
         case 8, 9: result = [.letter, .upper]
         case 10...12: result = .mark
-        case 13...15: result = .number
+        case 13, 14: result = [.number, .wordNumber]
+        case 15: result = .number
         case 16: result = [.punctuation, .connector]
         case 17...22: result = .punctuation
         case 23...26: result = .symbol
-        default: break
+        default: result = .unprintable
         }
         if value & 32 != 0 { result.insert(.whitespace) }
         if value & 64 != 0 { result.insert(.digit) }

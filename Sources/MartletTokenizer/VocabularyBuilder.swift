@@ -6,19 +6,23 @@ import MartletCore
 /// Collects tokens and merges into a description.
 struct VocabularyBuilder {
     var description = TokenizerDescription()
-    private var isLookedUp = [Bool]()
+    private var isLookedUp: [Bool] = []
 
     /// Appends the next token.
     ///
     /// - Parameters:
     ///   - text: The token as files write it.
-    ///   - isText: The text stands for itself (control and added tokens), else it is in the byte alphabet.
+    ///   - isText: The text stands for itself (control and added tokens), else it is in the byte
+    ///     alphabet.
     mutating func append(_ text: String, isText: Bool) throws {
         var text = text
-        text.withUTF8 { utf8 in
-            if isText || !ByteAlphabet.appendBytes(of: utf8, to: &description.tokenBytes) {
-                description.tokenBytes.append(contentsOf: utf8)
+        // Some vocabularies hold tokens outside the byte alphabet; no merge makes them.
+        let isInAlphabet = text.withUTF8 { utf8 in
+            if !isText, ByteAlphabet.appendBytes(of: utf8, to: &description.tokenBytes) {
+                return true
             }
+            description.tokenBytes.append(contentsOf: utf8)
+            return false
         }
         guard description.tokenBytes.count <= 1 << 30 else {
             throw MartletError(
@@ -26,23 +30,25 @@ struct VocabularyBuilder {
                 context: ["token": "\(description.vocabularySize)"])
         }
         description.tokenOffsets.append(UInt32(truncatingIfNeeded: description.tokenBytes.count))
-        isLookedUp.append(!isText)
+        isLookedUp.append(isInAlphabet)
     }
 
     /// Resolves the merges, each given as the texts of its two halves.
     mutating func setMerges(_ count: Int, _ halves: (Int) throws -> (String, String)) throws {
         let index = VocabularyIndex(description) { id in isLookedUp[id] }
         let all = VocabularyIndex(description) { _ in true }
-        var merges = [UInt32]()
+        var merges: [UInt32] = []
         merges.reserveCapacity(count * 3)
-        var bytes = [UInt8]()
+        var bytes: [UInt8] = []
         for rank in 0..<count {
             var (left, right) = try halves(rank)
             bytes.removeAll(keepingCapacity: true)
-            var found = [UInt32]()
+            var found: [UInt32] = []
             var split = 0
             for half in 0..<2 {
-                if half == 0 { left.withUTF8 { appendBytes($0, &bytes) } } else {
+                if half == 0 {
+                    left.withUTF8 { appendBytes($0, &bytes) }
+                } else {
                     right.withUTF8 { appendBytes($0, &bytes) }
                 }
                 let part = Array(bytes[split...])
@@ -52,7 +58,8 @@ struct VocabularyBuilder {
             if let id = index.id(of: bytes) ?? all.id(of: bytes) { found.append(UInt32(id)) }
             guard found.count == 3 else {
                 throw MartletError(
-                    .corrupt, "merge \(rank) (\"\(left) \(right)\") names a token that the vocabulary lacks",
+                    .corrupt,
+                    "merge \(rank) (\"\(left) \(right)\") names a token that the vocabulary lacks",
                     context: ["merge": "\(rank)"])
             }
             merges.append(contentsOf: found)

@@ -19,7 +19,8 @@ struct VocabularyIndex: Sendable {
         slots = [Int32](repeating: -1, count: capacity)
         tokenBytes.withUnsafeBufferPointer { all in
             for id in 0..<count where isIndexed(id) && id <= Int(Int32.max) {
-                let token = UnsafeBufferPointer(rebasing: all[Int(offsets[id])..<Int(offsets[id + 1])])
+                let token = UnsafeBufferPointer(
+                    rebasing: all[Int(offsets[id])..<Int(offsets[id + 1])])
                 var slot = Int(truncatingIfNeeded: VocabularyIndex.hash(token)) & mask
                 while slots[slot] >= 0 {
                     let other = Int(slots[slot])

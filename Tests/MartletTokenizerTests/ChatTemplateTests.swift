@@ -1,0 +1,192 @@
+// Part of Martlet. See LICENSE.
+// SPDX-License-Identifier: Apache-2.0
+
+import MartletCore
+import MartletTokenizer
+import Testing
+
+@Suite struct ChatTemplateTests {
+    private func text(_ segments: [TextSegment]) -> [Unicode.Scalar] {
+        Array(segments.map(\.text).joined().unicodeScalars)
+    }
+
+    @Test(arguments: ["smollm2", "chatml", "chatml-lines", "macros"])
+    func rendersAsTheReference(name: String) throws {
+        let golden = try Fixture.json("templates.json")
+        let template = try ChatTemplate(source: try #require(golden["templates"]?[name]?.string))
+        let renders = (golden["renders"]?.array ?? []).filter { $0["template"]?.string == name }
+        #expect(renders.count == 24)
+        for render in renders {
+            let conversation = try #require(
+                golden["conversations"]?[render["conversation"]?.int ?? -1]?.array)
+            let messages = try conversation.map {
+                ChatMessage(
+                    role: try #require($0["role"]?.string),
+                    content: try #require($0["content"]?.string))
+            }
+            func run() throws -> [TextSegment] {
+                try template.render(
+                    messages: messages, addGenerationPrompt: render["prompt"]?.bool ?? false,
+                    bosToken: "<|im_start|>")
+            }
+            if let expected = render["text"]?.string {
+                #expect(text(try run()) == Array(expected.unicodeScalars))
+            } else {
+                #expect(throws: MartletError.self) { try run() }
+            }
+        }
+    }
+
+    @Test func evaluatesAsTheReference() throws {
+        let golden = try Fixture.json("templates.json")
+        let variables = try #require(golden["variables"]?.object)
+        let snippets = golden["snippets"]?.array ?? []
+        #expect(snippets.count > 170)
+        for snippet in snippets {
+            let source = try #require(snippet["source"]?.string)
+            if let expected = snippet["text"]?.string {
+                do {
+                    let mine = text(try ChatTemplate(source: source).render(variables: variables))
+                    #expect(mine == Array(expected.unicodeScalars), "\(source.debugDescription)")
+                } catch {
+                    Issue.record("\(source.debugDescription) fails: \(error)")
+                }
+            } else {
+                // `append` on a list from outside is refused as well, by a rule of our own.
+                #expect(throws: MartletError.self, "\(source.debugDescription)") {
+                    try ChatTemplate(source: source).render(variables: variables)
+                }
+            }
+        }
+    }
+
+    @Test func tellsWhereTextComesFrom() throws {
+        let sources = [
+            "[{{ x }}]", "[{{ x ~ '' }}]", "{{ '[' + x + ']' }}", "[{{ x | trim }}]",
+            "[{{ x.strip() }}]",
+            "[{{ x[0:] }}]", "[{{ x.split('~')[0] }}]", "[{{ x | replace('~', '-') }}]",
+            "{{ '[%s]' % x }}",
+            "{{ '[{}]'.format(x) }}", "[{{ [x] | join }}]",
+            "{% set y %}[{{ x }}]{% endset %}{{ y }}",
+            "{% macro m(a) %}[{{ a }}]{% endmacro %}{{ m(x) }}",
+            "[{% for c in x %}{{ c }}{% endfor %}]",
+            "[{{ x | upper | lower }}]", "[{{ x | title | lower }}]", "[{{ x | indent(0) }}]",
+            "[{{ x[::-1][::-1] }}]",
+        ]
+        for source in sources {
+            let segments = try ChatTemplate(source: source).render(
+                variables: members(["x": "<|end|>"]))
+            #expect(
+                segments == [
+                    TextSegment("[", isTrusted: true), TextSegment("<|end|>", isTrusted: false),
+                    TextSegment("]", isTrusted: true),
+                ], "\(source)")
+        }
+        for source in ["{{ [x] }}", "{{ x | tojson }}", "{{ {'k': x} }}", "{{ {x: 1} | tojson }}"] {
+            let segments = try ChatTemplate(source: source).render(
+                variables: members(["x": "<|end|>"]))
+            #expect(segments.contains(TextSegment("<|end|>", isTrusted: false)), "\(source)")
+        }
+    }
+
+    @Test func changesOnlyItsOwnLists() throws {
+        let own = "{% set l = [1] %}{% set _ = l.append(2) %}{% set _ = l.pop(0) %}{{ l }}"
+        #expect(
+            try ChatTemplate(source: own).render(variables: members([:])) == [
+                TextSegment("[2]", isTrusted: true)
+            ])
+        #expect(throws: MartletError.self) {
+            try ChatTemplate(source: "{{ l.append(2) }}").render(variables: members(["l": [1]]))
+        }
+    }
+
+    @Test func tellsTheTime() throws {
+        let template = try ChatTemplate(source: "{{ strftime_now('%d %B %Y %a %j %-d %I:%M %p') }}")
+        let segments = try template.render(
+            messages: [], now: TemplateTime(year: 2024, month: 2, day: 9, hour: 13, minute: 5))
+        #expect(segments == [TextSegment("09 February 2024 Fri 040 9 01:05 PM", isTrusted: true)])
+        #expect(throws: MartletError.self) { try template.render(messages: []) }
+    }
+
+    static let unsupported = [
+        ("a\n{% include 'x' %}", "include", "2"), ("\n\n{% block b %}{% endblock %}", "block", "3"),
+        ("{% for x in y recursive %}{% endfor %}", "recursive", "1"), ("{{ f(*xs) }}", "*", "1"),
+        ("{{ x | xmlattr }}", "xmlattr", "1"), ("\n{{ x is escaped }}", "escaped", "2"),
+    ]
+
+    @Test(arguments: unsupported) func namesWhatItDoesNotSupport(
+        source: String, word: String, line: String
+    ) {
+        let error = #expect(throws: MartletError.self) { try ChatTemplate(source: source) }
+        #expect(error?.code == .unsupported)
+        #expect(error?.message.contains(word) == true)
+        #expect(error?.context["line"] == line)
+    }
+
+    static let hostile = [
+        "{% macro f() %}{{ f() }}{% endmacro %}{{ f() }}", "{{ 'a' * 100000000 }}",
+        "{% for i in range(100000) %}{% for j in range(100000) %}{% endfor %}{% endfor %}",
+        "{% set ns = namespace(s='aaaaaaaaaa') %}{% for i in range(99) %}{% set ns.s = ns.s ~ ns.s %}{% endfor %}",
+        "{{ [0] * 100000000 }}", "{{ 'a' * 4000 * 4000 | replace('a', 'aaaaaaaa') }}",
+        "{% set l = [] %}{% set _ = l.append(l) %}{{ l }}",
+        "{% set l = [] %}{% set _ = l.append(l) %}{{ l | tojson }}",
+        "{% set l = [] %}{% set _ = l.append(l) %}{% set m = [] %}{% set _ = m.append(m) %}{{ l == m }}",
+        "{{ 'x' | indent(100000000) }}", "{{ 9223372036854775807 + 1 }}", "{{ 2 ** 64 }}",
+        "{{ range(1, 9223372036854775807) }}", "{{ '%999999d' % 1 }}",
+        String(repeating: "(", count: 5000), "{{ " + String(repeating: "(", count: 5000),
+        "{{ " + String(repeating: "not ", count: 5000) + "x }}",
+        "{{ " + String(repeating: "-", count: 5000) + "1 }}",
+        "{{ x" + String(repeating: "[0]", count: 5000) + " }}",
+        "{{ 1" + String(repeating: "+1", count: 5000) + " }}",
+        String(repeating: "{% if x %}", count: 5000),
+        "{{ 1" + String(repeating: "|string", count: 5000) + " }}",
+        "{{ 1" + String(repeating: " if 1 else 1", count: 5000) + " }}",
+        "{{ 1" + String(repeating: " or 1", count: 5000) + " }}",
+    ]
+
+    @Test(arguments: hostile.indices) func hostileTemplatesEndInAnError(index: Int) {
+        let source = Self.hostile[index]
+        let isPlainText = source.allSatisfy { $0 == "(" }
+        if isPlainText {
+            #expect(throws: Never.self) {
+                try ChatTemplate(source: source).render(variables: members([:]))
+            }
+        } else {
+            #expect(throws: MartletError.self) {
+                try ChatTemplate(source: source).render(variables: members([:]))
+            }
+        }
+    }
+
+    @Test func damagedTemplatesNeverTrap() throws {
+        let golden = try Fixture.json("templates.json")
+        let variables = try #require(golden["variables"]?.object)
+        var random = SeededGenerator(state: 3)
+        let sources = (golden["snippets"]?.array ?? []).compactMap { $0["source"]?.string }
+        let marks = Array("{}%#-+|()[]'\",.:~*/ \n0x\\".unicodeScalars)
+        var outcomes = [0, 0]
+        for source in sources {
+            for _ in 0..<20 {
+                var scalars = Array(source.unicodeScalars)
+                for _ in 0..<Int.random(in: 1...3, using: &random) where !scalars.isEmpty {
+                    let at = Int.random(in: 0..<scalars.count, using: &random)
+                    switch Int.random(in: 0..<3, using: &random) {
+                    case 0: scalars.remove(at: at)
+                    case 1: scalars.insert(marks.randomElement(using: &random) ?? "{", at: at)
+                    default: scalars[at] = marks.randomElement(using: &random) ?? "}"
+                    }
+                }
+                var view = String.UnicodeScalarView()
+                view.append(contentsOf: scalars)
+                do {
+                    _ = try ChatTemplate(source: String(view)).render(variables: variables)
+                    outcomes[0] += 1
+                } catch {
+                    #expect(error is MartletError)
+                    outcomes[1] += 1
+                }
+            }
+        }
+        #expect(outcomes[0] > 0 && outcomes[1] > 0)
+    }
+}

@@ -1,0 +1,29 @@
+// Part of Martlet. See LICENSE.
+// SPDX-License-Identifier: Apache-2.0
+
+import MartletCore
+
+/// Goldens beside this file.
+enum Fixture {
+    static func json(_ name: String) throws -> JSONValue {
+        let folder = #filePath.split(separator: "/").dropLast().joined(separator: "/")
+        let view = try MappedFile.map("/\(folder)/Fixtures/\(name)")
+        return try JSONValue.parse(view, name: name)
+    }
+}
+
+/// A small generator with a seed.
+struct SeededGenerator: RandomNumberGenerator {
+    var state: UInt64
+
+    mutating func next() -> UInt64 {
+        state &+= 0x9E37_79B9_7F4A_7C15
+        var z = state
+        z = (z ^ (z >> 30)) &* 0xBF58_476D_1CE4_E5B9
+        z = (z ^ (z >> 27)) &* 0x94D0_49BB_1331_11EB
+        return z ^ (z >> 31)
+    }
+}
+
+/// Members of a literal, for variables of templates.
+func members(_ value: JSONValue) -> JSONObject { value.object ?? JSONObject() }
