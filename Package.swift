@@ -105,6 +105,7 @@ let package = Package(
             "MartletConformance",
             ["MartletBackend", "MartletCore", "MartletCPU", "MartletEngineFile"]),
         tests("MartletCore"),
+        tests("Martlet", ["MartletCore", "MartletHub", "MartletRuntime"]),
         tests("MartletCPU", ["MartletBackend", "MartletCore", "MartletEngineFile"]),
         tests("MartletEngineFile", ["MartletCore"]),
         tests("MartletFormats", ["MartletCore", "MartletQuantization"]),

@@ -1,15 +1,32 @@
 // Part of Martlet. See LICENSE.
 // SPDX-License-Identifier: Apache-2.0
 
+import MartletCore
 import MartletTokenizer
 
 extension LanguageModel {
-    /// Token ids of a prompt.
+    /// Token ids of a prompt: a chat message through the model's template, or the text as it is.
     ///
-    /// - Throws: `MartletError` without a tokenizer.
+    /// Special tokens are recognised in the template's own text only, never in the user's.
+    ///
+    /// - Parameters:
+    ///   - text: The user's message.
+    ///   - system: A system message, if any.
+    ///   - raw: Whether to leave the template out.
+    /// - Throws: `MartletError` without a tokenizer, or for a template that cannot be honoured.
     public func promptTokens(
         _ text: String, system: String? = nil, raw: Bool = false
     ) throws -> [Int32] {
-        try tokens(text)
+        guard !raw, let source = engine.text.chatTemplate, let tokenizer else {
+            return try tokens(text)
+        }
+        var messages = [ChatMessage(role: "user", content: text)]
+        if let system { messages.insert(ChatMessage(role: "system", content: system), at: 0) }
+        func special(_ id: Int?) -> String? { id.map { tokenizer.decode([$0], skipSpecial: false) } }
+        let segments = try ChatTemplate(source: source).render(
+            messages: messages, addGenerationPrompt: true, bosToken: special(tokenizer.bosID),
+            eosToken: special(tokenizer.eosID))
+        // The template writes the tokens that begin a text itself.
+        return tokenizer.encode(segments, addSpecial: false).map { Int32(clamping: $0) }
     }
 }

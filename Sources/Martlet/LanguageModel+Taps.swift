@@ -2,6 +2,7 @@
 // SPDX-License-Identifier: Apache-2.0
 
 import MartletBackend
+import MartletCPU
 import MartletCore
 
 extension LanguageModel {
