@@ -18,7 +18,8 @@ import Testing
         var found: [(Int, Int)] = []
         for a in slots.indices {
             for b in slots.indices where b > a && slots[a] == slots[b] {
-                if lifetimes[a].first <= lifetimes[b].last, lifetimes[b].first <= lifetimes[a].last {
+                if lifetimes[a].first <= lifetimes[b].last, lifetimes[b].first <= lifetimes[a].last
+                {
                     found.append((a, b))
                 }
             }

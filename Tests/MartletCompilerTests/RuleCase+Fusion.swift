@@ -21,7 +21,8 @@ extension RuleCase {
                 %rq = rotary(%q, %pos, %f) {headDim=4, magnitude=1.0, style="half"} : f32[T, 8] @a
                 %rk = rotary(%k, %pos, %f) {headDim=4, magnitude=1.0, style="half"} : f32[T, 4] @a
                 %c = kvWrite(%rk, %v) {group=0, headDim=4, kvHeadCount=1, layer=0} : cache[] @a
-                %y = attention(%rq, %c, %pos) {causal=true, group=0, headCount=2, headDim=4, kvHeadCount=1, layer=0, scale=0.5, softCap=0.0, window=0} : f32[T, 8] @a
+                %y = attention(%rq, %c, %pos) {causal=true, group=0, headCount=2, headDim=4, \#
+                kvHeadCount=1, layer=0, scale=0.5, softCap=0.0, window=0} : f32[T, 8] @a
                 return y=%y
                 """#,
             after:
@@ -36,7 +37,9 @@ extension RuleCase {
                 %6 = embedding(%5, %0) {dtype="f32"} : f32[T, 4] @in
                 %7 = parameter {name="v"} : f32[12, 4] @v
                 %8 = embedding(%7, %0) {dtype="f32"} : f32[T, 4] @in
-                %9 = cachedAttention(%4, %6, %8, %1, %2, _) {causal=true, group=0, headCount=2, headDim=4, kvHeadCount=1, layer=0, magnitude=1.0, scale=0.5, softCap=0.0, style="half", window=0} : f32[T, 8] @a
+                %9 = cachedAttention(%4, %6, %8, %1, %2, _) {causal=true, group=0, headCount=2, \#
+                headDim=4, kvHeadCount=1, layer=0, magnitude=1.0, scale=0.5, softCap=0.0, \#
+                style="half", window=0} : f32[T, 8] @a
                 return y=%9
                 """#),
         RuleCase(
@@ -53,7 +56,8 @@ extension RuleCase {
                 %pv = parameter {name="v"} : f32[12, 4] @v
                 %v = embedding(%pv, %t) {dtype="f32"} : f32[T, 4] @in
                 %c = kvWrite(%k, %v) {group=0, headDim=4, kvHeadCount=1, layer=0} : cache[] @a
-                %y = attention(%q, %c, %pos) {causal=true, group=0, headCount=2, headDim=4, kvHeadCount=1, layer=0, scale=0.5, softCap=0.0, window=0} : f32[T, 8] @a
+                %y = attention(%q, %c, %pos) {causal=true, group=0, headCount=2, headDim=4, \#
+                kvHeadCount=1, layer=0, scale=0.5, softCap=0.0, window=0} : f32[T, 8] @a
                 return y=%y
                 """#,
             after:
@@ -67,7 +71,9 @@ extension RuleCase {
                 %5 = embedding(%4, %0) {dtype="f32"} : f32[T, 4] @in
                 %6 = parameter {name="v"} : f32[12, 4] @v
                 %7 = embedding(%6, %0) {dtype="f32"} : f32[T, 4] @in
-                %8 = cachedAttention(%3, %5, %7, %1, _, _) {causal=true, group=0, headCount=2, headDim=4, kvHeadCount=1, layer=0, magnitude=1.0, scale=0.5, softCap=0.0, style="none", window=0} : f32[T, 8] @a
+                %8 = cachedAttention(%3, %5, %7, %1, _, _) {causal=true, group=0, headCount=2, \#
+                headDim=4, kvHeadCount=1, layer=0, magnitude=1.0, scale=0.5, softCap=0.0, \#
+                style="none", window=0} : f32[T, 8] @a
                 return y=%8
                 """#),
         RuleCase(
@@ -172,7 +178,9 @@ extension RuleCase {
                 %k = embedding(%pk, %t) {dtype="f32"} : f32[T, 4] @in
                 %pv = parameter {name="v"} : f32[12, 4] @v
                 %v = embedding(%pv, %t) {dtype="f32"} : f32[T, 4] @in
-                %y = cachedAttention(%q, %k, %v, %pos, %f, _) {causal=true, group=0, headCount=2, headDim=4, kvHeadCount=1, layer=0, magnitude=1.0, scale=0.5, softCap=0.0, style="half", window=0} : f32[T, 8] @a
+                %y = cachedAttention(%q, %k, %v, %pos, %f, _) {causal=true, group=0, \#
+                headCount=2, headDim=4, kvHeadCount=1, layer=0, magnitude=1.0, scale=0.5, \#
+                softCap=0.0, style="half", window=0} : f32[T, 8] @a
                 %z = quantize(%y) {format="int8g64"} : int8g64[T, 8] @q
                 return z=%z
                 """#,
@@ -188,7 +196,9 @@ extension RuleCase {
                 %6 = embedding(%5, %0) {dtype="f32"} : f32[T, 4] @in
                 %7 = parameter {name="v"} : f32[12, 4] @v
                 %8 = embedding(%7, %0) {dtype="f32"} : f32[T, 4] @in
-                %9 = cachedAttention(%4, %6, %8, %1, %2, _) {causal=true, format="int8g64", group=0, headCount=2, headDim=4, kvHeadCount=1, layer=0, magnitude=1.0, scale=0.5, softCap=0.0, style="half", window=0} : int8g64[T, 8] @a
+                %9 = cachedAttention(%4, %6, %8, %1, %2, _) {causal=true, format="int8g64", \#
+                group=0, headCount=2, headDim=4, kvHeadCount=1, layer=0, magnitude=1.0, \#
+                scale=0.5, softCap=0.0, style="half", window=0} : int8g64[T, 8] @a
                 return z=%9
                 """#),
         RuleCase(
@@ -213,7 +223,8 @@ extension RuleCase {
                 %3 = parameter {name="u"} : f32[12, 8] @u
                 %4 = embedding(%3, %0) {dtype="f32"} : f32[T, 8] @in
                 %5 = parameter {name="a"} : f32[8] @a
-                %6, %7 = addNorm(%2, %4, %5) {epsilon=1e-05, format="int8g64", kind="rms"} : f32[T, 8]; int8g64[T, 8] @n
+                %6, %7 = addNorm(%2, %4, %5) {epsilon=1e-05, format="int8g64", kind="rms"} : \#
+                f32[T, 8]; int8g64[T, 8] @n
                 return z=%7, s=%6
                 """#),
         RuleCase(

@@ -105,9 +105,11 @@ extension RuleCase {
                 %pv = parameter {name="v"} : f32[12, 4] @v
                 %v = embedding(%pv, %t) {dtype="f32"} : f32[T, 4] @in
                 %rq = rotary(%q, %pos, %f) {headDim=4, magnitude=1.0, style="half"} : f32[T, 8] @a
-                %rk = rotary(%k, %pos, %f) {headDim=4, magnitude=1.0, style="interleaved"} : f32[T, 4] @a
+                %rk = rotary(%k, %pos, %f) {headDim=4, magnitude=1.0, style="interleaved"} : \#
+                f32[T, 4] @a
                 %c = kvWrite(%rk, %v) {group=0, headDim=4, kvHeadCount=1, layer=0} : cache[] @a
-                %y = attention(%rq, %c, %pos) {causal=true, group=0, headCount=2, headDim=4, kvHeadCount=1, layer=0, scale=0.5, softCap=0.0, window=0} : f32[T, 8] @a
+                %y = attention(%rq, %c, %pos) {causal=true, group=0, headCount=2, headDim=4, \#
+                kvHeadCount=1, layer=0, scale=0.5, softCap=0.0, window=0} : f32[T, 8] @a
                 return y=%y
                 """#),
         RuleCase(
@@ -127,7 +129,8 @@ extension RuleCase {
                 %rq = rotary(%q, %pos, %f) {headDim=4, magnitude=1.0, style="half"} : f32[T, 8] @a
                 %rk = rotary(%k, %pos, %f) {headDim=4, magnitude=1.0, style="half"} : f32[T, 4] @a
                 %c = kvWrite(%rk, %v) {group=0, headDim=4, kvHeadCount=1, layer=0} : cache[] @a
-                %y = attention(%rq, %c, %pos) {causal=true, group=0, headCount=2, headDim=4, kvHeadCount=1, layer=0, scale=0.5, softCap=0.0, window=0} : f32[T, 8] @a
+                %y = attention(%rq, %c, %pos) {causal=true, group=0, headCount=2, headDim=4, \#
+                kvHeadCount=1, layer=0, scale=0.5, softCap=0.0, window=0} : f32[T, 8] @a
                 return y=%y
                 """#),
         RuleCase(

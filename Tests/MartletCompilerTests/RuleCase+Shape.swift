@@ -130,7 +130,8 @@ extension RuleCase {
                 %0 = input {name="tokens"} : i32[T] @tokens
                 %1 = parameter {name="x"} : f32[12, 8] @x
                 %2 = embedding(%1, %0) {dtype="f32"} : f32[T, 8] @in
-                %3 = parameter {name="l.weight", source="concat(a[2x8], b[4x8])"} : f32[6, 8] @l.weight
+                %3 = parameter {name="l.weight", source="concat(a[2x8], b[4x8])"} : f32[6, 8] \#
+                @l.weight
                 %4 = linear(%2, %3) : f32[T, 6] @l
                 return y=%4
                 """#),

@@ -34,11 +34,14 @@ import Testing
         var random = SeededRandom(seed: 10)
         var result: [String: [Float]] = [:]
         // Two steps, so that what was cached is read.
-        for step in [[StepPart(0, random.tokens(5, below: 12)), StepPart(1, random.tokens(3, below: 12))],
-            [StepPart(0, random.tokens(2, below: 12))]]
-        {
+        for step in [
+            [StepPart(0, random.tokens(5, below: 12)), StepPart(1, random.tokens(3, below: 12))],
+            [StepPart(0, random.tokens(2, below: 12))],
+        ] {
             let outputs = try runner.run(step)
-            for name in outputs.outputs.keys { result[name, default: []] += try outputs.floats(name) }
+            for name in outputs.outputs.keys {
+                result[name, default: []] += try outputs.floats(name)
+            }
         }
         return result
     }

@@ -41,7 +41,8 @@ import Testing
     }
 
     @Test func refusesDeepText() throws {
-        let deep = String(repeating: "cast(", count: 60) + "a[2]" + String(repeating: ")", count: 60)
+        let deep =
+            String(repeating: "cast(", count: 60) + "a[2]" + String(repeating: ")", count: 60)
         _ = try WeightExpression(text: deep)
         let deeper = String(repeating: "cast(", count: 100_000)
         #expect(throws: MartletError.self) { try WeightExpression(text: deeper) }
