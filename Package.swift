@@ -104,6 +104,7 @@ let package = Package(
         tests(
             "MartletConformance",
             ["MartletBackend", "MartletCore", "MartletCPU", "MartletEngineFile"]),
+        tests("MartletCLI", ["MartletCore"]),
         tests("MartletCore"),
         tests("Martlet", ["MartletCore", "MartletHub", "MartletRuntime"]),
         tests("MartletCPU", ["MartletBackend", "MartletCore", "MartletEngineFile"]),
