@@ -20,7 +20,7 @@ func layer(_ name: String, _ dependencies: [Target.Dependency] = []) -> Target {
 func tests(_ name: String, _ dependencies: [Target.Dependency] = []) -> Target {
     .testTarget(
         name: name + "Tests", dependencies: [.byName(name: name)] + dependencies,
-        resources: [], swiftSettings: swiftSettings)
+        swiftSettings: swiftSettings)
 }
 
 let package = Package(
@@ -71,6 +71,13 @@ let package = Package(
                 "MartletReference",
             ]),
         layer("MartletRuntime", ["MartletBackend", "MartletCore"]),
+        layer(
+            "MartletTestSupport",
+            [
+                "MartletBackend", "MartletCPU", "MartletCompiler", "MartletCore",
+                "MartletEngineFile", "MartletFormats", "MartletGraph", "MartletModels",
+                "MartletReference", "MartletRuntime",
+            ]),
         // Layer 6
         layer(
             "Martlet",
@@ -105,6 +112,13 @@ let package = Package(
             "MartletConformance",
             ["MartletBackend", "MartletCore", "MartletCPU", "MartletEngineFile"]),
         tests("MartletCLI", ["MartletCore"]),
+        tests(
+            "MartletCompiler",
+            [
+                "MartletBackend", "MartletCPU", "MartletCore", "MartletEngineFile",
+                "MartletFormats", "MartletGraph", "MartletModels", "MartletQuantization",
+                "MartletReference", "MartletTestSupport",
+            ]),
         tests("MartletCore"),
         tests("Martlet", ["MartletCore", "MartletHub", "MartletRuntime"]),
         tests("MartletCPU", ["MartletBackend", "MartletCore", "MartletEngineFile"]),
@@ -122,6 +136,9 @@ let package = Package(
         tests("MartletQuantization", ["MartletCore"]),
         tests("MartletReference", ["MartletCore", "MartletGraph"]),
         tests("MartletRuntime", ["MartletBackend", "MartletCore"]),
+        .testTarget(
+            name: "MartletTokenizerTests", dependencies: ["MartletCore", "MartletTokenizer"],
+            exclude: ["Fixtures"], swiftSettings: swiftSettings),
     ],
     cLanguageStandard: .gnu2x
 )

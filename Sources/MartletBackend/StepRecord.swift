@@ -73,7 +73,8 @@ package final class StepRecord: @unchecked Sendable {
             words += requests * (2 + limits.maxContext / group.blockSize + 2) + tokens
         }
         let sections = StepField.allCases.count + groups.count * StepGroupField.allCases.count
-        capacity = words * 4 + sections * 68 + (Self.fixedWords + groups.count + sections) * 4 + 4096
+        capacity =
+            words * 4 + sections * 68 + (Self.fixedWords + groups.count + sections) * 4 + 4096
         base = .allocate(byteCount: capacity, alignment: 64)
         base.initializeMemory(as: UInt8.self, repeating: 0, count: capacity)
         used = 0

@@ -55,7 +55,9 @@ public struct ByteView: Sendable {
         _ body: (UnsafeRawBufferPointer) throws -> Result
     ) rethrows -> Result {
         try withExtendedLifetime(storage) {
-            try body(UnsafeRawBufferPointer(start: UnsafeRawPointer(storage.base) + offset, count: count))
+            try body(
+                UnsafeRawBufferPointer(start: UnsafeRawPointer(storage.base) + offset, count: count)
+            )
         }
     }
 

@@ -13,7 +13,9 @@ public enum Half {
         let exponent = UInt32(bits >> 10) & 0x1f
         let fraction = UInt32(bits) & 0x3ff
         if exponent == 0x1f { return Float(bitPattern: sign | 0x7f80_0000 | (fraction << 13)) }
-        if exponent != 0 { return Float(bitPattern: sign | ((exponent + 112) << 23) | (fraction << 13)) }
+        if exponent != 0 {
+            return Float(bitPattern: sign | ((exponent + 112) << 23) | (fraction << 13))
+        }
         // Subnormal: fraction * 2^-24 is exact in single precision.
         let magnitude = Float(fraction) * 0x1p-24
         return Float(bitPattern: magnitude.bitPattern | sign)

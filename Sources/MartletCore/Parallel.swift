@@ -35,7 +35,9 @@ package enum Parallel {
             let status = pthread_create(
                 &thread, nil,
                 { argument in
-                    if let argument { Unmanaged<Work>.fromOpaque(argument).takeRetainedValue().run() }
+                    if let argument {
+                        Unmanaged<Work>.fromOpaque(argument).takeRetainedValue().run()
+                    }
                     return nil
                 }, pointer)
             #else

@@ -29,14 +29,16 @@ public struct QuantizedTensor: Sendable {
         guard shape.count == 2 || shape.count == 3, let inputs = shape.last,
             let rows = TensorData.elementCount(Array(shape.dropLast())), inputs >= 0
         else {
-            throw MartletError(.shapeMismatch, "a quantized tensor has rank 2 or 3, not shape \(shape)")
+            throw MartletError(
+                .shapeMismatch, "a quantized tensor has rank 2 or 3, not shape \(shape)")
         }
         func check(_ part: String, _ view: ByteView, _ perRow: Int, rows: Int) throws {
             let (needed, overflow) = rows.multipliedReportingOverflow(by: perRow)
             guard !overflow, needed == view.count else {
                 throw MartletError(
                     .shapeMismatch,
-                    "\(part) of a \(scheme) tensor of shape \(shape) take \(needed) bytes, not \(view.count)")
+                    "\(part) of a \(scheme) tensor of shape \(shape) take \(needed) bytes, not \(view.count)"
+                )
             }
         }
         let groups = scheme.groupCount(inputs: inputs)

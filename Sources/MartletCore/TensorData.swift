@@ -61,7 +61,8 @@ public struct TensorData: Sendable {
             func read<E: BitwiseCopyable>(_ type: E.Type, _ convert: (E) -> Float) -> [Float] {
                 [Float](unsafeUninitializedCapacity: count) { buffer, filled in
                     for i in 0..<count {
-                        let value = raw.loadUnaligned(fromByteOffset: i * MemoryLayout<E>.stride, as: type)
+                        let value = raw.loadUnaligned(
+                            fromByteOffset: i * MemoryLayout<E>.stride, as: type)
                         buffer.initializeElement(at: i, to: convert(value))
                     }
                     filled = count

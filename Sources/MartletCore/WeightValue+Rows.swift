@@ -22,7 +22,8 @@ extension WeightValue {
             return .quantized(
                 try QuantizedTensor(
                     scheme: tensor.scheme, shape: [order.count, width],
-                    codes: Self.gather(tensor.codes, order, rowBytes: tensor.codes.count / max(rowCount, 1)),
+                    codes: Self.gather(
+                        tensor.codes, order, rowBytes: tensor.codes.count / max(rowCount, 1)),
                     scales: tensor.scheme.group == .tensor
                         ? tensor.scales
                         : Self.gather(
@@ -98,11 +99,13 @@ extension WeightValue {
     private static func gather(_ bytes: ByteView, _ order: [Int], rowBytes: Int) -> ByteView {
         ByteView(count: order.count * rowBytes) { target in
             bytes.withUnsafeBytes { source in
-                guard rowBytes > 0, let from = source.baseAddress, let to = target.baseAddress else {
+                guard rowBytes > 0, let from = source.baseAddress, let to = target.baseAddress
+                else {
                     return
                 }
                 for (index, row) in order.enumerated() {
-                    (to + index * rowBytes).copyMemory(from: from + row * rowBytes, byteCount: rowBytes)
+                    (to + index * rowBytes).copyMemory(
+                        from: from + row * rowBytes, byteCount: rowBytes)
                 }
             }
         }

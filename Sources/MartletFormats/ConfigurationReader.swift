@@ -28,7 +28,8 @@ public struct ConfigurationReader: Sendable {
     /// An integer of at least 1, or a default where the key is absent or null.
     ///
     /// - Throws: `MartletError` `.unsupported` if it is missing without default, or no such integer.
-    public func int(_ key: String, default fallback: Int? = nil, limit: Int = 1 << 28) throws -> Int {
+    public func int(_ key: String, default fallback: Int? = nil, limit: Int = 1 << 28) throws -> Int
+    {
         guard let value = present(key) else {
             guard let fallback else { throw failure("'\(key)' is missing") }
             return fallback
@@ -67,7 +68,8 @@ public struct ConfigurationReader: Sendable {
     /// A text out of a closed set, or a default where the key is absent or null.
     ///
     /// - Throws: `MartletError` `.unsupported` naming what is supported.
-    public func word(_ key: String, of allowed: [String], default fallback: String) throws -> String {
+    public func word(_ key: String, of allowed: [String], default fallback: String) throws -> String
+    {
         guard let value = present(key) else { return fallback }
         guard let word = value.string, allowed.contains(word) else {
             throw failure(

@@ -123,7 +123,8 @@ public struct Graph: Sendable {
         let definition = try ops.definition(of: op)
         let results: [TensorType]
         do {
-            results = try definition.infer(OpContext(op: op, operands: types, attributes: attributes))
+            results = try definition.infer(
+                OpContext(op: op, operands: types, attributes: attributes))
         } catch let error as MartletError {
             throw error.adding("path", path)
         }
@@ -140,7 +141,8 @@ public struct Graph: Sendable {
         let id = NodeID(number: nextNumber)
         nextNumber += 1
         table[id] = Node(
-            id: id, op: op, operands: operands, attributes: attributes, results: results, path: path)
+            id: id, op: op, operands: operands, attributes: attributes, results: results, path: path
+        )
         if let successor, let index = order.firstIndex(of: successor) {
             order.insert(id, at: index)
         } else {
@@ -163,7 +165,9 @@ public struct Graph: Sendable {
             node.operands = node.operands.map { $0 == old ? new : $0 }
             table[id] = node
         }
-        for index in outputs.indices where outputs[index].value == old { outputs[index].value = new }
+        for index in outputs.indices where outputs[index].value == old {
+            outputs[index].value = new
+        }
     }
 
     /// Removes nodes; nothing may read them any more.
@@ -188,14 +192,17 @@ public struct Graph: Sendable {
                 }
                 if let done = state[id] {
                     guard done else {
-                        throw MartletError(.internalError, "graph \(name) has a cycle at node \(id.number)")
+                        throw MartletError(
+                            .internalError, "graph \(name) has a cycle at node \(id.number)")
                     }
                     continue
                 }
                 state[id] = false
                 stack.append((id, true))
                 for operand in (table[id]?.operands ?? []).reversed() {
-                    if let operand, state[operand.node] != true { stack.append((operand.node, false)) }
+                    if let operand, state[operand.node] != true {
+                        stack.append((operand.node, false))
+                    }
                 }
             }
         }

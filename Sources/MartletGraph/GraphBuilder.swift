@@ -84,7 +84,8 @@ public final class GraphBuilder {
             let values = try graph.insert(op, operands.map { $0?.value }, attributes, path: path)
             return values.map { value in
                 Tensor(
-                    value: value, type: graph.type(of: value) ?? TensorType(dtype, []), builder: self)
+                    value: value, type: graph.type(of: value) ?? TensorType(dtype, []),
+                    builder: self)
             }
         } catch {
             if failure == nil { failure = error }

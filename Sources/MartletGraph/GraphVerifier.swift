@@ -38,7 +38,8 @@ public enum GraphVerifier {
 
     private static func failure(_ node: Node, _ message: String) -> MartletError {
         MartletError(
-            .shapeMismatch, "\(node.op) of '\(node.path)': \(message)", context: ["path": node.path])
+            .shapeMismatch, "\(node.op) of '\(node.path)': \(message)", context: ["path": node.path]
+        )
     }
 
     private static func checkOrder(_ graph: Graph) throws {
@@ -104,7 +105,8 @@ public enum GraphVerifier {
     }
 
     private static func checkCache(_ graph: Graph) throws {
-        for node in graph.nodes where ["kvWrite", "cachedAttention", "attention"].contains(node.op) {
+        for node in graph.nodes where ["kvWrite", "cachedAttention", "attention"].contains(node.op)
+        {
             guard let group = node.attributes["group"]?.int, graph.kvGroups.indices.contains(group)
             else { throw failure(node, "names KV group that the graph does not declare") }
             let declared = graph.kvGroups[group]
@@ -121,7 +123,8 @@ public enum GraphVerifier {
         var names: Set<String> = []
         for output in graph.outputs {
             guard graph.type(of: output.value) != nil else {
-                throw MartletError(.shapeMismatch, "output '\(output.name)' is not made by any node")
+                throw MartletError(
+                    .shapeMismatch, "output '\(output.name)' is not made by any node")
             }
             guard names.insert(output.name).inserted else {
                 throw MartletError(.shapeMismatch, "two outputs are named '\(output.name)'")

@@ -128,7 +128,9 @@ public struct OpContext: Sendable {
     public func product(_ first: String, _ second: String) throws -> Int {
         let (a, b) = (try int(first), try int(second))
         let (product, overflow) = a.multipliedReportingOverflow(by: b)
-        guard !overflow else { throw failure("'\(first)' \(a) times '\(second)' \(b) is too large") }
+        guard !overflow else {
+            throw failure("'\(first)' \(a) times '\(second)' \(b) is too large")
+        }
         return product
     }
 

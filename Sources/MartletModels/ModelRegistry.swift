@@ -9,7 +9,9 @@ public struct ModelRegistry: Sendable {
     private let architectures: [any ModelArchitecture.Type]
 
     /// Collects architectures; a later one of the same name wins.
-    public init(_ architectures: [any ModelArchitecture.Type]) { self.architectures = architectures }
+    public init(_ architectures: [any ModelArchitecture.Type]) {
+        self.architectures = architectures
+    }
 
     /// The architectures of Martlet.
     public static let builtIn = ModelRegistry([

@@ -36,7 +36,8 @@ struct AsymmetricCodec: WeightCodec {
             scales[group] = scale
             zeros[group] = zero
             for (index, value) in values.enumerated() {
-                let scaled = scheme.zero == .integer ? value * inverse + zero : (value - zero) * inverse
+                let scaled =
+                    scheme.zero == .integer ? value * inverse + zero : (value - zero) * inverse
                 codes[start + index] = UInt8(max(0, min(top, scaled.rounded(.toNearestOrEven))))
             }
         }

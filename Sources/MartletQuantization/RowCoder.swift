@@ -27,7 +27,8 @@ struct RowCoder {
         let scaleBytes = scheme.scaleType.byteCount
         let zeroBytes = scheme.zero == .none ? 0 : scheme.zero == .integer ? 1 : scaleBytes
         let storage = (
-            codes: UnsafeMutableRawPointer.allocate(byteCount: max(rowCount * codeBytes, 1), alignment: 64),
+            codes: UnsafeMutableRawPointer.allocate(
+                byteCount: max(rowCount * codeBytes, 1), alignment: 64),
             scales: UnsafeMutableRawPointer.allocate(
                 byteCount: max(rowCount * groups * scaleBytes, 1), alignment: 64),
             zeros: UnsafeMutableRawPointer.allocate(
@@ -50,7 +51,8 @@ struct RowCoder {
             let first = piece * Self.rowsPerPiece
             for row in first..<min(first + Self.rowsPerPiece, rowCount) {
                 values.withUnsafeBufferPointer { values in
-                    let slice = UnsafeBufferPointer(rebasing: values[row * columns..<(row + 1) * columns])
+                    let slice = UnsafeBufferPointer(
+                        rebasing: values[row * columns..<(row + 1) * columns])
                     codec.encode(
                         row: slice, scheme: scheme, codes: &codes, scales: &scales, zeros: &zeros)
                 }
@@ -62,7 +64,8 @@ struct RowCoder {
                     case .none: break
                     case .integer:
                         target.zeros.storeBytes(
-                            of: UInt8(max(0, min(255, zeros[group]))), toByteOffset: index, as: UInt8.self)
+                            of: UInt8(max(0, min(255, zeros[group]))), toByteOffset: index,
+                            as: UInt8.self)
                     case .floatMinimum:
                         Self.store(zeros[group], target.zeros, index, scheme.scaleType)
                     }
@@ -71,7 +74,8 @@ struct RowCoder {
         }
         // Finite weights may still need a scale or minimum beyond the range of its type.
         func check(_ memory: UnsafeMutableRawPointer, _ part: String) throws {
-            for index in 0..<rowCount * groups where !Self.load(memory, index, scheme.scaleType).isFinite {
+            for index in 0..<rowCount * groups
+            where !Self.load(memory, index, scheme.scaleType).isFinite {
                 throw MartletError(
                     .unsupported,
                     "the \(part) of row \(index / groups), group \(index % groups) exceeds "

@@ -32,7 +32,8 @@ struct RowDecoder {
         let codes = tensor.codes
         let bytes = ByteView(count: rowCount * columns * 4) { memory in
             guard let base = memory.baseAddress, columns > 0 else { return }
-            let target = Target(values: base.bindMemory(to: Float.self, capacity: rowCount * columns))
+            let target = Target(
+                values: base.bindMemory(to: Float.self, capacity: rowCount * columns))
             let pieces = (rowCount + 63) / 64
             Parallel.forEach(pieces) { piece in
                 codes.withUnsafeBytes { codes in

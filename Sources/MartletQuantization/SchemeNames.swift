@@ -43,7 +43,8 @@ extension SchemeRegistry {
             case "g32", "g64", "g128": group = .group(Int(word.dropFirst()) ?? 128)
             default:
                 throw MartletError(
-                    .invalidArgument, "'\(word)' in '\(text)' is not known", mend: "Forms: \(forms)")
+                    .invalidArgument, "'\(word)' in '\(text)' is not known", mend: "Forms: \(forms)"
+                )
             }
         }
         return Choice(name: text) { [group, zero] inputs in

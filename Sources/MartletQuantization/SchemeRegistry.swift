@@ -42,14 +42,16 @@ package enum SchemeRegistry {
             throw MartletError(.unsupported, "no codec for weights as \(scheme)")
         }
         guard tensor.shape.count == 2 else {
-            throw MartletError(.unsupported, "only matrices are quantized, not shape \(tensor.shape)")
+            throw MartletError(
+                .unsupported, "only matrices are quantized, not shape \(tensor.shape)")
         }
         let values = try tensor.floats()
         if let index = values.firstIndex(where: { !$0.isFinite }) {
             let columns = max(tensor.shape[1], 1)
             throw MartletError(
                 .corrupt,
-                "the weight at row \(index / columns), column \(index % columns) is \(values[index])")
+                "the weight at row \(index / columns), column \(index % columns) is \(values[index])"
+            )
         }
         return try RowCoder(scheme: scheme, shape: tensor.shape, codec: codec).encode(values)
     }

@@ -5,13 +5,14 @@ import MartletCore
 import Testing
 
 @Suite struct JSONTests {
-    @Test(arguments: [
-        ("null", JSONValue.null), (" true\n", .bool(true)), ("[]", .array([])),
-        ("-9223372036854775808", .int(Int.min)), ("9223372036854775807", .int(Int.max)),
-        ("9223372036854775808", .double(9_223_372_036_854_775_808)), ("1.5e3", .double(1500)),
-        ("-0", .double(-0.0)), ("\"\\ud83d\\ude00\\n\\u00e9\"", .string("😀\né")),
-        ("{\"b\":1,\"a\":[2,{}]}", ["b": 1, "a": [2, [:] as JSONValue]] as JSONValue),
-    ] as [(String, JSONValue)])
+    @Test(
+        arguments: [
+            ("null", JSONValue.null), (" true\n", .bool(true)), ("[]", .array([])),
+            ("-9223372036854775808", .int(Int.min)), ("9223372036854775807", .int(Int.max)),
+            ("9223372036854775808", .double(9_223_372_036_854_775_808)), ("1.5e3", .double(1500)),
+            ("-0", .double(-0.0)), ("\"\\ud83d\\ude00\\n\\u00e9\"", .string("😀\né")),
+            ("{\"b\":1,\"a\":[2,{}]}", ["b": 1, "a": [2, [:] as JSONValue]] as JSONValue),
+        ] as [(String, JSONValue)])
     func reads(_ text: String, _ value: JSONValue) throws {
         let read = try JSONValue.parse(text)
         #expect(read == value)

@@ -1,7 +1,7 @@
 // Part of Martlet. See LICENSE.
 // SPDX-License-Identifier: Apache-2.0
 
-import Foundation
+import FoundationEssentials
 import Martlet
 import MartletCore
 import MartletHub
@@ -92,7 +92,9 @@ struct SmolLM2Tests {
             $0.maxContext = 513
         }
         let file = Self.fixtures.appending(path: "perplexity/wikitext2-slice.txt")
-        let text = try String(contentsOf: file, encoding: .utf8)
+        let text = try MappedFile.map(file.path).withUnsafeBytes {
+            String(decoding: $0, as: UTF8.self)
+        }
         let result = try Perplexity(context: 512, chunkLimit: 8).evaluate(model, text)
         #expect(result.chunkCount == 8)
         #expect(abs(result.perplexity / figure - 1) < 1e-3)

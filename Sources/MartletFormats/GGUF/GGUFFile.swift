@@ -43,8 +43,10 @@ package struct GGUFFile: CheckpointSource {
                 throw MartletError(.corrupt, "not a GGUF file: it does not begin with 'GGUF'")
             }
             let version = try reader.read(UInt32.self)
-            guard version.byteSwapped > 0xffff || version > 0xffff || version == 0 || version <= 3 else {
-                throw MartletError(.unsupported, "GGUF version \(version) is not known, 2 and 3 are")
+            guard version.byteSwapped > 0xffff || version > 0xffff || version == 0 || version <= 3
+            else {
+                throw MartletError(
+                    .unsupported, "GGUF version \(version) is not known, 2 and 3 are")
             }
             if version > 0xffff {
                 throw MartletError(
@@ -52,13 +54,16 @@ package struct GGUFFile: CheckpointSource {
                     mend: "Convert it on a little-endian machine")
             }
             guard version == 2 || version == 3 else {
-                throw MartletError(.unsupported, "GGUF version \(version) is not known, 2 and 3 are")
+                throw MartletError(
+                    .unsupported, "GGUF version \(version) is not known, 2 and 3 are")
             }
             let tensorCount = try reader.count(elementSize: 24)
             let pairCount = try reader.count(elementSize: 12)
             for _ in 0..<pairCount {
                 let key = try reader.name()
-                guard metadata[key] == nil else { throw reader.failure("key '\(key)' is given twice") }
+                guard metadata[key] == nil else {
+                    throw reader.failure("key '\(key)' is given twice")
+                }
                 metadata[key] = try reader.value(type: try reader.read(UInt32.self))
             }
             for _ in 0..<tensorCount { infos.append(try Self.info(&reader)) }
@@ -73,7 +78,8 @@ package struct GGUFFile: CheckpointSource {
             data = ByteView()
         } else {
             guard let rest = bytes.slice(start, count: bytes.count - start) else {
-                throw MartletError(.corrupt, "GGUF: the file ends before its data, at byte \(bytes.count)")
+                throw MartletError(
+                    .corrupt, "GGUF: the file ends before its data, at byte \(bytes.count)")
             }
             data = rest
         }
@@ -88,7 +94,9 @@ package struct GGUFFile: CheckpointSource {
     private static func info(_ reader: inout GGUFReader) throws -> (String, Entry) {
         let name = try reader.name()
         let rank = try reader.read(UInt32.self)
-        guard rank >= 1, rank <= 4 else { throw reader.failure("tensor '\(name)' has rank \(rank)") }
+        guard rank >= 1, rank <= 4 else {
+            throw reader.failure("tensor '\(name)' has rank \(rank)")
+        }
         var shape: [Int] = []
         for _ in 0..<rank {
             let size = try reader.read(UInt64.self)
@@ -111,7 +119,8 @@ package struct GGUFFile: CheckpointSource {
         var end = 0
         for (name, entry) in infos.sorted(by: { $0.1.offset < $1.1.offset }) {
             guard entry.offset % alignment == 0 else {
-                throw MartletError(.corrupt, "GGUF: tensor '\(name)' at \(entry.offset) is not aligned")
+                throw MartletError(
+                    .corrupt, "GGUF: tensor '\(name)' at \(entry.offset) is not aligned")
             }
             guard entry.offset >= end else {
                 throw MartletError(.corrupt, "GGUF: tensor '\(name)' overlaps another")
@@ -135,7 +144,8 @@ package struct GGUFFile: CheckpointSource {
 
     package func weight(_ name: String) throws -> WeightValue {
         let (entry, type) = try entry(name)
-        guard let size = type.byteCount(entry.shape), let bytes = data.slice(entry.offset, count: size)
+        guard let size = type.byteCount(entry.shape),
+            let bytes = data.slice(entry.offset, count: size)
         else { throw MartletError(.corrupt, "GGUF: tensor '\(name)' lies outside the file") }
         return try type.weight(bytes, shape: entry.shape)
     }

@@ -122,7 +122,8 @@ struct GGUFModel: CheckpointSource {
         for (part, heads) in permutedHeads where name.contains(part) && value.shape.count == 2 {
             let rows = value.shape[0]
             guard heads > 0, rows % heads == 0, (rows / heads) % 2 == 0 else {
-                throw MartletError(.corrupt, "'\(name)' of shape \(value.shape) is not \(heads) heads")
+                throw MartletError(
+                    .corrupt, "'\(name)' of shape \(value.shape) is not \(heads) heads")
             }
             // The converter turned the halves of a head into pairs; rotary here works on halves.
             let headDim = rows / heads

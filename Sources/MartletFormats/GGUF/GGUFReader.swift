@@ -51,7 +51,9 @@ struct GGUFReader {
         MartletError(.corrupt, "GGUF: \(message) at byte \(position)")
     }
 
-    mutating func read<Value: FixedWidthInteger & BitwiseCopyable>(_ type: Value.Type) throws -> Value {
+    mutating func read<Value: FixedWidthInteger & BitwiseCopyable>(_ type: Value.Type) throws
+        -> Value
+    {
         guard bytes.count - position >= MemoryLayout<Value>.size else { throw failure("file ends") }
         let value = bytes.loadUnaligned(fromByteOffset: position, as: type)
         position += MemoryLayout<Value>.size
@@ -61,7 +63,8 @@ struct GGUFReader {
     /// A count that must be plausible: each element takes at least `elementSize` bytes of the rest.
     mutating func count(elementSize: Int) throws -> Int {
         let declared = try read(UInt64.self)
-        guard let count = Int(exactly: declared), count <= (bytes.count - position) / elementSize else {
+        guard let count = Int(exactly: declared), count <= (bytes.count - position) / elementSize
+        else {
             throw failure("\(declared) elements do not fit the rest of the file")
         }
         return count

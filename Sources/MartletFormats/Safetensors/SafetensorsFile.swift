@@ -108,13 +108,15 @@ package struct SafetensorsFile: CheckpointSource {
             guard entry.range.lowerBound == end else {
                 throw MartletError(
                     .corrupt,
-                    "InvalidOffset: tensor '\(name)' starts at \(entry.range.lowerBound), not \(end)")
+                    "InvalidOffset: tensor '\(name)' starts at \(entry.range.lowerBound), not \(end)"
+                )
             }
             end = entry.range.upperBound
         }
         guard end == dataCount else {
             throw MartletError(
-                .corrupt, "MetadataIncompleteBuffer: tensors take \(end) bytes, the file has \(dataCount)",
+                .corrupt,
+                "MetadataIncompleteBuffer: tensors take \(end) bytes, the file has \(dataCount)",
                 mend: "The file may be cut short: fetch it again")
         }
     }

@@ -63,7 +63,8 @@ extension OpSet {
                 "frequencies and 'style' must agree")
             let width = Dimension(try context.product("kvHeadCount", "headDim"))
             try context.require(
-                k.shape.last == width && k == v, "needs k and v of \(width) columns, not \(k), \(v)")
+                k.shape.last == width && k == v, "needs k and v of \(width) columns, not \(k), \(v)"
+            )
             return [TensorType(try context.quantizedFormat(q.format.dtype ?? .f32), q.shape)]
         },
     ]

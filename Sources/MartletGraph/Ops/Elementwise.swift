@@ -24,7 +24,8 @@ extension OpSet {
                 var attributes = node.attributes
                 let format = attributes.removeValue(forKey: "format")
                 let active = try graph.insert(
-                    "activation", [node.operands[0]], attributes, path: node.path, before: node.id)[0]
+                    "activation", [node.operands[0]], attributes, path: node.path, before: node.id)[
+                        0]
                 let product = try graph.insert(
                     "mul", [active, node.operands[1]], path: node.path, before: node.id)
                 guard let format else { return product }

@@ -28,7 +28,8 @@ extension OpSet {
                 "needs x [R, K] and w [N, K], not \(x) and \(w)")
             if let bias = context.optional(2) {
                 try context.require(
-                    bias.shape == [w.shape[0]], "needs a bias of \(w.shape[0]) numbers, not \(bias)")
+                    bias.shape == [w.shape[0]], "needs a bias of \(w.shape[0]) numbers, not \(bias)"
+                )
             }
             return [TensorType(try context.resultType(x), [x.shape[0], w.shape[0]])]
         },

@@ -20,7 +20,8 @@ extension OpSet {
             attributes: ["kind", "epsilon"], optionalAttributes: ["format"],
             decompose: { node, graph in
                 let sum = try graph.insert(
-                    "add", [node.operands[0], node.operands[1]], path: node.path, before: node.id)[0]
+                    "add", [node.operands[0], node.operands[1]], path: node.path, before: node.id)[
+                        0]
                 let normed = try graph.insert(
                     "norm", [sum] + node.operands.dropFirst(2), node.attributes, path: node.path,
                     before: node.id)[0]
@@ -35,7 +36,9 @@ extension OpSet {
     ]
 
     private static func plain(_ context: OpContext, _ x: TensorType) throws -> DType {
-        guard let type = x.format.dtype else { throw context.failure("needs plain numbers, not \(x)") }
+        guard let type = x.format.dtype else {
+            throw context.failure("needs plain numbers, not \(x)")
+        }
         return type
     }
 
@@ -46,7 +49,8 @@ extension OpSet {
         for index in [first, first + 1] {
             if let vector = context.optional(index) {
                 try context.require(
-                    vector.shape == [columns], "needs a vector of \(columns) numbers, not \(vector)")
+                    vector.shape == [columns], "needs a vector of \(columns) numbers, not \(vector)"
+                )
             }
         }
     }

@@ -6,7 +6,8 @@ import MartletCore
 extension OpSet {
     /// What leaves the graph.
     static let outputOps: [OpDefinition] = [
-        OpDefinition("sample", "the next token of each row, by the step's sampling parameters",
+        OpDefinition(
+            "sample", "the next token of each row, by the step's sampling parameters",
             operands: ["logits"], isPure: false
         ) { context in
             let logits = try context.operand(0)
@@ -26,7 +27,8 @@ extension OpSet {
     /// Exchanges between devices; no backend has them yet.
     static let collectiveOps: [OpDefinition] = [
         OpDefinition("allReduce", "sum over ranks", operands: ["x"]) { [try $0.operand(0)] },
-        OpDefinition("allGather", "columns of all ranks side by side", operands: ["x"],
+        OpDefinition(
+            "allGather", "columns of all ranks side by side", operands: ["x"],
             attributes: ["rankCount"]
         ) { context in
             let x = try context.operand(0)

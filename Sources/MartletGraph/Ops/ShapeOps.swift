@@ -44,7 +44,8 @@ extension OpSet {
             }
             return [result]
         },
-        OpDefinition("reshape", "the same elements as [rows, columns]", operands: ["x"],
+        OpDefinition(
+            "reshape", "the same elements as [rows, columns]", operands: ["x"],
             attributes: ["shape"]
         ) { context in
             let x = try context.operand(0)

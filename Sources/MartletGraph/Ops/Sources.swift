@@ -12,7 +12,9 @@ extension OpSet {
     ]
 
     private static func source(_ name: String, _ summary: String) -> OpDefinition {
-        OpDefinition(name, summary, operands: [], attributes: ["name"], optionalAttributes: ["source"]) {
+        OpDefinition(
+            name, summary, operands: [], attributes: ["name"], optionalAttributes: ["source"]
+        ) {
             context in
             throw context.failure("the type of a source is given, not inferred")
         }

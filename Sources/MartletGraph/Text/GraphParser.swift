@@ -16,7 +16,8 @@ extension Graph {
         self.constants = constants
         var values: [Substring: ValueID] = [:]
         var isClosed = false
-        for (index, raw) in text.split(separator: "\n", omittingEmptySubsequences: false).enumerated()
+        for (index, raw) in text.split(separator: "\n", omittingEmptySubsequences: false)
+            .enumerated()
         {
             var scanner = GraphScanner(raw, line: index + 1)
             if scanner.isAtEnd { continue }

@@ -12,7 +12,8 @@ extension RotaryFrequencies {
         let nested = try configuration.object("rope_parameters")
         let base = try nested?.double("rope_theta", default: 10_000)
         self.init(
-            rotaryDim: headDim, base: try configuration.double("rope_theta", default: base ?? 10_000))
+            rotaryDim: headDim,
+            base: try configuration.double("rope_theta", default: base ?? 10_000))
         guard let rules = try configuration.object("rope_scaling") ?? nested else { return }
         let old = try rules.word("type", of: Self.types, default: "default")
         switch try rules.word("rope_type", of: Self.types, default: old) {
@@ -28,7 +29,8 @@ extension RotaryFrequencies {
             guard factors.count == rotaryDim / 2, factors.allSatisfy({ $0 > 0 }) else {
                 throw MartletError(
                     .unsupported,
-                    "\(configuration.origin): \(factors.count) rotary factors for \(rotaryDim / 2) pairs")
+                    "\(configuration.origin): \(factors.count) rotary factors for \(rotaryDim / 2) pairs"
+                )
             }
             scaling = .factors(factors)
         default: break

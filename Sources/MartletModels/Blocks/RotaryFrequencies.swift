@@ -43,7 +43,8 @@ public struct RotaryFrequencies: Sendable, Hashable {
             switch scaling {
             case .none: return frequency
             case .linear(let factor): return frequency / factor
-            case .factors(let factors): return frequency / (index < factors.count ? factors[index] : 1)
+            case .factors(let factors):
+                return frequency / (index < factors.count ? factors[index] : 1)
             case .llama3(let factor, let low, let high, let original):
                 let waveLength = 2 * Double.pi / frequency
                 let context = Double(original)

@@ -29,8 +29,9 @@ public struct WeightMap: Sendable {
         /// Maps names to one tensor each; `*` in the tensor's name is the layer.
         public init(_ pattern: String, tensor: String) {
             self.init(pattern) { layer in
-                .tensor(tensor.split(separator: "*", omittingEmptySubsequences: false)
-                    .joined(separator: layer))
+                .tensor(
+                    tensor.split(separator: "*", omittingEmptySubsequences: false)
+                        .joined(separator: layer))
             }
         }
     }

@@ -40,7 +40,9 @@ public struct RandomWeights: WeightProvider {
         guard let count = TensorData.elementCount(shape) else {
             throw MartletError(.shapeMismatch, "\(name) cannot have shape \(shape)")
         }
-        var state = name.utf8.reduce(seed &+ 0x9e37_79b9_7f4a_7c15) { ($0 ^ UInt64($1)) &* 0x100_0000_01b3 }
+        var state = name.utf8.reduce(seed &+ 0x9e37_79b9_7f4a_7c15) {
+            ($0 ^ UInt64($1)) &* 0x100_0000_01b3
+        }
         let inputs = Float(shape.last ?? 1)
         let isVector = shape.count == 1
         let spread = isVector ? 0.1 : (3 / max(inputs, 1)).squareRoot()
@@ -52,7 +54,8 @@ public struct RandomWeights: WeightProvider {
                 word = (word ^ (word >> 27)) &* 0x94d0_49bb_1331_11eb
                 word ^= word >> 31
                 let unit = Float(word >> 40) * 0x1p-23 - 1
-                buffer.initializeElement(at: index, to: isVector ? 1 + spread * unit : spread * unit)
+                buffer.initializeElement(
+                    at: index, to: isVector ? 1 + spread * unit : spread * unit)
             }
             filled = count
         }
