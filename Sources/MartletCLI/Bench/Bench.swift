@@ -28,7 +28,8 @@ struct BenchCase {
                     mend: "Such as \"32,50;128,50\"")
             }
             return (
-                try number(parts[0], "--input-output-len"), try number(parts[1], "--input-output-len")
+                try number(parts[0], "--input-output-len"),
+                try number(parts[1], "--input-output-len")
             )
         }
         return try batches.split(separator: ";").flatMap { batch in
@@ -83,7 +84,8 @@ struct Bench {
         return BenchResult(
             item: item, latencies: latencies, generation: generation, firstTokens: firstTokens,
             bytesPerStep: model.bytesPerStep(
-                batchSize: item.batchSize, context: item.inputLength + item.outputLength / 2), readBandwidth: max(readBefore, readAfter),
+                batchSize: item.batchSize, context: item.inputLength + item.outputLength / 2),
+            readBandwidth: max(readBefore, readAfter),
             model: model)
     }
 }
@@ -124,7 +126,10 @@ struct BenchResult {
             ("precision", model.engine.description.precision.dtype),
             ("batch_size", "\(item.batchSize)"), ("input_length", "\(item.inputLength)"),
             ("output_length", "\(item.outputLength)"),
-            ("gpu_peak_mem(gb)", Format.decimal(Double(ProcessMemory.peakBytes) / 1_073_741_824, 3)),
+            (
+                "gpu_peak_mem(gb)",
+                Format.decimal(Double(ProcessMemory.peakBytes) / 1_073_741_824, 3)
+            ),
             ("build_time(s)", Format.decimal(buildSeconds, 2)),
             (
                 "tokens_per_sec",

@@ -131,11 +131,14 @@ enum ProfileTable {
     static func table(_ model: LanguageModel) -> Table {
         var table = Table(["step", "family", "count", "us", "share %", "GB/s", "Gop/s"])
         var order: [String] = []
-        var groups: [String: (family: String, count: Int, ns: Int, bytes: Int, operations: Int)] = [:]
+        var groups: [String: (family: String, count: Int, ns: Int, bytes: Int, operations: Int)] =
+            [:]
         for step in model.executor.profile(entryPoint: 0) {
-            let key = step.op + " " + step.path.split(separator: ".").map {
-                $0.allSatisfy(\.isNumber) ? "*" : String($0)
-            }.joined(separator: ".")
+            let key =
+                step.op + " "
+                + step.path.split(separator: ".").map {
+                    $0.allSatisfy(\.isNumber) ? "*" : String($0)
+                }.joined(separator: ".")
             if groups[key] == nil { order.append(key) }
             var group = groups[key] ?? (step.family, 0, 0, 0, 0)
             group.count += 1

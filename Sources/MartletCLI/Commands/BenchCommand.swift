@@ -8,7 +8,8 @@ import MartletCPU
 /// Measures speed.
 struct BenchCommand: AsyncParsableCommand {
     static let configuration = CommandConfiguration(
-        commandName: "bench", abstract: "Measures latency, rates and the share of the memory's ceiling.",
+        commandName: "bench",
+        abstract: "Measures latency, rates and the share of the memory's ceiling.",
         aliases: ["benchmark"])
 
     @Argument(help: "Model: alias, path, engine file, or owner/name:FILE.")
@@ -21,13 +22,16 @@ struct BenchCommand: AsyncParsableCommand {
     var warmUp = 2
     @Option(parsing: .unconditional, help: "Fewest counted runs of each case.")
     var numRuns = 5
-    @Option(parsing: .unconditional, help: "Fewest seconds of counted runs of each case (classic benchmark.py: 60).")
+    @Option(
+        parsing: .unconditional,
+        help: "Fewest seconds of counted runs of each case (classic benchmark.py: 60).")
     var duration = 0.0
     @Option(help: "text, or llama-bench for its columns.")
     var format = "text"
     @Option(name: .customShort("p"), parsing: .unconditional, help: "llama-bench: prompt tokens.")
     var promptTokens = 512
-    @Option(name: .customShort("n"), parsing: .unconditional, help: "llama-bench: generated tokens.")
+    @Option(
+        name: .customShort("n"), parsing: .unconditional, help: "llama-bench: generated tokens.")
     var generatedTokens = 128
     @Option(name: .customShort("r"), parsing: .unconditional, help: "llama-bench: repetitions.")
     var repetitions = 5
@@ -41,7 +45,8 @@ struct BenchCommand: AsyncParsableCommand {
     func run() async throws {
         guard ["text", "llama-bench"].contains(format) else {
             throw MartletError(
-                .invalidArgument, "--format \(format) is not known", mend: "Use text or llama-bench")
+                .invalidArgument, "--format \(format) is not known", mend: "Use text or llama-bench"
+            )
         }
         let form = try TableForm.parse(output)
         for (value, least, flag) in [

@@ -72,7 +72,8 @@ enum TableForm {
     static func parse(_ text: String) throws -> Table.Form {
         guard let form = Table.Form(rawValue: text) else {
             throw MartletError(
-                .invalidArgument, "--output \(text) is not known", mend: "Use text, json, csv or md")
+                .invalidArgument, "--output \(text) is not known", mend: "Use text, json, csv or md"
+            )
         }
         return form
     }

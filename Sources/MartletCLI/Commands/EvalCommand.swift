@@ -7,7 +7,8 @@ import Martlet
 /// Measures how well a model predicts a text.
 struct EvalCommand: AsyncParsableCommand {
     static let configuration = CommandConfiguration(
-        commandName: "eval", abstract: "Computes the perplexity of a text, as llama-perplexity does.")
+        commandName: "eval",
+        abstract: "Computes the perplexity of a text, as llama-perplexity does.")
 
     @Argument(help: "Model: alias, path, engine file, or owner/name:FILE.")
     var model: String

@@ -58,11 +58,14 @@ struct InspectCommand: AsyncParsableCommand {
         if traced { return Console.line(try rendered(program.traced)) }
         if let rule = before ?? after {
             let records = program.records
-            let index = before == nil
+            let index =
+                before == nil
                 ? records.lastIndex { $0.name == rule } : records.firstIndex { $0.name == rule }
             guard let index else {
                 var names: [String] = []
-                for record in records where !names.contains(record.name) { names.append(record.name) }
+                for record in records where !names.contains(record.name) {
+                    names.append(record.name)
+                }
                 throw MartletError(
                     .notFound, "rule '\(rule)' changed nothing in this model",
                     mend: "Applied: \(names.joined(separator: ", "))")
@@ -167,7 +170,8 @@ struct InspectCommand: AsyncParsableCommand {
         say("\(description.modelName) (\(description.architecture)), \(description.builderVersion)")
         say(
             "weights \(description.precision.weights), activations \(description.precision.activations), "
-                + "KV \(description.precision.kvDType); targets \(file.manifest.targets.joined(separator: ", "))")
+                + "KV \(description.precision.kvDType); targets \(file.manifest.targets.joined(separator: ", "))"
+        )
         var table = Table(["section", "bytes", "offset"])
         for section in file.manifest.sections {
             table.add([

@@ -29,7 +29,10 @@ struct RunCommand: AsyncParsableCommand {
     var outputCsv: String?
     @Option(help: "Write f32 logits [rows, V] here, context rows then generation rows.")
     var outputLogits: String?
-    @Option(help: "Module path whose values are written, such as 'layers.*.attention.qkv'; may be repeated.")
+    @Option(
+        help:
+            "Module path whose values are written, such as 'layers.*.attention.qkv'; may be repeated."
+    )
     var tap: [String] = []
     @Option(help: "Where taps are written.")
     var outputNpz: String?
@@ -42,7 +45,8 @@ struct RunCommand: AsyncParsableCommand {
     func run() async throws {
         guard ["text", "tensorrt-llm"].contains(format) else {
             throw MartletError(
-                .invalidArgument, "--format \(format) is not known", mend: "Use text or tensorrt-llm")
+                .invalidArgument, "--format \(format) is not known",
+                mend: "Use text or tensorrt-llm")
         }
         guard tap.isEmpty == (outputNpz == nil) else {
             throw MartletError(
@@ -130,7 +134,8 @@ struct RunCommand: AsyncParsableCommand {
             let ids = output.tokens.map(String.init).joined(separator: ",")
             let answer = model.hasTokenizer ? output.text : ids
             if format == "tensorrt-llm" {
-                let input = index < texts.count
+                let input =
+                    index < texts.count
                     ? texts[index] : requests[index].prompt.map(String.init).joined(separator: ",")
                 Console.line("Input [Text \(index)]: \"\(input)\"")
                 Console.line("Output [Text \(index) Beam 0]: \"\(answer)\"")

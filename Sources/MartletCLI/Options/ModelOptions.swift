@@ -75,7 +75,9 @@ struct LimitOptions: ParsableArguments {
     var maxBatchSize = 8
     @Option(parsing: .unconditional, help: "Most tokens in one step.")
     var maxNumTokens = 512
-    @Option(parsing: .unconditional, help: "Longest request, prompt and answer, in tokens (default: the model's).")
+    @Option(
+        parsing: .unconditional,
+        help: "Longest request, prompt and answer, in tokens (default: the model's).")
     var maxContext: Int?
     @Option(help: "Memory for cached keys and values, such as 2GB (default: what the batch needs).")
     var kvCacheMemory: String?

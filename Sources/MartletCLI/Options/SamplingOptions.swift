@@ -18,25 +18,35 @@ struct SamplingOptions: ParsableArguments {
     var topK = 0
     @Option(parsing: .unconditional, help: "Draw from the smallest set with this probability.")
     var topP: Float = 1
-    @Option(parsing: .unconditional, help: "Draw from tokens at least this fraction as likely as the best.")
+    @Option(
+        parsing: .unconditional,
+        help: "Draw from tokens at least this fraction as likely as the best.")
     var minP: Float = 0
-    @Option(parsing: .unconditional, help: "Penalty on tokens seen in prompt and answer; 1 for none.")
+    @Option(
+        parsing: .unconditional, help: "Penalty on tokens seen in prompt and answer; 1 for none.")
     var repetitionPenalty: Float = 1
     @Option(parsing: .unconditional, help: "Subtracted from logits of tokens in the answer.")
     var presencePenalty: Float = 0
-    @Option(parsing: .unconditional, help: "Subtracted from logits of tokens in the answer, per occurrence.")
+    @Option(
+        parsing: .unconditional,
+        help: "Subtracted from logits of tokens in the answer, per occurrence.")
     var frequencyPenalty: Float = 0
-    @Option(parsing: .unconditionalSingleValue, help: "Bias of one token, as ID=VALUE; may be repeated.")
+    @Option(
+        parsing: .unconditionalSingleValue, help: "Bias of one token, as ID=VALUE; may be repeated."
+    )
     var logitBias: [String] = []
     @Option(parsing: .unconditional, help: "Seed of the draws.")
     var seed: UInt64 = 0
     @Option(help: "Text that ends the answer; may be repeated.")
     var stop: [String] = []
-    @Option(parsing: .unconditionalSingleValue, help: "Token id that ends the answer; may be repeated.")
+    @Option(
+        parsing: .unconditionalSingleValue, help: "Token id that ends the answer; may be repeated.")
     var stopToken: [Int32] = []
     @Flag(help: "Do not end at the model's own end tokens.")
     var ignoreEos = false
-    @Option(parsing: .unconditional, help: "Report this many likeliest tokens with their log-probabilities.")
+    @Option(
+        parsing: .unconditional,
+        help: "Report this many likeliest tokens with their log-probabilities.")
     var logprobs: Int?
 
     /// The settings as the library takes them.
@@ -61,7 +71,8 @@ struct SamplingOptions: ParsableArguments {
                 value.isFinite
             else {
                 throw MartletError(
-                    .invalidArgument, "--logit-bias \(text) is not ID=VALUE", mend: "Such as 42=-2.5")
+                    .invalidArgument, "--logit-bias \(text) is not ID=VALUE",
+                    mend: "Such as 42=-2.5")
             }
             settings.logitBias[id] = value
         }

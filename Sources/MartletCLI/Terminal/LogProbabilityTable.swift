@@ -23,8 +23,9 @@ enum LogProbabilityTable {
                     ? output.topLogProbabilities[position] : []
                 table.add([
                     .int(index), .int(position), .string(shown(token)), .string(own),
-                    .string(top.map { "\(shown($0.token)) \(value($0.logProbability))" }
-                        .joined(separator: ", ")),
+                    .string(
+                        top.map { "\(shown($0.token)) \(value($0.logProbability))" }
+                            .joined(separator: ", ")),
                 ])
             }
         }

@@ -25,7 +25,8 @@ enum OutputFile {
         guard access(folder.isEmpty ? "/" : folder, W_OK | X_OK) == 0 else {
             throw MartletError(
                 .io, "cannot write \(path): \(String(cString: strerror(errno)))",
-                mend: errno == ENOENT ? "Create the folder first" : "Name a folder that can be written")
+                mend: errno == ENOENT
+                    ? "Create the folder first" : "Name a folder that can be written")
         }
     }
 

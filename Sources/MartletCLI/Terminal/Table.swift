@@ -40,19 +40,23 @@ struct Table {
         case .csv:
             func quoted(_ text: String) -> String {
                 text.contains { ",\"\n".contains($0) }
-                    ? "\"" + text.split(separator: "\"", omittingEmptySubsequences: false)
+                    ? "\""
+                        + text.split(separator: "\"", omittingEmptySubsequences: false)
                         .joined(separator: "\"\"") + "\"" : text
             }
             return ([columns] + cells).map { $0.map(quoted).joined(separator: ",") }
                 .joined(separator: "\n")
         case .md:
             func escaped(_ text: String) -> String {
-                text.split(separator: "|", omittingEmptySubsequences: false).joined(separator: "\\|")
-                    .split(separator: "\n", omittingEmptySubsequences: false).joined(separator: "<br>")
+                text.split(separator: "|", omittingEmptySubsequences: false).joined(
+                    separator: "\\|"
+                )
+                .split(separator: "\n", omittingEmptySubsequences: false).joined(separator: "<br>")
             }
             let head = "| " + columns.joined(separator: " | ") + " |"
             let rule = "|" + columns.map { _ in "---|" }.joined()
-            return ([head, rule] + cells.map { "| " + $0.map(escaped).joined(separator: " | ") + " |" })
+            return
+                ([head, rule] + cells.map { "| " + $0.map(escaped).joined(separator: " | ") + " |" })
                 .joined(separator: "\n")
         case .text:
             let widths = columns.indices.map { column in

@@ -9,7 +9,8 @@ enum TapWriter {
     /// Runs each prompt once through the engine and writes its taps.
     ///
     /// - Throws: `MartletError` if a prompt does not fit one step, or the file cannot be written.
-    static func run(_ model: LanguageModel, _ requests: [GenerationRequest], to path: String) throws {
+    static func run(_ model: LanguageModel, _ requests: [GenerationRequest], to path: String) throws
+    {
         var members: [(name: String, bytes: [UInt8])] = []
         for (index, request) in requests.enumerated() {
             let named = try model.namedOutputs(request.prompt)

@@ -1,0 +1,125 @@
+// Part of Martlet. See LICENSE.
+// SPDX-License-Identifier: Apache-2.0
+
+import Testing
+
+/// Wrong calls: one clear line and a documented exit code.
+@Suite struct ErrorTests {
+    struct Case: CustomTestStringConvertible {
+        let arguments: [String]
+        let code: Int32
+        let message: String
+        var testDescription: String { arguments.joined(separator: " ") }
+
+        init(_ code: Int32, _ message: String, _ arguments: String...) {
+            self.arguments = arguments.map { $0 == "MODEL" ? Program.model : $0 }
+            self.code = code
+            self.message = message
+        }
+    }
+
+    static let cases = [
+        Case(64, "error: unknown command 'rnu'. Did you mean 'run'?", "rnu"),
+        Case(
+            64, "Error: Unknown option '--tempurature'. Did you mean '--temperature'?", "run",
+            "MODEL", "--tempurature", "1"),
+        Case(3, "error: unknown model 'smolm2'. Did you mean 'smollm2'?", "pull", "smolm2"),
+        Case(3, "error: no such file: /nowhere/x.gguf", "run", "/nowhere/x.gguf", "hi"),
+        Case(2, "error: there is no prompt. Write: martlet run", "run", "MODEL"),
+        Case(5, "error: the model has no tokenizer", "run", "MODEL", "hello"),
+        Case(
+            2, "error: prompt token 2 is 300, but must be 0 to 255", "run", "MODEL", "--input-ids",
+            "1,2,300"),
+        Case(
+            2, "error: 'x' in --input-ids is no token id. Write ids with commas, such as 1,2,3",
+            "run",
+            "MODEL", "--input-ids", "1,x"),
+        Case(
+            2, "error: max tokens is -1, but must be 0 or more", "run", "MODEL", "--input-ids", "1",
+            "-m", "-1"),
+        Case(
+            6,
+            "error: the prompt has 4 tokens, but the context of 4 holds at most 3 beside the "
+                + "answer. Raise --max-context or shorten the prompt", "run", "MODEL",
+            "--input-ids", "1,2,3,4", "--max-context", "4"),
+        Case(
+            6, "error: a context of 600 tokens is outside the model's 1 to 512", "run", "MODEL",
+            "--input-ids", "1", "--max-context", "600"),
+        Case(
+            6,
+            "error: 20000 bytes of KV cache are 2 pages of 8192 bytes, but a request of 100 "
+                + "tokens needs 7", "run", "MODEL", "--input-ids", "1", "--max-context", "100",
+            "--kv-cache-memory", "20kB"),
+        Case(
+            2, "error: there is no rule named 'foo'. Rules: ", "inspect", "MODEL", "--disable-rule",
+            "foo"),
+        Case(
+            2, "error: 'int3' is no weight scheme", "run", "MODEL", "--input-ids", "1",
+            "--quantize", "int3"),
+        Case(
+            2, "error: --dtype int8 is not f32, f16 or bf16", "run", "MODEL", "--input-ids", "1",
+            "--dtype", "int8"),
+        Case(
+            2, "error: no module matches the tap 'nothing'", "run", "MODEL", "--input-ids", "1",
+            "--tap", "nothing", "--output-npz", "/tmp/martlet-never-written.npz"),
+        Case(
+            2, "error: --output xml is not known. Use text, json, csv or md", "ls", "--output",
+            "xml"),
+        Case(
+            8,
+            "error: cannot write /nowhere/x.martlet: No such file or directory. Create the folder first",
+            "build", "MODEL", "-o", "/nowhere/x.martlet"),
+        Case(6, "error: a context of 550 tokens", "bench", "MODEL", "--input-output-len", "500,50"),
+        Case(
+            3, "error: there is no entry point 'foo'. Entry points: decode", "inspect", "MODEL",
+            "--entry-point", "foo"),
+    ]
+
+    @Test(arguments: cases)
+    func wrongCallsSayWhatMendsThem(item: Case) {
+        let program = Program()
+        defer { program.remove() }
+        let result = program.run(item.arguments)
+        #expect(result.code == item.code, "\(result.error)")
+        #expect(result.error.hasPrefix(item.message), "\(result.error)")
+        #expect(result.output.isEmpty)
+    }
+
+    @Test func helpNamesTheExitCodes() {
+        let program = Program()
+        defer { program.remove() }
+        let result = program.run(["--help"])
+        #expect(result.code == 0)
+        #expect(result.output.contains("Exit codes: 0 success, 2 usage, 3 not found"))
+    }
+
+    /// Truncated and changed checkpoints: an error of the documented kinds, or an answer; never a signal.
+    @Test func damagedCheckpointsAreErrors() {
+        let program = Program()
+        defer { program.remove() }
+        let whole = Program.bytes(Program.model + "/model.gguf")
+        var random: UInt64 = 7
+        for round in 0..<24 {
+            random = random &* 6_364_136_223_846_793_005 &+ 1_442_695_040_888_963_407
+            var bytes = whole
+            if round % 2 == 0 {
+                bytes = Array(bytes.prefix(Int(random >> 33) % whole.count))
+            } else {
+                // The head holds all counts, names, shapes and offsets.
+                bytes[Int(random >> 33) % 4096] ^= 1 << UInt8((random >> 20) & 7)
+            }
+            program.write(bytes, to: "damaged.gguf")
+            let result = program.run(
+                [
+                    "run", program.folder + "/damaged.gguf", "--input-ids", "1,2", "-m", "2",
+                    "--no-cache",
+                ])
+            #expect([0, 2, 3, 4, 5, 6].contains(result.code), "round \(round): \(result.error)")
+            if round % 2 == 0 { #expect(result.code == 4, "round \(round): \(result.error)") }
+            if result.code != 0 {
+                #expect(result.error.hasPrefix("error: "))
+                #expect(result.error.split(separator: "\n").count == 1, "\(result.error)")
+            }
+        }
+    }
+}

@@ -1,0 +1,112 @@
+// Part of Martlet. See LICENSE.
+// SPDX-License-Identifier: Apache-2.0
+
+import Testing
+
+@Suite struct RunTests {
+    /// From both formats; the prompts of the goldens, then eight greedy tokens.
+    @Test(arguments: ["", "/model.gguf"])
+    func logitsEqualTransformers(file: String) throws {
+        let program = Program()
+        defer { program.remove() }
+        let golden = try Golden()
+        let prompt = golden.ids("long.input_ids")
+        let greedy = golden.ids("greedy.ids")
+        let result = program.run([
+            "run", Program.model + file, "--input-ids",
+            prompt.map(String.init).joined(separator: ","),
+            "--max-output-len", "\(greedy.count)", "--output-logits",
+            program.folder + "/logits.npy",
+            "--output-csv", program.folder + "/ids.csv",
+        ])
+        #expect(result.code == 0, "\(result.error)")
+        let text = greedy.map(String.init).joined(separator: ",") + "\n"
+        #expect(result.output == text)
+        #expect(program.bytes("ids.csv") == Array(text.utf8))
+        let (header, values) = Golden.array(program.bytes("logits.npy"))
+        #expect(
+            header.contains("'<f4'") && header.contains("(\(prompt.count + greedy.count), 256)"))
+        let expected = golden.values("long.logits") + golden.values("greedy.logits")
+        #expect(values.count == expected.count)
+        let distance = zip(values, expected).map { abs($0 - $1) }.max() ?? .infinity
+        #expect(distance < 1e-4, "largest difference \(distance)")
+    }
+
+    @Test func promptsInABatchAnswerAsAlone() {
+        let program = Program()
+        defer { program.remove() }
+        let prompts = (1...11).map { count in
+            (0..<count * 3).map { "\(($0 * 37 + count * 11) % 256)" }.joined(separator: ",")
+        }
+        let shared = ["run", Program.model, "-m", "12"]
+        let together = program.run(
+            shared + prompts.flatMap { ["--input-ids", $0] }
+                + ["--max-batch-size", "4", "--max-num-tokens", "16"])
+        let alone = prompts.map { program.run(shared + ["--input-ids", $0]).output }
+        #expect(together.code == 0, "\(together.error)")
+        #expect(together.output == alone.joined())
+    }
+
+    /// Rotary tables grow in steps: an answer across several of them, alike on every instruction set.
+    @Test func answersFillTheContext() {
+        let program = Program()
+        defer { program.remove() }
+        let arguments = ["run", Program.model, "--input-ids", "1", "-m", "600"]
+        let best = program.run(arguments)
+        let plain = program.run(arguments + ["--max-num-tokens", "1", "--threads", "1"])
+        #expect(best.code == 0, "\(best.error)")
+        #expect(best.output.split(separator: ",").count == 511)
+        #expect(best.output == plain.output)
+        // The same tokens as one prompt: its last row predicts the same end.
+        let ids = ["1"] + best.output.dropLast().split(separator: ",").map(String.init)
+        let again = program.run([
+            "run", Program.model, "--input-ids", ids.dropLast().joined(separator: ","), "-m", "1",
+        ])
+        #expect(again.output == (ids.last ?? "") + "\n")
+    }
+
+    @Test func drawsRepeatWithTheirSeed() {
+        let program = Program()
+        defer { program.remove() }
+        func draw(_ seed: Int) -> String {
+            program.run([
+                "run", Program.model, "--input-ids", "1,2", "-m", "16", "--temperature", "1",
+                "--seed", "\(seed)",
+            ]).output
+        }
+        #expect(draw(3) == draw(3))
+        #expect(draw(3) != draw(4))
+    }
+
+    @Test func classicFormAndLogProbabilities() {
+        let program = Program()
+        defer { program.remove() }
+        let classic = program.run([
+            "run", Program.model, "--input-ids", "1,2", "-m", "3", "--format", "tensorrt-llm",
+        ])
+        #expect(
+            classic.output == """
+                Input [Text 0]: "1,2"
+                Output [Text 0 Beam 0]: "92,171,92"
+
+                """)
+        let table = program.run([
+            "run", Program.model, "--input-ids", "1,2", "-m", "3", "--logprobs", "2",
+        ])
+        #expect(table.output.split(separator: "\n").count == 5)
+    }
+
+    @Test func tapsAreArrays() {
+        let program = Program()
+        defer { program.remove() }
+        let result = program.run([
+            "run", Program.model, "--input-ids", "1,2,3", "--tap", "layers.*.attention.qkv",
+            "--output-npz", program.folder + "/taps.npz",
+        ])
+        #expect(result.code == 0, "\(result.error)")
+        let text = String(decoding: program.bytes("taps.npz"), as: UTF8.self)
+        #expect(text.contains("layers.0.attention.qkv.npy"))
+        #expect(text.contains("layers.1.attention.qkv.npy"))
+        #expect(text.contains("'shape': (3, 128)"))
+    }
+}
