@@ -51,7 +51,9 @@ public struct Compiler: Sendable {
     ) throws -> Graph {
         var graph = graph
         try GraphVerifier.verify(graph)
-        for index in graph.kvGroups.indices { graph.kvGroups[index].scheme.dtype = options.recipe.kvType }
+        for index in graph.kvGroups.indices {
+            graph.kvGroups[index].scheme.dtype = options.recipe.kvType
+        }
         let pipeline = Pipeline(userRules: options.rules, disabled: options.disabledRules)
         try pipeline.run(
             on: &graph, recipe: AppliedRecipe(recipe: options.recipe, weights: weights),
@@ -92,7 +94,10 @@ public struct Compiler: Sendable {
         graph: Graph, plan: EmittedPlan
     ) {
         var graph = graph
-        try KernelSelection(catalog: catalog).legalize(&graph)
+        let selection = KernelSelection(catalog: catalog)
+        try selection.legalize(&graph)
+        try selection.copyStridedOperands(&graph)
+        DeadCode.remove(from: &graph)
         KVLayout.assignBlocks(to: &graph.kvGroups, catalog: catalog)
         try GraphVerifier.verify(graph)
         return (graph, try PlanEmitter.emit(graph, for: catalog))

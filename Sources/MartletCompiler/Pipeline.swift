@@ -1,6 +1,7 @@
 // Part of Martlet. See LICENSE.
 // SPDX-License-Identifier: Apache-2.0
 
+import MartletCore
 public import MartletGraph
 
 /// Rules that belong together; one file each.
@@ -17,7 +18,9 @@ public struct RuleFamily: Sendable {
     }
 }
 
-/// The order of everything that happens to a graph. Nowhere else is order decided.
+/// The order of everything that happens to a graph.
+///
+/// Nowhere else is order decided.
 public struct Pipeline: Sendable {
     /// One stage: rules or a built-in pass, repeated until nothing changes.
     public struct Stage: Sendable {
@@ -100,8 +103,17 @@ public struct Pipeline: Sendable {
     ) throws {
         for stage in stages {
             var changed = true
+            var rounds = 0
             while changed {
                 changed = false
+                rounds += 1
+                guard rounds <= Self.roundLimit else {
+                    let names = stage.passes.map(name).joined(separator: ", ")
+                    throw MartletError(
+                        .unsupported,
+                        "stage '\(stage.name)' still changes the graph after \(rounds - 1) rounds",
+                        mend: "Two of its rules undo each other: \(names)")
+                }
                 for pass in stage.passes {
                     let (name, count) = try apply(pass, to: &graph, recipe: recipe)
                     guard count > 0 else { continue }
@@ -114,14 +126,28 @@ public struct Pipeline: Sendable {
         }
     }
 
+    /// Rounds of one stage; real models need a handful.
+    private static let roundLimit = 200
+
+    private func name(_ pass: Pass) -> String {
+        switch pass {
+        case .rule(let rule): rule.name
+        case .merge: "common-subexpressions"
+        case .recipe: "recipe"
+        case .activations: "quantize-activations"
+        }
+    }
+
     private func apply(
         _ pass: Pass, to graph: inout Graph, recipe: AppliedRecipe
     ) throws -> (String, Int) {
         switch pass {
         case .rule(let rule): (rule.name, try rule.apply(to: &graph))
         case .merge: ("common-subexpressions", CommonSubexpressions.merge(in: &graph))
-        case .recipe: ("recipe", try recipe.recipe.applyToParameters(of: &graph, weights: recipe.weights))
-        case .activations: ("quantize-activations", try recipe.recipe.quantizeActivations(of: &graph))
+        case .recipe:
+            ("recipe", try recipe.recipe.applyToParameters(of: &graph, weights: recipe.weights))
+        case .activations:
+            ("quantize-activations", try recipe.recipe.quantizeActivations(of: &graph))
         }
     }
 }

@@ -26,7 +26,7 @@ struct AsymmetricCodec: WeightCodec {
                 high = max(high, 0)
             }
             let scale = RowCoder.rounded((high - low) / top, scheme.scaleType)
-            let inverse = scale == 0 ? 0 : 1 / scale
+            let inverse = RowCoder.inverse(scale)
             let zero: Float
             if scheme.zero == .integer {
                 zero = max(0, min(top, (-low * inverse).rounded(.toNearestOrEven)))

@@ -130,6 +130,13 @@ struct RowCoder {
         }
     }
 
+    /// What numbers are multiplied with to get codes: 0 for scales of 0 and those too small to have a
+    /// finite reciprocal, whose groups (below 1e-36) are coded as zero.
+    static func inverse(_ scale: Float) -> Float {
+        let inverse = 1 / scale
+        return inverse.isFinite ? inverse : 0
+    }
+
     /// A scale or minimum as it will be read back.
     static func rounded(_ value: Float, _ type: DType) -> Float {
         switch type {

@@ -26,7 +26,7 @@ struct SymmetricCodec: WeightCodec {
                 ? RowCoder.rounded(values.reduce(0) { max($0, abs($1)) } / 127, scheme.scaleType)
                 : bestScale(values, scheme.scaleType)
             scales[group] = scale
-            let inverse = scale == 0 ? 0 : 1 / scale
+            let inverse = RowCoder.inverse(scale)
             for (index, value) in values.enumerated() {
                 codes[start + index] = Self.code(value * inverse, middle)
             }
@@ -48,7 +48,7 @@ struct SymmetricCodec: WeightCodec {
         for step in 0...8 {
             let scale = RowCoder.rounded(extreme / (-8 - 0.25 * Float(step - 4)), type)
             if scale == 0 { continue }
-            let inverse = 1 / scale
+            let inverse = RowCoder.inverse(scale)
             var error: Float = 0
             for value in values {
                 let code = max(-8, min(7, (value * inverse).rounded(.toNearestOrEven)))

@@ -153,6 +153,29 @@ struct ChangedCatalog: KernelCatalog {
         }
     }
 
+    @Test func wholeRowsAreCopiedWhereAsked() async throws {
+        let model = try compile(
+            ChangedCatalog { family in
+                var copy = family
+                if ["cachedAttention", "gatedActivation"].contains(family.op) {
+                    copy.acceptsStridedOperands = false
+                }
+                return [copy]
+            })
+        let plan = model.plans[0]
+        // q, k, v and gate, up of two layers.
+        #expect(plan.steps.count { $0.op == "slice" } == 10)
+        for step in plan.steps where step.op == "gatedActivation" {
+            for operand in step.operands {
+                guard case .buffer(let buffer, let offset, let columns) = operand else { continue }
+                #expect(offset == 0 && columns == plan.buffers[buffer].columns)
+            }
+        }
+        let error = try await EndToEndTests.error(
+            TinyModels.llama(), weights: weights, runner: StepRunner(model.executor()))
+        #expect(error < Tolerance.exactLogits)
+    }
+
     @Test func whatNobodyComputesIsNamed() throws {
         let error = #expect(throws: MartletError.self) {
             try compile(ChangedCatalog.refusing(["norm"], "no norms on Sundays"))

@@ -116,6 +116,55 @@ import Testing
         #expect(graph.text == text)
     }
 
+    @Test func rulesWithoutEndAreStopped() throws {
+        func double(_ name: String, _ op: String, _ other: String) -> RewriteRule {
+            RewriteRule(name, "", pattern: .op(op, .any("x"), as: "node")) { match, graph in
+                try graph.insert(
+                    other, [match.value("x")],
+                    other == "scale" ? ["factor": 2.0] : ["cap": 2.0], path: match.root.path,
+                    before: match.root.id)
+            }
+        }
+        let gate = RewriteRule(
+            "cap", "", pattern: .op("gatedActivation", .any("x"), .any("y"), as: "node"),
+            where: { match, graph in
+                !["softCap", "scale"].contains(
+                    match.value("x").flatMap(graph.producer(of:))?.op ?? "")
+            }
+        ) { match, graph in
+            let x = try graph.insert(
+                "softCap", [match.value("x")], ["cap": 2.0], path: "", before: match.root.id)[0]
+            return try graph.insert(
+                "gatedActivation", [x, match.value("y")], match.root.attributes,
+                path: match.root.path, before: match.root.id)
+        }
+        let own = #expect(throws: MartletError.self) {
+            try optimize { $0.rules = [gate, double("forever", "softCap", "softCap")] }
+        }
+        #expect(own?.message.contains("'forever'") == true)
+        let pair = #expect(throws: MartletError.self) {
+            try optimize {
+                $0.rules = [
+                    gate, double("to", "softCap", "scale"), double("fro", "scale", "softCap"),
+                ]
+            }
+        }
+        #expect(pair?.message.contains("'user'") == true)
+        #expect(pair?.mend?.contains("to, fro") == true)
+    }
+
+    @Test func aDeclinedReplacementLeavesNothing() throws {
+        let rule = RewriteRule("shy", "", pattern: .op("norm", .any("x"), as: "node")) {
+            match, graph in
+            try graph.insert("scale", [match.value("x")], ["factor": 2.0], path: "", before: nil)
+            return nil
+        }
+        var graph = try TinyModels.llama().trace()
+        let text = graph.text
+        #expect(try rule.apply(to: &graph) == 0)
+        #expect(graph.text == text)
+    }
+
     @Test func tapsBecomeOutputs() async throws {
         let llama = try TinyModels.llama()
         var options = Compiler.Options()

@@ -186,6 +186,17 @@ import Testing
         }
     }
 
+    /// Scales without a finite reciprocal.
+    @Test(arguments: ["int8.channel.f32", "int8.g32.bf16", "int4.g32.f32", "int4.g32.zero.f32"])
+    func tinyNumbersStayTiny(_ name: String) throws {
+        let values = (0..<64).map { Float($0 % 5 - 2) * 1e-38 }
+        let coded = try SchemeRegistry.encode(
+            TensorData(values, shape: [2, 32]), scheme(name))
+        for (value, decoded) in zip(values, try SchemeRegistry.decode(coded).floats()) {
+            #expect(abs(decoded - value) <= abs(value))
+        }
+    }
+
     @Test func namesChooseGroupZeroAndType() throws {
         for (text, expected) in [
             ("int4:g64:asym", "int4.g64.min.f16"), ("int4:asym:g64", "int4.g64.min.f16"),

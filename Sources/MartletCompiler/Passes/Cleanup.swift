@@ -20,7 +20,8 @@ package enum DeadCode {
             }
         }
         graph.remove(dead)
-        let names = Set(graph.nodes.filter { $0.op == "constant" }.compactMap { $0.attributes["name"]?.string })
+        let names = Set(
+            graph.nodes.filter { $0.op == "constant" }.compactMap { $0.attributes["name"]?.string })
         graph.constants = graph.constants.filter { names.contains($0.key) }
     }
 }
@@ -46,7 +47,9 @@ package enum CommonSubexpressions {
             else { continue }
             let key = Key(
                 op: node.op, operands: node.operands,
-                attributes: node.attributes.sorted { $0.key < $1.key }.map { "\($0.key)=\($0.value)" })
+                attributes: node.attributes.sorted { $0.key < $1.key }.map {
+                    "\($0.key)=\($0.value)"
+                })
             guard let first = seen[key] else {
                 seen[key] = node
                 continue

@@ -54,7 +54,9 @@ extension PrecisionRecipe {
     /// Gives every parameter the format it will have in the engine.
     ///
     /// - Returns: How many parameters changed their format.
-    func applyToParameters(of graph: inout Graph, weights provider: any WeightProvider) throws -> Int {
+    func applyToParameters(of graph: inout Graph, weights provider: any WeightProvider) throws
+        -> Int
+    {
         var count = 0
         for node in graph.nodes where node.op == "parameter" {
             guard let shape = node.results[0].fixedShape else { continue }

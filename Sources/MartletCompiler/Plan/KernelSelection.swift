@@ -36,7 +36,9 @@ package struct KernelSelection: Sendable {
     let catalog: any KernelCatalog
 
     /// Row counts that the choice is made for, with weights: mostly decoding, some prefill.
-    static let rowCounts: [(rows: Int, weight: Double)] = [(1, 0.6), (8, 0.2), (64, 0.1), (512, 0.1)]
+    static let rowCounts: [(rows: Int, weight: Double)] = [
+        (1, 0.6), (8, 0.2), (64, 0.1), (512, 0.1),
+    ]
 
     /// Asks every family of the node's op.
     ///
@@ -46,7 +48,9 @@ package struct KernelSelection: Sendable {
             op: node.op, attributes: node.attributes,
             operands: node.operands.map { $0.flatMap(graph.type(of:)) },
             isParameter: node.operands.map { operand in
-                operand.flatMap(graph.producer(of:)).map { ["parameter", "constant"].contains($0.op) }
+                operand.flatMap(graph.producer(of:)).map {
+                    ["parameter", "constant"].contains($0.op)
+                }
                     ?? false
             }, results: node.results)
         var candidates: [KernelChoice.Candidate] = []
@@ -108,6 +112,29 @@ package struct KernelSelection: Sendable {
             try graph.sort()
             DeadCode.remove(from: &graph)
             pending += graph.order.filter { !before.contains($0) }
+        }
+    }
+
+    /// Copies split columns for families that want whole rows.
+    ///
+    /// - Throws: What the graph throws; never for a legal one.
+    func copyStridedOperands(_ graph: inout Graph) throws {
+        for node in graph.nodes where !Self.isFree(node.op) {
+            guard case .success(let choice) = choose(for: node, in: graph),
+                family(named: choice.family)?.acceptsStridedOperands == false
+            else { continue }
+            for (index, operand) in node.operands.enumerated() {
+                guard let operand, let split = graph.producer(of: operand), split.op == "split",
+                    let sizes = split.attributes["sizes"]?.ints
+                else { continue }
+                let copy = try graph.insert(
+                    "slice", [split.operands[0]],
+                    [
+                        "start": .int(sizes.prefix(operand.result).reduce(0, +)),
+                        "count": .int(sizes[operand.result]),
+                    ], path: node.path, before: node.id)[0]
+                graph.update(node.id) { $0.operands[index] = copy }
+            }
         }
     }
 

@@ -130,7 +130,8 @@ struct PlanEmitter {
     }
 
     private mutating func parameter(_ node: Node, layout: String) throws -> Int {
-        guard let shape = node.results[0].fixedShape, let name = node.attributes["name"]?.string else {
+        guard let shape = node.results[0].fixedShape, let name = node.attributes["name"]?.string
+        else {
             throw failure(node, "has no fixed shape")
         }
         // The same weight in a second layout is a second parameter.
@@ -166,7 +167,8 @@ struct PlanEmitter {
         var outputs: [PlanOutput] = []
         for output in graph.outputs {
             guard let operand = operands[output.value] else {
-                throw MartletError(.unsupported, "output '\(output.name)' is not computed by a step")
+                throw MartletError(
+                    .unsupported, "output '\(output.name)' is not computed by a step")
             }
             if case .buffer(let buffer, _, _) = operand { lifetimes[buffer].last = steps.count }
             outputs.append(PlanOutput(name: output.name, operand: operand))
@@ -177,7 +179,8 @@ struct PlanEmitter {
             entryPoint: graph.name, target: catalog.target, buffers: buffers, slotCount: slotCount,
             parameters: parameters.map {
                 PlanParameter(
-                    name: $0.name, layout: $0.layout, format: $0.format.description, shape: $0.shape)
+                    name: $0.name, layout: $0.layout, format: $0.format.description, shape: $0.shape
+                )
             }, kvGroups: graph.kvGroups, steps: steps, outputs: outputs)
         return EmittedPlan(plan: plan, parameters: parameters, choices: choices)
     }

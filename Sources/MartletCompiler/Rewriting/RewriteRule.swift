@@ -1,6 +1,7 @@
 // Part of Martlet. See LICENSE.
 // SPDX-License-Identifier: Apache-2.0
 
+import MartletCore
 public import MartletGraph
 
 /// A rewrite as data: name, pattern, guard, replacement, and one line of algebra or source.
@@ -35,19 +36,24 @@ public struct RewriteRule: Sendable {
     /// Applies the rule wherever it matches, until it matches no more.
     ///
     /// - Returns: How often it was applied.
-    /// - Throws: What a replacement throws; the graph is then unchanged.
+    /// - Throws: What a replacement throws, or `MartletError` `.unsupported` if the rule applies to
+    ///   its own results without end; the graph is then unchanged.
     @discardableResult
     public func apply(to graph: inout Graph) throws -> Int {
         var working = graph
+        let limit = 16 * (graph.order.count + 16)
         var count = 0
         var changed = true
         while changed {
             changed = false
             for id in working.order {
                 guard let root = working.node(id), root.op == pattern.rootOp,
-                    let match = pattern.match(root, in: working), condition(match, working),
-                    let results = try replacement(match, &working)
+                    let match = pattern.match(root, in: working), condition(match, working)
                 else { continue }
+                // What a declined replacement inserted is forgotten.
+                var attempt = working
+                guard let results = try replacement(match, &attempt) else { continue }
+                working = attempt
                 for (old, new) in zip(root.results.indices.map(root.value), results) {
                     working.replaceUses(of: old, with: new)
                 }
@@ -55,6 +61,11 @@ public struct RewriteRule: Sendable {
                 DeadCode.remove(from: &working)
                 count += 1
                 changed = true
+                guard count <= limit else {
+                    throw MartletError(
+                        .unsupported, "rule '\(name)' applied \(count) times without end",
+                        mend: "Give the rule a condition that its own result does not meet")
+                }
             }
         }
         graph = working

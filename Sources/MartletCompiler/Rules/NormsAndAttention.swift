@@ -36,7 +36,9 @@ extension RuleFamily {
                     .op("rotary", .any("q"), .any("positions"), .any("frequencies"), as: "rotaryQ"),
                     .op(
                         "kvWrite",
-                        .op("rotary", .any("k"), .any("positions"), .any("frequencies"), as: "rotaryK"),
+                        .op(
+                            "rotary", .any("k"), .any("positions"), .any("frequencies"),
+                            as: "rotaryK"),
                         .any("v"), as: "write"),
                     .any("positions"), as: "attention"),
                 where: { match, graph in

@@ -16,7 +16,8 @@ extension RuleFamily {
             RewriteRule(
                 "gather-rows-early",
                 "rows of f(x) = f(rows of x) for \(op), which works row by row",
-                pattern: .op("gatherRows", .op(op, .any("x"), as: "inner"), .any("rows"), as: "gather"),
+                pattern: .op(
+                    "gatherRows", .op(op, .any("x"), as: "inner"), .any("rows"), as: "gather"),
                 where: { match, graph in graph.useCount(of: match.node("inner").value()) == 1 }
             ) { match, graph in
                 let inner = match.node("inner"), rows = match.value("rows")

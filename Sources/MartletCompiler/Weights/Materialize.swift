@@ -43,7 +43,9 @@ extension Compiler {
         case .apply(let op, let parts):
             guard let part = parts.first, parts.count == 1,
                 case .plain(let tensor) = try evaluate(part, .plain(.f32), weights)
-            else { throw MartletError(.corrupt, "'\(expression)' is not an operation on one weight") }
+            else {
+                throw MartletError(.corrupt, "'\(expression)' is not an operation on one weight")
+            }
             return try WeightConversion.convert(
                 .plain(try WeightConversion.apply(op, to: tensor)), to: format)
         }

@@ -34,7 +34,9 @@ enum WeightConversion {
         case "transpose":
             var result = [Float](repeating: 0, count: values.count)
             for row in 0..<rows {
-                for column in 0..<columns { result[column * rows + row] = values[row * columns + column] }
+                for column in 0..<columns {
+                    result[column * rows + row] = values[row * columns + column]
+                }
             }
             return try TensorData(result, shape: [columns, rows])
         case "normalizeRows":
@@ -44,11 +46,14 @@ enum WeightConversion {
                 let length = range.reduce(0.0) { $0 + Double(values[$1]) * Double(values[$1]) }
                     .squareRoot()
                 // As torch.nn.functional.normalize: no division by less than 1e-12.
-                for index in range { result[index] = Float(Double(values[index]) / max(length, 1e-12)) }
+                for index in range {
+                    result[index] = Float(Double(values[index]) / max(length, 1e-12))
+                }
             }
             return try TensorData(result, shape: tensor.shape)
         case "cast": return tensor
-        default: throw MartletError(.unsupported, "\(op) of weights cannot be computed at build time")
+        default:
+            throw MartletError(.unsupported, "\(op) of weights cannot be computed at build time")
         }
     }
 }

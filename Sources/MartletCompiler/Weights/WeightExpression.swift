@@ -34,7 +34,8 @@ package indirect enum WeightExpression: Sendable, Hashable {
         var rest = Substring(text)
         self = try Self.parse(&rest, depth: 0)
         guard rest.isEmpty else {
-            throw MartletError(.corrupt, "unexpected '\(rest.prefix(20))' in weight source '\(text)'")
+            throw MartletError(
+                .corrupt, "unexpected '\(rest.prefix(20))' in weight source '\(text)'")
         }
     }
 
@@ -103,7 +104,8 @@ extension WeightExpression: CustomStringConvertible {
     /// The text form.
     package var description: String {
         switch self {
-        case .named(let name, let shape): "\(name)[\(shape.map(String.init).joined(separator: "x"))]"
+        case .named(let name, let shape):
+            "\(name)[\(shape.map(String.init).joined(separator: "x"))]"
         case .apply(let op, let parts): "\(op)(\(parts.map(\.description).joined(separator: ", ")))"
         }
     }
