@@ -52,8 +52,24 @@ import Testing
     func exactActivationsEqualReference(_ scheme: String) async throws {
         let (error, _, model) = try await compare(options(scheme, everything: true))
         #expect(error < Tolerance.exactLogits)
+        // Embedding and head read one table in one layout.
+        let names = model.plans[0].parameters.map(\.name)
+        #expect(names.count { $0.hasPrefix("embedding.weight") } == 1)
         let matrices = model.plans[0].parameters.filter { $0.shape.count == 2 }
         #expect(matrices.allSatisfy { $0.format.hasPrefix(scheme.prefix(4)) })
+    }
+
+    @Test(arguments: schemes)
+    func entryPointsShareCodedWeights(_ scheme: String) throws {
+        var options = try options(scheme, everything: true)
+        options.recipe.activations = .int8g64
+        let model = try CompiledModel(
+            DecoderAndEmbedder(), weights: RandomWeights(), options: options)
+        let known = Dictionary(
+            model.plans[0].parameters.map { ($0.name, $0) }, uniquingKeysWith: { $1 })
+        for parameter in model.plans[1].parameters {
+            #expect(known[parameter.name] == parameter)
+        }
     }
 
     @Test(arguments: schemes)
