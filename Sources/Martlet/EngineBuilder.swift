@@ -50,10 +50,12 @@ package struct EngineBuilder {
         case nil: activations = options.dtype == .f32 ? catalog.defaultActivations : nil
         case "exact": activations = nil
         case let text?:
-            guard let format = ActivationFormat(rawValue: text), format == catalog.defaultActivations
+            guard let format = ActivationFormat(rawValue: text),
+                format == catalog.defaultActivations
             else {
                 throw MartletError(
-                    .invalidArgument, "activations '\(text)' are not supported by \(catalog.target)",
+                    .invalidArgument,
+                    "activations '\(text)' are not supported by \(catalog.target)",
                     mend: "Use exact or \(catalog.defaultActivations?.rawValue ?? "nothing else")")
             }
             activations = format
@@ -101,7 +103,8 @@ package struct EngineBuilder {
         var seen: Set<ParameterRequest> = []
         let total = max(1, Set(programs.flatMap(\.emitted.parameters)).count)
         for program in programs {
-            for (request, parameter) in zip(program.emitted.parameters, program.emitted.plan.parameters)
+            for (request, parameter) in zip(
+                program.emitted.parameters, program.emitted.plan.parameters)
             where seen.insert(request).inserted {
                 let value = try Compiler.materialize(
                     request, constants: program.graph.constants, weights: weights)

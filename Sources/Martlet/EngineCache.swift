@@ -26,7 +26,9 @@ public enum EngineCache {
     }
 
     /// Path of the engine for sources and options.
-    static func path(in folder: String, files: [String], name: String, options: LoadOptions) -> String {
+    static func path(in folder: String, files: [String], name: String, options: LoadOptions)
+        -> String
+    {
         var identity = [EngineBuilder.version]
         for file in files {
             let path = FileStatus.resolved(file)

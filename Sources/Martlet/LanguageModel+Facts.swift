@@ -33,7 +33,8 @@ extension LanguageModel {
         for plan in engine.plans.prefix(1) {
             for step in plan.steps where step.op != "embedding" {
                 for operand in step.operands {
-                    if case .parameter(let index) = operand, plan.parameters.indices.contains(index) {
+                    if case .parameter(let index) = operand, plan.parameters.indices.contains(index)
+                    {
                         read.insert(plan.parameters[index].name)
                     }
                 }

@@ -17,7 +17,8 @@ extension LanguageModel {
     public func tokens(_ text: String, addSpecial: Bool = true) throws -> [Int32] {
         guard let tokenizer else {
             throw MartletError(
-                .unsupported, "the model has no tokenizer", mend: "Give token ids: --input-ids 1,2,3")
+                .unsupported, "the model has no tokenizer",
+                mend: "Give token ids: --input-ids 1,2,3")
         }
         return tokenizer.encode(text, allowSpecial: true, addSpecial: addSpecial)
             .map { Int32(clamping: $0) }

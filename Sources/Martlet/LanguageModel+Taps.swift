@@ -13,7 +13,8 @@ extension LanguageModel {
     /// - Throws: `MartletError` `.limitExceeded` for a longer prompt, or what the device says.
     package func namedOutputs(_ prompt: [Int32]) throws -> [String: [[Float]]] {
         let limits = executor.limits
-        guard !prompt.isEmpty, prompt.count <= limits.maxTokens, prompt.count <= limits.maxContext else {
+        guard !prompt.isEmpty, prompt.count <= limits.maxTokens, prompt.count <= limits.maxContext
+        else {
             throw MartletError(
                 .limitExceeded,
                 "a prompt of \(prompt.count) tokens does not fit a step of \(limits.maxTokens)",
@@ -39,7 +40,8 @@ extension LanguageModel {
             let blocks = (prompt.count + group.blockSize - 1) / group.blockSize
             let first = index * blocks
             guard first + blocks <= executor.pageCount else {
-                throw MartletError(.limitExceeded, "the KV cache is too small", mend: "Raise --kv-cache-memory")
+                throw MartletError(
+                    .limitExceeded, "the KV cache is too small", mend: "Raise --kv-cache-memory")
             }
             record.setBlockColumns(blocks, group: index)
             func fill(_ field: StepGroupField, _ values: [Int32]) throws {

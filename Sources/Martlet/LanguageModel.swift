@@ -81,7 +81,7 @@ public final class LanguageModel: Sendable {
             try builder.build(to: cached, source)
         } catch let error as MartletError where error.code == .io {
             // No room for the file: the engine still fits memory.
-            options.onBuildProgress?("engine not cached (\(error.message))", 0)
+            options.onWarning?("the engine is not kept for the next run: \(error.message)")
             return try builder.buildInMemory(source)
         }
         return try LoadedEngine.open(cached, target: target)

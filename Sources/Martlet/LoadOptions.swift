@@ -50,6 +50,8 @@ public struct LoadOptions: Sendable {
     public var engineCache: String? = EngineCache.defaultFolder
     /// Called with a line for people and the finished fraction while an engine is built.
     public var onBuildProgress: (@Sendable (String, Double) -> Void)?
+    /// Called with a line for people when something did not work that is no reason to stop.
+    public var onWarning: (@Sendable (String) -> Void)?
 
     /// The defaults.
     public init() {}

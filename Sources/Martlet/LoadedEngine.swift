@@ -8,7 +8,9 @@ import MartletFormats
 import MartletModels
 import MartletTokenizer
 
-/// An engine in memory: plans, packed weights, text description. Made by the builder or read from a file.
+/// An engine in memory: plans, packed weights, text description.
+///
+/// Made by the builder or read from a file.
 package struct LoadedEngine: Sendable {
     /// Plans in the order of entry points.
     package var plans: [Plan]
@@ -33,13 +35,16 @@ package struct LoadedEngine: Sendable {
         }
         let plans = try names.map { name in
             let plan = try file.plan(entryPoint: name, for: device)
-            for (parameter, bytes) in zip(plan.parameters, try file.parameters(of: plan, for: device)) {
+            for (parameter, bytes) in zip(
+                plan.parameters, try file.parameters(of: plan, for: device))
+            {
                 parameters[parameter.name] = bytes
             }
             return plan
         }
         return LoadedEngine(
-            plans: plans, parameters: parameters, description: file.manifest.description, path: path,
+            plans: plans, parameters: parameters, description: file.manifest.description,
+            path: path,
             text: try TextDescription(file))
     }
 }

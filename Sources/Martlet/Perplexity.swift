@@ -68,7 +68,9 @@ public struct Perplexity: Sendable {
             var settings = SamplingSettings()
             settings.maxTokens = 0
             settings.returnContextLogits = true
-            let output = try model.generateBatch([GenerationRequest(prompt: ids, settings: settings)])[0]
+            let output = try model.generateBatch([
+                GenerationRequest(prompt: ids, settings: settings)
+            ])[0]
             if let failure = output.failure { throw failure }
             for position in context / 2..<context - 1 {
                 let loss = Self.loss(output.contextLogits[position], of: Int(ids[position + 1]))

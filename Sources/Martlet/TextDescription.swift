@@ -60,7 +60,9 @@ struct TextDescription {
         chatTemplate = try engine.text(.chatTemplate)
         if let bytes = engine.section(.generationDefaults) {
             let json = try JSONValue.parse(bytes, name: "generation defaults")
-            stopTokens = (json["stop_token_ids"]?.array ?? []).compactMap { $0.int.map(Int32.init(clamping:)) }
+            stopTokens = (json["stop_token_ids"]?.array ?? []).compactMap {
+                $0.int.map(Int32.init(clamping:))
+            }
         }
     }
 

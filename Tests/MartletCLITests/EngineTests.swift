@@ -88,6 +88,8 @@ import Darwin
         // A cache without room is no reason not to answer.
         let run = program.run(["run", Program.model] + Self.answer, limit: 100)
         #expect(run.code == 0, "\(run.error)")
+        #expect(
+            run.error.hasPrefix("warning: the engine is not kept for the next run: cannot write "))
         #expect(!program.names().contains { $0.contains("martlet") })
         #expect(program.names("cache/engines").isEmpty)
     }

@@ -85,6 +85,31 @@ import Testing
         #expect(result.output.isEmpty)
     }
 
+    /// A configuration that does not belong to the weights, or means nothing.
+    @Test(arguments: [
+        ("\"hidden_size\": 64", "\"hidden_size\": 128", "has shape [256, 64]", 4),
+        ("\"num_hidden_layers\": 2", "\"num_hidden_layers\": 3", "has no tensor", 3),
+        ("\"num_attention_heads\": 4", "\"num_attention_heads\": 0", "is 0, not an integer", 5),
+        ("LlamaForCausalLM", "FooForCausalLM", "architecture FooForCausalLM", 5),
+        ("{", "[", "config.json: expected , or ]", 4),
+    ])
+    func wrongConfigurationsAreNamed(old: String, new: String, message: String, code: Int) {
+        let program = Program()
+        defer { program.remove() }
+        let text = String(decoding: Program.bytes(Program.model + "/config.json"), as: UTF8.self)
+        let changed = text.replacing(old, with: new, maxReplacements: 1)
+        #expect(changed != text)
+        program.makeFolder("model")
+        program.write(Array(changed.utf8), to: "model/config.json")
+        program.write(
+            Program.bytes(Program.model + "/model.safetensors"), to: "model/model.safetensors")
+        let result = program.run(["run", program.folder + "/model", "--input-ids", "1,2"])
+        #expect(result.code == Int32(code), "\(result.error)")
+        #expect(result.error.contains(message), "\(result.error)")
+        #expect(result.error.split(separator: "\n").count == 1)
+        #expect(result.output.isEmpty)
+    }
+
     @Test func helpNamesTheExitCodes() {
         let program = Program()
         defer { program.remove() }

@@ -120,6 +120,9 @@ struct Program {
         fclose(file)
     }
 
+    /// Makes a folder in the folder.
+    func makeFolder(_ name: String) { mkdir(folder + "/" + name, 0o700) }
+
     /// Names of the files in the folder or one below it.
     func names(_ below: String = "") -> [String] {
         guard let directory = opendir(folder + "/" + below) else { return [] }

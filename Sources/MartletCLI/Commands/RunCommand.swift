@@ -130,7 +130,7 @@ struct RunCommand: AsyncParsableCommand {
         _ model: LanguageModel, _ texts: [String], _ requests: [GenerationRequest],
         _ outputs: [GenerationOutput]
     ) throws {
-        for (index, output) in outputs.enumerated() {
+        for (index, output) in outputs.enumerated() where output.failure == nil {
             let ids = output.tokens.map(String.init).joined(separator: ",")
             let answer = model.hasTokenizer ? output.text : ids
             if format == "tensorrt-llm" {

@@ -37,6 +37,7 @@ struct ModelOptions: ParsableArguments {
         options.disabledRules = Set(disabledRules)
         if noCache { options.engineCache = nil }
         if let folder = options.engineCache { Interrupt.watch(folder: folder) }
+        options.onWarning = { Console.error("warning: \($0)") }
         let meter = BuildMeter()
         options.onBuildProgress = { meter.show($0, $1) }
         return options
