@@ -42,7 +42,8 @@ enum Interrupt {
             var byte: UInt8 = 0
             while read(readEnd, &byte, 1) != 1 { if errno != EINTR { return } }
             removePartialFiles()
-            Console.error(isatty(2) == 1 ? "\r\u{1b}[Kinterrupted" : "interrupted")
+            // Below a progress bar or a half line of an answer.
+            Console.error(isatty(2) == 1 ? "\ninterrupted" : "interrupted")
             _exit(byte == UInt8(SIGINT) ? 130 : 143)
         }
     }
