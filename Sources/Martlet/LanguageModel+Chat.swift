@@ -22,7 +22,9 @@ extension LanguageModel {
         }
         var messages = [ChatMessage(role: "user", content: text)]
         if let system { messages.insert(ChatMessage(role: "system", content: system), at: 0) }
-        func special(_ id: Int?) -> String? { id.map { tokenizer.decode([$0], skipSpecial: false) } }
+        func special(_ id: Int?) -> String? {
+            id.map { tokenizer.decode([$0], skipSpecial: false) }
+        }
         let segments = try ChatTemplate(source: source).render(
             messages: messages, addGenerationPrompt: true, bosToken: special(tokenizer.bosID),
             eosToken: special(tokenizer.eosID))

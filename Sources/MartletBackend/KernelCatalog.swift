@@ -88,7 +88,9 @@ package struct KernelFamily: Sendable {
     }
 }
 
-/// What a backend tells the compiler: its kernels, layouts and sizes. Needs no device.
+/// What a backend tells the compiler: its kernels, layouts and sizes.
+///
+/// Needs no device.
 package protocol KernelCatalog: Sendable {
     /// Target name stored in plans and engine sections, such as `cpu`.
     var target: String { get }

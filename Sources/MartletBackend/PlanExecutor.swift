@@ -54,7 +54,9 @@ package final class StepOutputs: @unchecked Sendable {
     package init() {}
 }
 
-/// Runs steps of a loaded engine on one device. Knows plans, not models.
+/// Runs steps of a loaded engine on one device.
+///
+/// Knows plans, not models.
 ///
 /// Asynchronous from the first day: `submit` returns at once, completion comes later on a thread of
 /// the executor's, in submission order; at most `maxStepsInFlight` steps may be under way. A token

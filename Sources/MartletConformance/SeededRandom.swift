@@ -36,7 +36,7 @@ struct SeededRandom: RandomNumberGenerator {
         return .plain(try TensorData(values, shape: shape).converted(to: dtype))
     }
 
-    /// A quantized weight of random codes, scales and zeros; values are about -1 ... 1.
+    /// A quantized weight of random codes, scales and zeros; values lie near -1 to 1.
     mutating func quantized(_ scheme: QuantizationScheme, _ shape: [Int]) throws -> WeightValue {
         let (rows, inputs) = (shape[0], shape[1])
         let scaleCount = scheme.group == .tensor ? 1 : rows * scheme.groupCount(inputs: inputs)

@@ -36,7 +36,9 @@ public struct KVGroup: Sendable, Hashable, Codable {
     public var headDim: Int
     /// Storage of keys and values.
     public var scheme: KVScheme
-    /// Tokens a query can see back, itself included; nil for all. Blocks wholly outside may be freed.
+    /// Tokens a query can see back, itself included; nil for all.
+    ///
+    /// Blocks wholly outside may be freed.
     public var window: Int?
     /// Whose tokens the group holds.
     public var kind: Kind

@@ -45,7 +45,9 @@ final class EngineShared: Sendable {
     }
 }
 
-/// Events of one request as they happen. Dropping it, or cancelling its task, ends the request.
+/// Events of one request as they happen.
+///
+/// Dropping it, or cancelling its task, ends the request.
 package typealias GenerationStream = AsyncThrowingStream<GenerationEvent, any Error>
 
 /// Serves requests on one device: any number at once, batched step by step.

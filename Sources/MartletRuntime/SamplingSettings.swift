@@ -30,12 +30,15 @@ public struct SamplingSettings: Sendable, Hashable {
     public var stopStrings: [String] = []
     /// Token ids that end the answer; the id is reported, its text is not.
     public var stopTokens: [Int32] = []
-    /// Most tokens of the answer; fewer where the context ends. 0 computes the prompt only.
+    /// Most tokens of the answer; fewer where the context ends.
+    ///
+    /// 0 computes the prompt only.
     public var maxTokens: Int = 16
     /// Before so many tokens, stop tokens are forbidden and stop strings pass unnoticed.
     public var minTokens: Int = 0
-    /// Likeliest tokens to report besides the drawn one's log-probability, 0 ... 255; nil for no
-    /// log-probabilities.
+    /// How many of the likeliest tokens to report besides the drawn one's log-probability.
+    ///
+    /// 0 to 255; nil for no log-probabilities.
     public var logProbabilities: Int?
     /// Return the logits of each prompt position.
     public var returnContextLogits = false

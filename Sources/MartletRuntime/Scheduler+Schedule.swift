@@ -46,7 +46,9 @@ extension Scheduler {
         }
     }
 
-    /// Answers: requests that want one token. Those of one step have room in the next.
+    /// Answers: requests that want one token.
+    ///
+    /// Those of one step have room in the next.
     private mutating func addSingles(to step: inout ScheduledStep) {
         for slot in active {
             guard states[slot].scheduled >= states[slot].promptCount,

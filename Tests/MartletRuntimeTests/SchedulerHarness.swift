@@ -41,7 +41,9 @@ struct SchedulerHarness {
         requests[RequestID(UInt64(id))] = request
     }
 
-    /// Schedules a step; false if there was none. Its record is written now and run later.
+    /// Schedules a step; false if there was none.
+    ///
+    /// Its record is written now and run later.
     mutating func schedule() throws -> Bool {
         var step = ScheduledStep()
         guard scheduler.schedule(into: &step) else { return false }

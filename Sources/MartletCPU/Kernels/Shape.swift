@@ -51,7 +51,9 @@ extension CPUOp {
             return CopyKernel(parts)
         })
 
-    /// `reshape(x)` that keeps rows: a copy. Other reshapes are views of the compiler's.
+    /// A reshape that keeps rows is a copy.
+    ///
+    /// Other reshapes are views of the compiler's.
     static let reshape = CPUOp(
         "reshape",
         families: [
