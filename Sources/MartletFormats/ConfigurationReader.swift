@@ -54,6 +54,15 @@ public struct ConfigurationReader: Sendable {
         return number
     }
 
+    /// A number above 0, or a default where the key is absent or null.
+    ///
+    /// - Throws: `MartletError` `.unsupported` if it is missing without default, or not above 0.
+    public func positive(_ key: String, default fallback: Double? = nil) throws -> Double {
+        let number = try double(key, default: fallback)
+        guard number > 0 else { throw failure("'\(key)' is \(number), not a number above 0") }
+        return number
+    }
+
     /// A truth value, or a default where the key is absent or null.
     ///
     /// - Throws: `MartletError` `.unsupported` if it is something else.

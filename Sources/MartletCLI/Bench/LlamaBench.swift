@@ -35,7 +35,7 @@ struct LlamaBench {
     func run(prompt: Int, generated: Int, repetitions: Int) throws -> LlamaBenchResult {
         var tests: [Test] = []
         if prompt > 0 {
-            let item = BenchCase(batchSize: 1, inputLength: prompt, outputLength: 0)
+            let item = BenchCase(batchSize: 1, inputLength: prompt, outputLength: 1)
             tests.append(
                 Test(
                     promptTokens: prompt, generatedTokens: 0,

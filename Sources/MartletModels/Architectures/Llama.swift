@@ -34,7 +34,7 @@ public struct Llama: ModelArchitecture {
                 "num_key_value_heads", default: headCount, limit: 1 << 16),
             headDim: headDim, vocabularySize: try configuration.int("vocab_size"),
             maxContext: try configuration.int("max_position_embeddings", default: 2048))
-        epsilon = try configuration.double("rms_norm_eps", default: 1e-6)
+        epsilon = try configuration.positive("rms_norm_eps", default: 1e-6)
         activation = try configuration.word("hidden_act", of: ["silu"], default: "silu")
         hasAttentionBias = try configuration.bool("attention_bias", default: false)
         hasMLPBias = try configuration.bool("mlp_bias", default: false)

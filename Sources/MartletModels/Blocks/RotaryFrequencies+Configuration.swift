@@ -10,19 +10,19 @@ extension RotaryFrequencies {
     /// - Throws: `MartletError` `.unsupported` naming a scaling that is not known.
     public init(_ configuration: ConfigurationReader, headDim: Int) throws {
         let nested = try configuration.object("rope_parameters")
-        let base = try nested?.double("rope_theta", default: 10_000)
+        let base = try nested?.positive("rope_theta", default: 10_000)
         self.init(
             rotaryDim: headDim,
-            base: try configuration.double("rope_theta", default: base ?? 10_000))
+            base: try configuration.positive("rope_theta", default: base ?? 10_000))
         guard let rules = try configuration.object("rope_scaling") ?? nested else { return }
         let old = try rules.word("type", of: Self.types, default: "default")
         switch try rules.word("rope_type", of: Self.types, default: old) {
-        case "linear": scaling = .linear(factor: try rules.double("factor"))
+        case "linear": scaling = .linear(factor: try rules.positive("factor"))
         case "llama3":
             scaling = .llama3(
-                factor: try rules.double("factor"),
-                lowFrequencyFactor: try rules.double("low_freq_factor"),
-                highFrequencyFactor: try rules.double("high_freq_factor"),
+                factor: try rules.positive("factor"),
+                lowFrequencyFactor: try rules.positive("low_freq_factor"),
+                highFrequencyFactor: try rules.positive("high_freq_factor"),
                 originalContext: try rules.int("original_max_position_embeddings"))
         case "factors":
             let factors = try rules.doubles("factors") ?? []
