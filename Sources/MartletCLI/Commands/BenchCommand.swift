@@ -64,7 +64,7 @@ struct BenchCommand: AsyncParsableCommand {
         try limits.apply(to: &options)
         let cases = try BenchCase.parse(batches: batchSize, lengths: inputOutputLen)
         if format == "llama-bench" {
-            options.maxContext = limits.maxContext ?? max(promptTokens, generatedTokens + 1, 1)
+            options.maxContext = limits.maxContext ?? max(promptTokens, generatedTokens) + 2
         } else {
             let longest = cases.map { $0.inputLength + $0.outputLength }.max() ?? 1
             options.maxBatchSize = max(options.maxBatchSize, cases.map(\.batchSize).max() ?? 1)
