@@ -12,6 +12,9 @@ let swiftSettings: [SwiftSetting] = [
     .enableUpcomingFeature("MemberImportVisibility"),
 ]
 
+/// Settings of the examples: those of a user's package.
+let exampleSettings: [SwiftSetting] = [.swiftLanguageMode(.v6)]
+
 /// A library target of layer N: `dependencies` may only name targets of lower layers (scripts/check-layers).
 func layer(_ name: String, _ dependencies: [Target.Dependency] = []) -> Target {
     .target(name: name, dependencies: dependencies, swiftSettings: swiftSettings)
@@ -106,6 +109,13 @@ let package = Package(
                 "MartletTokenizer",
                 .product(name: "ArgumentParser", package: "swift-argument-parser"),
             ], swiftSettings: swiftSettings),
+        // Examples: use the public interface only
+        .executableTarget(
+            name: "OwnModel", dependencies: ["Martlet"], path: "Examples/OwnModel",
+            swiftSettings: exampleSettings),
+        .executableTarget(
+            name: "StreamAnswer", dependencies: ["Martlet"], path: "Examples/StreamAnswer",
+            swiftSettings: exampleSettings),
         // Tests
         tests("MartletBackend", ["MartletCore", "MartletEngineFile"]),
         tests(
