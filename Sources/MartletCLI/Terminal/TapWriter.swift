@@ -3,6 +3,7 @@
 
 import Martlet
 import MartletBackend
+import MartletHub
 
 /// Writes values of module paths for prompts: one array per path, rows of all steps in order.
 enum TapWriter {
@@ -37,7 +38,9 @@ enum ZipWriter {
             var fields: [UInt8] = []
             // Version 2.0, no flags, stored, 1980-01-01.
             for value in [20, 0, 0, 0, 0x21] as [UInt16] { put(value, &fields) }
-            put(CRC32.checksum(bytes), &fields)
+            var check = CRC32()
+            bytes.withUnsafeBytes { check.update($0) }
+            put(check.value, &fields)
             put(size, &fields)
             put(size, &fields)
             put(UInt16(truncatingIfNeeded: name.utf8.count), &fields)
@@ -62,18 +65,5 @@ enum ZipWriter {
         put(start, &file)
         put(UInt16(0), &file)
         return file
-    }
-}
-
-/// The check value of zip members.
-enum CRC32 {
-    private static let table: [UInt32] = (0..<256).map { index in
-        (0..<8).reduce(UInt32(index)) { value, _ in
-            (value >> 1) ^ (value & 1 == 1 ? 0xedb8_8320 : 0)
-        }
-    }
-
-    static func checksum(_ bytes: [UInt8]) -> UInt32 {
-        ~bytes.reduce(~UInt32(0)) { ($0 >> 8) ^ table[Int(($0 ^ UInt32($1)) & 0xff)] }
     }
 }
