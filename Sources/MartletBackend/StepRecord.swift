@@ -66,7 +66,7 @@ package final class StepRecord: @unchecked Sendable {
         groupCount = groups.count
         let tokens = limits.maxTokens, requests = limits.maxRequests, rows = limits.maxLogitRows
         var words = tokens * (2 + positionPlanes) + requests * (4 + 16 + 8) + rows * 2
-        words += rows * ((vocabularySize + 31) / 32) + tokens * 4
+        words += rows * ((vocabularySize + 31) / 32) + tokens * 4 + limits.maxContext
         words += requests * (512 + 2 * LogitBias.maxPerRequest)
         words += requests * limits.maxContext / 4
         for group in groups {

@@ -3,16 +3,16 @@
 
 /// Reference-counted pages of the KV arena, shared by all KV groups; pure bookkeeping.
 ///
-/// Free pages form a queue: the longest free is taken first. A page may carry the hash of its
-/// content; it keeps it while free, so `find` and `retain` can revive it until it is taken.
+/// Free pages form a queue: the longest free is taken first. A page may carry a tag that says what
+/// it holds; it keeps it while free, so that its owner can revive it, until it is taken.
 package struct BlockPool: Sendable {
     /// Pages of the arena.
     package let pageCount: Int
     /// Pages that nobody holds.
     package private(set) var freeCount: Int
     private var references: [Int32]
-    private var contents: [UInt64?]
-    private var pagesByContent: [UInt64: Int32] = [:]
+    /// What pages hold, -1 for nothing of note.
+    private var tags: [Int]
     /// Doubly linked ring of free pages; element `pageCount` is its anchor.
     private var next: [Int32]
     private var previous: [Int32]
@@ -23,17 +23,20 @@ package struct BlockPool: Sendable {
         self.pageCount = count
         freeCount = count
         references = [Int32](repeating: 0, count: count)
-        contents = [UInt64?](repeating: nil, count: count)
+        tags = [Int](repeating: -1, count: count)
         next = (0...count).map { Int32(($0 + 1) % (count + 1)) }
         previous = (0...count).map { Int32(($0 + count) % (count + 1)) }
     }
 
     /// Takes the page that has been free for longest, with one reference; nil if none is free.
-    package mutating func allocate() -> Int32? {
+    ///
+    /// - Parameter lostTag: Becomes the tag that the page carried and has no more; -1 for none.
+    package mutating func allocate(lostTag: inout Int) -> Int32? {
         let page = next[pageCount]
         guard Int(page) != pageCount else { return nil }
         unlink(page)
-        forgetContent(page)
+        lostTag = tags[Int(page)]
+        tags[Int(page)] = -1
         references[Int(page)] = 1
         return page
     }
@@ -61,20 +64,13 @@ package struct BlockPool: Sendable {
         isPage(page) ? Int(references[Int(page)]) : 0
     }
 
-    /// Names a held page's content, for reuse by requests with the same prefix.
-    ///
-    /// The first page of a name keeps it.
-    package mutating func seal(_ page: Int32, content: UInt64) {
-        guard isPage(page), references[Int(page)] > 0, pagesByContent[content] == nil else {
-            return
-        }
-        forgetContent(page)
-        contents[Int(page)] = content
-        pagesByContent[content] = page
-    }
+    /// What the page holds, -1 for nothing of note.
+    package func tag(_ page: Int32) -> Int { isPage(page) ? tags[Int(page)] : -1 }
 
-    /// The page with this content, held or free.
-    package func find(content: UInt64) -> Int32? { pagesByContent[content] }
+    /// Says what a page holds; -1 for nothing of note.
+    package mutating func setTag(_ page: Int32, _ tag: Int) {
+        if isPage(page) { tags[Int(page)] = tag }
+    }
 
     /// Describes the first broken invariant; nil if all hold.
     package func checkInvariants() -> String? {
@@ -93,23 +89,11 @@ package struct BlockPool: Sendable {
         for page in 0..<pageCount {
             if references[page] < 0 { return "page \(page) has \(references[page]) references" }
             if references[page] == 0, !seen[page] { return "page \(page) is lost" }
-            if let content = contents[page], pagesByContent[content] != Int32(page) {
-                return "page \(page) has a content that is not listed"
-            }
-        }
-        for (content, page) in pagesByContent where contents[Int(page)] != content {
-            return "page \(page) is listed for a content it lacks"
         }
         return nil
     }
 
     private func isPage(_ page: Int32) -> Bool { page >= 0 && Int(page) < pageCount }
-
-    private mutating func forgetContent(_ page: Int32) {
-        guard let content = contents[Int(page)] else { return }
-        pagesByContent[content] = nil
-        contents[Int(page)] = nil
-    }
 
     private mutating func unlink(_ page: Int32) {
         let (before, after) = (previous[Int(page)], next[Int(page)])

@@ -11,6 +11,10 @@ public struct EngineStatistics: Sendable, Hashable {
     public var prefillTokenCount = 0
     /// Tokens computed that were part of answers.
     public var decodeTokenCount = 0
+    /// Prompt tokens that were not computed, because they were known from earlier requests.
+    public var reusedTokenCount = 0
+    /// Times that a request gave up its pages, to be computed again later.
+    public var preemptionCount = 0
     /// Answer tokens given out.
     public var generatedTokenCount = 0
     /// Rows computed for requests that had ended meanwhile.

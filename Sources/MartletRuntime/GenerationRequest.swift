@@ -10,6 +10,9 @@ public struct GenerationRequest: Sendable, Hashable {
     public var prompt: [Int32]
     /// How the answer is drawn and when it ends.
     public var settings: SamplingSettings
+    /// Requests reuse what was computed for the same beginning only where their salts agree; give each
+    /// party its own where one must not learn from timing what another asked.
+    public var cacheSalt = ""
 
     /// Pairs a prompt with settings.
     public init(prompt: [Int32], settings: SamplingSettings = SamplingSettings()) {

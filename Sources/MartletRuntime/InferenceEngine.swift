@@ -62,6 +62,8 @@ package final class InferenceEngine: Sendable {
         package var stepsInFlight = 2
         /// Which waiting requests may start.
         package var policy = SchedulingPolicy.guaranteedNoEvict
+        /// Whether a prompt's beginning that is in the arena is not computed again.
+        package var reusesPrefixes = true
         /// P of the plan.
         package var positionPlanes = 1
         /// Entry point that generates.
@@ -98,7 +100,7 @@ package final class InferenceEngine: Sendable {
             limits: executor.limits, groups: executor.kvGroups, pageCount: executor.pageCount,
             stateSlotCount: executor.stateSlotCount,
             stepsInFlight: max(1, min(options.stepsInFlight, executor.maxStepsInFlight)),
-            policy: options.policy)
+            policy: options.policy, reusesPrefixes: options.reusesPrefixes)
         let builder = StepBuilder(
             groups: executor.kvGroups, positionPlanes: options.positionPlanes,
             stream: options.entryPoint)

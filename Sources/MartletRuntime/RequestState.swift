@@ -40,6 +40,22 @@ package struct RequestState: Sendable {
     var reservedPages: Int
     /// Pages in tables and pages that wait for a step's completion.
     var heldPages = 0
+    /// Positions whose tokens were known when the request last started; the device's sampling state
+    /// is told them, and adds those that it draws.
+    package internal(set) var knownCount: Int
+    /// Whether a step has to clear the sampling state.
+    var mustReset = true
+    /// Whether its blocks may be found by other requests.
+    var sharesPrefix = false
+    /// Where its next block goes among the known prefixes, and the positions before it.
+    var prefixEnd = PrefixCache.root
+    var prefixPositions = 0
+    /// Pages to copy before the first step: partly filled blocks of other requests.
+    var copies: [(group: Int, source: Int32, destination: Int32)] = []
+    /// The request whose prompt begins alike and is under way, and how much of it is worth waiting for.
+    var leader: (slot: Int, id: RequestID, positions: Int)?
+    /// Whether it gives up its pages as soon as no step names them.
+    var isPreempted = false
     /// Slot of the device's sampling state, -1 for none.
     package internal(set) var stateSlot: Int32 = -1
     /// One per KV group.
@@ -55,6 +71,7 @@ package struct RequestState: Sendable {
         self.reservedPages = reservedPages
         biases = request.settings.biases
         tokens = request.prompt
+        knownCount = request.prompt.count
         tokens.reserveCapacity(request.prompt.count + min(maxTokens, 4096))
         tables = [BlockTable](repeating: BlockTable(), count: groupCount)
     }

@@ -38,13 +38,22 @@ extension Scheduler {
                 continue
             }
             states[item.slot].computed = item.range.upperBound
+            // Answers are shared at their end, so that decoding allocates nothing.
+            if item.range.lowerBound < states[item.slot].knownCount { share(item.slot) }
             let row = item.samples ? item.sampleRow : 0
             let event = outcome(
                 item, index: index, token: item.samples ? tokens[row] : -1,
                 status: item.samples ? status[row] : .notSampled)
-            guard let event else { continue }
-            events.append(event)
-            if event.finishReason != nil { finish(slot: item.slot) }
+            if let event {
+                events.append(event)
+                if event.finishReason == .error { states[item.slot].sharesPrefix = false }
+                if event.finishReason != nil { finish(slot: item.slot) }
+            }
+            if states[item.slot].isPreempted, states[item.slot].phase == .active,
+                states[item.slot].inFlight == 0
+            {
+                suspend(item.slot)
+            }
         }
     }
 
@@ -60,6 +69,7 @@ extension Scheduler {
         releaseDeferred()
         for item in step.items {
             states[item.slot].inFlight -= 1
+            states[item.slot].sharesPrefix = false
             if states[item.slot].phase == .draining { retireIfDrained(item.slot) }
         }
     }

@@ -7,7 +7,7 @@ import MartletCore
 extension Scheduler {
     /// Describes the first broken invariant; nil if all hold.
     package func checkInvariants() -> String? {
-        if let broken = pool.checkInvariants() { return broken }
+        if let broken = pool.checkInvariants() ?? prefixes.checkInvariants(pool) { return broken }
         var references = [Int](repeating: 0, count: pool.pageCount)
         var reserved = 0
         for (slot, state) in states.enumerated() where state.phase != .unused {
@@ -17,11 +17,12 @@ extension Scheduler {
                 held += table.pages.count
                 for page in table.pages { references[Int(page)] += 1 }
             }
-            held += deferred.filter { $0.slot == slot }.count
+            for copy in state.copies { references[Int(copy.source)] += 1 }
+            held += state.copies.count + deferred.filter { $0.slot == slot }.count
             if held != state.heldPages {
                 return "\(state.id) holds \(held), not \(state.heldPages)"
             }
-            if held > state.reservedPages {
+            if policy != .maxUtilization, held > state.reservedPages {
                 return "\(state.id) holds \(held) pages of \(state.reservedPages) reserved"
             }
             if state.admitted { reserved += state.reservedPages }

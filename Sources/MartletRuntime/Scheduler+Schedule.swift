@@ -15,6 +15,7 @@ extension Scheduler {
         step.blockOperations.removeAll(keepingCapacity: true)
         step.tokenCount = 0
         step.logitRowCount = 0
+        step.historyCount = 0
         guard nextNumber - lastCompleted - 1 < budget.depth else { return false }
         admit()
         addSingles(to: &step)
@@ -24,47 +25,25 @@ extension Scheduler {
         return true
     }
 
-    /// Lets waiting requests in by arrival: one that does not fit holds up those behind it.
-    private mutating func admit() {
-        if policy == .static, !active.isEmpty { return }
-        while waitingHead < waiting.count, active.count < limits.maxRequests {
-            let slot = waiting[waitingHead]
-            guard states[slot].reservedPages <= pool.pageCount - reservedPages else { break }
-            if states[slot].request.settings.needsHistory {
-                guard let stateSlot = freeStateSlots.popLast() else { break }
-                states[slot].stateSlot = stateSlot
-            }
-            reservedPages += states[slot].reservedPages
-            states[slot].admitted = true
-            states[slot].phase = .active
-            active.append(slot)
-            waitingHead += 1
-        }
-        if waitingHead > 64, waitingHead * 2 > waiting.count {
-            waiting.removeFirst(waitingHead)
-            waitingHead = 0
-        }
-    }
-
     /// Answers: requests that want one token.
     ///
     /// Those of one step have room in the next.
     private mutating func addSingles(to step: inout ScheduledStep) {
-        for slot in active {
-            guard states[slot].scheduled >= states[slot].promptCount,
-                states[slot].wanted > states[slot].scheduled
-            else { continue }
-            _ = add(slot, count: 1, to: &step)
-        }
+        for slot in active where !wantsRun(slot) { _ = add(slot, to: &step) }
     }
 
     /// Prompts: longer runs in order of admission, as much of each as the step has room for.
     private mutating func addRuns(to step: inout ScheduledStep) {
         for slot in active {
             if isFull(step) { return }
-            guard states[slot].scheduled < states[slot].promptCount else { continue }
-            _ = add(slot, count: states[slot].wanted - states[slot].scheduled, to: &step)
+            if wantsRun(slot) { _ = add(slot, to: &step) }
         }
+    }
+
+    /// Whether the request computes tokens that are known: of its prompt, or of an answer begun before
+    /// it was preempted.
+    private func wantsRun(_ slot: Int) -> Bool {
+        states[slot].scheduled < states[slot].knownCount
     }
 
     private func isFull(_ step: ScheduledStep) -> Bool {
@@ -72,11 +51,13 @@ extension Scheduler {
             || step.logitRowCount >= limits.maxLogitRows
     }
 
-    /// Adds up to so many positions of a request to the step; false if none could be added.
-    private mutating func add(_ slot: Int, count: Int, to step: inout ScheduledStep) -> Bool {
+    /// Adds wanted positions of a request to the step; false if none could be added.
+    private mutating func add(_ slot: Int, to step: inout ScheduledStep) -> Bool {
         let start = states[slot].scheduled
-        var length = min(count, limits.maxTokens - step.tokenCount)
-        guard length > 0, step.items.count < limits.maxRequests else { return false }
+        var length = min(states[slot].wanted - start, limits.maxTokens - step.tokenCount)
+        guard length > 0, step.items.count < limits.maxRequests,
+            states[slot].phase == .active, !states[slot].isPreempted
+        else { return false }
         var source: Int?
         if start >= states[slot].tokens.count {
             guard states[slot].lastSample.step == step.number - 1, states[slot].inFlight > 0 else {
@@ -92,13 +73,18 @@ extension Scheduler {
         } else if states[slot].samples(at: start + length - 1), room == 0 {
             length -= 1
         }
-        guard length > 0, take(slot, start..<start + length) else { return false }
+        let history = historyCount(slot, start..<start + length)
+        guard length > 0, step.historyCount == 0 || step.historyCount + history <= historyLimit,
+            take(slot, start..<start + length)
+        else { return false }
         let samples = states[slot].samples(at: start + length - 1)
         let item = WorkItem(
             request: states[slot].id, slot: slot, range: start..<start + length,
             contextLogitCount: contextLogits, samples: samples,
             outputIndex: states[slot].sampledCount, firstLogitRow: step.logitRowCount,
-            sourceRow: source, resetsState: start == 0)
+            sourceRow: source, historyStart: states[slot].mustReset ? 0 : start,
+            historyCount: history, resetsState: states[slot].mustReset)
+        states[slot].mustReset = false
         states[slot].scheduled = start + length
         states[slot].lastStep = step.number
         states[slot].inFlight += 1
@@ -106,7 +92,9 @@ extension Scheduler {
             states[slot].sampledCount += 1
             states[slot].lastSample = (step.number, item.sampleRow)
         }
+        beginCopies(slot, &step)
         step.items.append(item)
+        step.historyCount += history
         step.tokenCount += length
         step.logitRowCount += item.logitRowCount
         return true
@@ -124,12 +112,27 @@ extension Scheduler {
             while states[slot].tables[index].firstBlock + states[slot].tables[index].pages.count
                 < end
             {
-                guard let page = pool.allocate() else { return false }
+                guard let page = allocatePage() ?? pageOfAnother(slot) else { return false }
                 states[slot].tables[index].pages.append(page)
                 states[slot].heldPages += 1
             }
         }
         return true
+    }
+
+    /// Takes a page; whoever looked for its old content finds it no more.
+    mutating func allocatePage() -> Int32? {
+        var lost = -1
+        guard let page = pool.allocate(lostTag: &lost) else { return nil }
+        if lost >= 0 { prefixes.forget(tag: lost, pool: &pool) }
+        return page
+    }
+
+    /// Known tokens that the device's sampling state must be told with a range.
+    private func historyCount(_ slot: Int, _ range: Range<Int>) -> Int {
+        guard states[slot].stateSlot >= 0 else { return 0 }
+        let start = states[slot].mustReset ? 0 : range.lowerBound
+        return max(min(range.upperBound, states[slot].knownCount) - start, 0)
     }
 
     private mutating func drop(_ slot: Int, group: Int, before first: Int) {

@@ -20,6 +20,14 @@ package struct Scheduler: Sendable {
     package let policy: SchedulingPolicy
     /// Pages of the KV arena.
     package internal(set) var pool: BlockPool
+    /// Beginnings of prompts that are in the arena.
+    package internal(set) var prefixes: PrefixCache
+    /// Whether requests look for their beginnings among them.
+    package let reusesPrefixes: Bool
+    /// Positions that were not computed because they were known.
+    package internal(set) var reusedTokenCount = 0
+    /// Times that a request gave up its pages.
+    package internal(set) var preemptionCount = 0
     /// Request states by slot; slots of ended requests are used again.
     package internal(set) var states: [RequestState] = []
 
@@ -48,16 +56,13 @@ package struct Scheduler: Sendable {
     ///   - stateSlotCount: Slots of sampling state.
     ///   - stepsInFlight: Steps that may be scheduled and not completed, at least 1.
     ///   - policy: Which waiting requests may start.
-    /// - Throws: `MartletError` `.unsupported` for a policy or a KV group that cannot be served.
+    ///   - reusesPrefixes: Whether a prompt's beginning that is in the arena is not computed again.
+    /// - Throws: `MartletError` `.unsupported` for a KV group that cannot be served.
     package init(
         limits: StepLimits, groups: [KVGroup], pageCount: Int, stateSlotCount: Int,
-        stepsInFlight: Int = 2, policy: SchedulingPolicy = .guaranteedNoEvict
+        stepsInFlight: Int = 2, policy: SchedulingPolicy = .guaranteedNoEvict,
+        reusesPrefixes: Bool = true
     ) throws {
-        guard policy != .maxUtilization else {
-            throw MartletError(
-                .unsupported, "scheduling policy \(policy.rawValue) is not built yet",
-                mend: "Use \(SchedulingPolicy.guaranteedNoEvict.rawValue)")
-        }
         guard groups.allSatisfy({ $0.kind == .selfAttention && $0.blockSize > 0 }) else {
             throw MartletError(
                 .unsupported, "a KV group holds an encoder's tokens or has no block size")
@@ -73,6 +78,8 @@ package struct Scheduler: Sendable {
         self.stateSlotCount = max(stateSlotCount, 0)
         budget = KVBudget(groups: groups, maxTokens: limits.maxTokens, depth: max(stepsInFlight, 1))
         pool = BlockPool(pageCount: pageCount)
+        prefixes = PrefixCache(groups: groups)
+        self.reusesPrefixes = reusesPrefixes && !groups.isEmpty
         freeStateSlots = (0..<Int32(max(stateSlotCount, 0))).reversed()
     }
 
@@ -134,10 +141,11 @@ package struct Scheduler: Sendable {
         guard slotsByID[id] == nil else {
             throw MartletError(.invalidArgument, "\(id) is already under way")
         }
-        let state = RequestState(
+        var state = RequestState(
             id: id, request: request, maxTokens: maxTokens,
             reservedPages: pagesNeeded(prompt: request.prompt.count, maxTokens: maxTokens),
             groupCount: budget.groups.count)
+        state.sharesPrefix = sharesPrefix(request)
         let slot: Int
         if let unused = unusedSlots.popLast() {
             slot = unused
@@ -167,6 +175,14 @@ package struct Scheduler: Sendable {
         }
     }
 
+    /// Whether a request uses known beginnings: not one that wants logits of all its prompt.
+    func sharesPrefix(_ request: GenerationRequest) -> Bool {
+        reusesPrefixes && !request.settings.returnContextLogits
+    }
+
+    /// Tokens of history that a step's record holds.
+    var historyLimit: Int { limits.maxTokens + limits.maxContext }
+
     mutating func finish(slot: Int) {
         if states[slot].phase == .waiting {
             if let index = waiting[waitingHead...].firstIndex(of: slot) {
@@ -185,13 +201,8 @@ package struct Scheduler: Sendable {
 
     /// Gives back all that an ended request holds.
     mutating func retire(_ slot: Int) {
-        for index in states[slot].tables.indices {
-            for page in states[slot].tables[index].pages { pool.release(page) }
-            states[slot].heldPages -= states[slot].tables[index].pages.count
-            states[slot].tables[index] = BlockTable()
-        }
-        if states[slot].stateSlot >= 0 { freeStateSlots.append(states[slot].stateSlot) }
-        states[slot].stateSlot = -1
+        share(slot, atEnd: true)
+        releasePages(slot)
         reservedPages -= states[slot].admitted ? states[slot].reservedPages : 0
         slotsByID[states[slot].id] = nil
         states[slot].phase = .unused

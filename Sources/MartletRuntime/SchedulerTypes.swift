@@ -42,6 +42,10 @@ package struct WorkItem: Sendable, Hashable {
     package var firstLogitRow: Int
     /// Logit row of the step before that holds the token at the range's start; nil if it is known.
     package var sourceRow: Int?
+    /// First position whose token the device's sampling state is told.
+    package var historyStart: Int
+    /// Positions whose tokens the device's sampling state is told.
+    package var historyCount: Int
     /// Whether the device must forget its sampling state of the slot's earlier user.
     package var resetsState: Bool
 
@@ -65,6 +69,8 @@ package struct ScheduledStep: Sendable {
     package var tokenCount = 0
     /// O.
     package var logitRowCount = 0
+    /// Tokens that sampling states are told.
+    package var historyCount = 0
 
     /// An empty step; memory is kept when it is scheduled anew.
     package init() {}

@@ -118,9 +118,10 @@ package struct StepBuilder: Sendable {
             historyStarts[index] = Int32(truncatingIfNeeded: historyCount)
             if item.resetsState { values.flags |= SamplingParameters.resetState }
             if slot >= 0 {
-                let length = historyLength(item, scheduler)
-                values.promptHistoryCount = Int32(truncatingIfNeeded: length)
-                historyCount += length
+                let prompt = scheduler.states[item.slot].promptCount - item.historyStart
+                values.promptHistoryCount = Int32(
+                    truncatingIfNeeded: max(min(prompt, item.historyCount), 0))
+                historyCount += item.historyCount
             }
             let pairs = biasLength(item, scheduler)
             values.biasStart = Int32(truncatingIfNeeded: biasCount)
@@ -133,9 +134,9 @@ package struct StepBuilder: Sendable {
             let history = try record.add(.history, count: historyCount)
             for (index, item) in step.items.enumerated() where slots[index] >= 0 {
                 let start = Int(historyStarts[index])
-                for offset in 0..<historyLength(item, scheduler) {
+                for offset in 0..<item.historyCount {
                     history[start + offset] =
-                        scheduler.states[item.slot].tokens[item.range.lowerBound + offset]
+                        scheduler.states[item.slot].tokens[item.historyStart + offset]
                 }
             }
         }
@@ -145,13 +146,6 @@ package struct StepBuilder: Sendable {
                 fillBias(pairs, from: Int(parameters[index].biasStart), item, scheduler)
             }
         }
-    }
-
-    /// Prompt tokens of the range; the device adds the tokens that it draws.
-    private func historyLength(_ item: WorkItem, _ scheduler: Scheduler) -> Int {
-        max(
-            min(item.range.upperBound, scheduler.states[item.slot].promptCount)
-                - item.range.lowerBound, 0)
     }
 
     private func biasLength(_ item: WorkItem, _ scheduler: Scheduler) -> Int {

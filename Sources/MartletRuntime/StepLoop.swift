@@ -238,8 +238,8 @@ struct StepLoop {
         statistics.stepCount += 1
         statistics.tokenCount += step.tokenCount
         for item in step.items {
-            // Only prompts have runs; an answer's token comes after a drawn one.
-            if item.outputIndex == 0 {
+            // An answer's token comes after a drawn one; runs are prompts, or resumed.
+            if item.outputIndex == 0 || item.range.count > 1 {
                 statistics.prefillTokenCount += item.range.count
             } else {
                 statistics.decodeTokenCount += item.range.count
@@ -254,6 +254,8 @@ struct StepLoop {
         statistics.waitingCount = counts.waiting
         statistics.activeCount = counts.active
         statistics.freePageCount = counts.freePages
+        statistics.reusedTokenCount = scheduler.reusedTokenCount
+        statistics.preemptionCount = scheduler.preemptionCount
         shared.publish(statistics)
     }
 }

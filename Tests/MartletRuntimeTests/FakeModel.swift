@@ -108,6 +108,14 @@ struct FakeModel {
         check(step.requestCount <= limits.maxRequests, step, "requests")
         check(step.logitRowCount <= limits.maxLogitRows, step, "logit rows")
         check(Int(starts[step.requestCount]) == step.tokenCount, step, "query starts")
+        if let operations = step.section(.blockOperations, BlockOperation.self) {
+            for index in 0..<step.blockOperationCount() {
+                let (source, destination) = (
+                    operations[index].source, operations[index].destination
+                )
+                arena[Int(destination)] = arena[Int(source)]
+            }
+        }
         for row in 0..<step.tokenCount {
             let request = Int(requests[row])
             check(

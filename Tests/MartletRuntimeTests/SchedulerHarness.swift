@@ -22,11 +22,11 @@ struct SchedulerHarness {
 
     init(
         limits: StepLimits, groups: [KVGroup], pageCount: Int, stateSlotCount: Int = 3,
-        depth: Int = 2, policy: SchedulingPolicy = .guaranteedNoEvict
+        depth: Int = 2, policy: SchedulingPolicy = .guaranteedNoEvict, reusesPrefixes: Bool = true
     ) throws {
         scheduler = try Scheduler(
             limits: limits, groups: groups, pageCount: pageCount, stateSlotCount: stateSlotCount,
-            stepsInFlight: depth, policy: policy)
+            stepsInFlight: depth, policy: policy, reusesPrefixes: reusesPrefixes)
         model = FakeModel(
             limits: limits, groups: groups, pageCount: pageCount, stateSlotCount: stateSlotCount)
         builder = StepBuilder(groups: groups)
@@ -83,23 +83,29 @@ struct SchedulerHarness {
         while !inFlight.isEmpty { try complete() }
     }
 
-    /// Describes pages of steps in flight that are free or used twice in a step; nil if none are.
+    /// Describes pages of steps in flight that are free, or written by one request and named by
+    /// another of the step; nil if none are.
     func checkPagesInFlight() -> String? {
         for (step, place) in inFlight {
-            var seen: Set<Int32> = []
-            for group in builder.groups.indices {
-                guard let table = records[place].section(.blockTable, group: group) else {
-                    continue
-                }
+            var users: [Int32: Int] = [:]
+            var written: Set<Int32> = []
+            for (group, value) in builder.groups.enumerated() {
+                guard let table = records[place].section(.blockTable, group: group),
+                    let slots = records[place].section(.slot, group: group)
+                else { continue }
                 for index in 0..<step.items.count * records[place].blockColumns(group: group)
                 where table[index] >= 0 {
                     if scheduler.pool.referenceCount(table[index]) == 0 {
                         return "page \(table[index]) of step \(step.number) is free"
                     }
-                    if !seen.insert(table[index]).inserted {
-                        return "page \(table[index]) of step \(step.number) is used twice"
-                    }
+                    users[table[index], default: 0] += 1
                 }
+                for row in 0..<step.tokenCount {
+                    written.insert(slots[row] / Int32(value.blockSize))
+                }
+            }
+            if let page = written.first(where: { users[$0] != 1 }) {
+                return "page \(page), written in step \(step.number), has \(users[page] ?? 0) users"
             }
         }
         return nil

@@ -15,7 +15,12 @@ struct SchedulerRandomTests {
         var limits: StepLimits
         var depth: Int
         var policy = SchedulingPolicy.guaranteedNoEvict
-        var testDescription: String { "seed \(seed), \(groups.count) groups, depth \(depth)" }
+        /// Whether prompts begin like others, and what is known of them is used.
+        var reusesPrefixes = false
+        var testDescription: String {
+            "seed \(seed), \(groups.count) groups, depth \(depth), \(policy)"
+                + (reusesPrefixes ? ", prefixes" : "")
+        }
     }
 
     static let cases: [Case] = {
@@ -25,7 +30,7 @@ struct SchedulerRandomTests {
         let small = StepLimits(maxTokens: 5, maxRequests: 3, maxLogitRows: 2, maxContext: 30)
         let large = StepLimits(maxTokens: 16, maxRequests: 5, maxLogitRows: 6, maxContext: 40)
         let odd = StepLimits(maxTokens: 3, maxRequests: 6, maxLogitRows: 4, maxContext: 26)
-        return [
+        var cases = [
             Case(seed: 1, groups: [full], pages: 30, limits: small, depth: 1),
             Case(seed: 2, groups: [full], pages: 30, limits: large, depth: 2),
             Case(seed: 3, groups: [window], pages: 30, limits: odd, depth: 2),
@@ -35,19 +40,48 @@ struct SchedulerRandomTests {
             Case(seed: 7, groups: [wide, window], pages: 60, limits: large, depth: 3),
             Case(seed: 8, groups: [full], pages: 40, limits: large, depth: 2, policy: .static),
         ]
+        let cramped = StepLimits(maxTokens: 12, maxRequests: 6, maxLogitRows: 6, maxContext: 40)
+        let pools: [(groups: [KVGroup], pages: Int, limits: StepLimits)] = [
+            ([full], 30, small), ([full], 14, cramped),
+            ([FakeModel.group(blockSize: 3)], 24, large),
+            ([window], 30, odd), ([full, window], 40, large), ([full, full], 30, cramped),
+            ([window, full, wide], 60, small),
+        ]
+        for (index, pool) in pools.enumerated() {
+            for (depth, policy) in [
+                (1, SchedulingPolicy.guaranteedNoEvict), (2, .guaranteedNoEvict),
+                (1, .maxUtilization), (2, .maxUtilization), (2, .static),
+            ] {
+                for reuses in [false, true] where reuses || policy == .maxUtilization {
+                    cases.append(
+                        Case(
+                            seed: 100 + 10 * index + depth, groups: pool.groups, pages: pool.pages,
+                            limits: pool.limits, depth: depth, policy: policy,
+                            reusesPrefixes: reuses))
+                }
+            }
+        }
+        return cases
     }()
 
     @Test(arguments: cases) func keepsInvariantsAndAnswers(_ c: Case) throws {
         var random = TestRandom(c.seed)
         var h = try SchedulerHarness(
             limits: c.limits, groups: c.groups, pageCount: c.pages, depth: c.depth,
-            policy: c.policy)
+            policy: c.policy, reusesPrefixes: c.reusesPrefixes)
+        let stems = (0..<4).map { _ in (0..<24).map { _ in Int32(random.below(48)) } }
         var id = 0
         for operation in 0..<26_000 {
             switch random.below(10) {
             case 0 where h.scheduler.counts.waiting < 5:
                 id += 1
-                try? h.submit(id, random.request(vocabulary: 48, prompt: 24, answer: 12))
+                var request = random.request(vocabulary: 48, prompt: 24, answer: 12)
+                if c.reusesPrefixes {
+                    let stem = stems[random.below(4)].prefix(random.below(24))
+                    request.prompt = Array((stem + request.prompt).prefix(24))
+                    if random.below(8) == 0 { request.cacheSalt = "other" }
+                }
+                try? h.submit(id, request)
             case 1 where random.below(4) == 0:
                 h.cancel(RequestID(UInt64(max(id - random.below(8), 0))))
             case 0...5: _ = try h.schedule()
@@ -76,5 +110,7 @@ struct SchedulerRandomTests {
             if !isRight { wrong += 1 }
         }
         #expect(wrong == 0, "seed \(c.seed)")
+        #expect(c.reusesPrefixes == (h.scheduler.reusedTokenCount > 300))
+        if c.policy != .maxUtilization { #expect(h.scheduler.preemptionCount == 0) }
     }
 }

@@ -21,7 +21,8 @@ struct SchedulerTests {
         policy: SchedulingPolicy = .guaranteedNoEvict
     ) throws -> SchedulerHarness {
         try SchedulerHarness(
-            limits: limits, groups: groups, pageCount: pages, depth: depth, policy: policy)
+            limits: limits, groups: groups, pageCount: pages, depth: depth, policy: policy,
+            reusesPrefixes: false)
     }
 
     @Test func mixesAnswersAndChunksOfPromptsInOneStep() throws {
@@ -160,7 +161,6 @@ struct SchedulerTests {
     }
 
     @Test func refusesWhatItCannotServe() {
-        #expect(throws: MartletError.self) { try harness(policy: .maxUtilization) }
         var cross = FakeModel.group(blockSize: 4)
         cross.kind = .crossAttention
         #expect(throws: MartletError.self) { try harness(groups: [cross]) }

@@ -1,0 +1,128 @@
+// Part of Martlet. See LICENSE.
+// SPDX-License-Identifier: Apache-2.0
+
+import MartletBackend
+import MartletCore
+
+extension Scheduler {
+    /// Whether a request that is under way computes a longer beginning of this one's prompt than is
+    /// known now.
+    mutating func isLed(_ slot: Int) -> Bool {
+        guard states[slot].sharesPrefix else { return false }
+        if let leader = states[slot].leader, isComputing(leader.slot, leader.id, leader.positions) {
+            return true
+        }
+        states[slot].leader = nil
+        for other in active
+        where states[other].sharesPrefix && states[other].computed < states[other].promptCount {
+            let common = commonPositions(slot, other)
+            guard common > states[other].computed,
+                prefixes.match(states[slot].tokens, salt: states[slot].request.cacheSalt).positions
+                    < common
+            else { continue }
+            states[slot].leader = (other, states[other].id, common)
+            return true
+        }
+        return false
+    }
+
+    private func isComputing(_ slot: Int, _ id: RequestID, _ positions: Int) -> Bool {
+        states[slot].id == id && states[slot].phase == .active && !states[slot].isPreempted
+            && states[slot].computed < positions
+    }
+
+    /// Positions of whole blocks that two prompts have in common, the last token of each excepted.
+    private func commonPositions(_ a: Int, _ b: Int) -> Int {
+        guard states[a].request.cacheSalt == states[b].request.cacheSalt else { return 0 }
+        let limit = min(states[a].tokens.count, states[b].promptCount) - 1
+        var count = 0
+        while count < limit, states[a].tokens[count] == states[b].tokens[count] { count += 1 }
+        return count / prefixes.span * prefixes.span
+    }
+
+    /// Gives a request the pages of the known beginning of its tokens.
+    mutating func reuse(_ slot: Int, _ match: PrefixCache.Match) {
+        states[slot].prefixEnd = match.end
+        states[slot].prefixPositions = match.positions
+        states[slot].computed = match.positions
+        for (index, group) in budget.groups.enumerated() {
+            let first = group.window.map { max(match.positions - $0 + 1, 0) / group.blockSize } ?? 0
+            states[slot].tables[index].firstBlock = first
+            var block = 0
+            for node in match.path {
+                for page in prefixes.pages(node, group: index) {
+                    if block >= first {
+                        pool.retain(page)
+                        states[slot].tables[index].pages.append(page)
+                        states[slot].heldPages += 1
+                    }
+                    block += 1
+                }
+            }
+        }
+        states[slot].scheduled = match.positions
+        if let partial = match.partial { copyPartial(slot, partial.node, count: partial.count) }
+        reusedTokenCount += states[slot].scheduled
+    }
+
+    /// Begins with a copy of a block that holds some of the tokens and others after them.
+    private mutating func copyPartial(_ slot: Int, _ node: Int32, count: Int) {
+        let sources = budget.groups.indices.compactMap { prefixes.pages(node, group: $0).first }
+        guard sources.count <= pool.freeCount else { return }
+        for source in sources { pool.retain(source) }
+        guard sources.count <= pool.freeCount else {
+            for source in sources { pool.release(source) }
+            return
+        }
+        for (group, source) in sources.enumerated() {
+            guard let page = allocatePage() else { return }
+            states[slot].tables[group].pages.append(page)
+            states[slot].copies.append((group, source, page))
+            states[slot].heldPages += 2
+        }
+        // Not yet computed: the copy is done with the first step.
+        states[slot].scheduled += count
+    }
+
+    /// Puts the request's copies into its first step; their sources go when that has completed.
+    mutating func beginCopies(_ slot: Int, _ step: inout ScheduledStep) {
+        guard !states[slot].copies.isEmpty else { return }
+        for copy in states[slot].copies {
+            step.blockOperations.append(
+                BlockOperation(
+                    kind: .copy, group: copy.group, source: copy.source,
+                    destination: copy.destination))
+            deferred.append((step.number, copy.source, slot))
+        }
+        states[slot].copies.removeAll()
+    }
+
+    /// Makes blocks that are computed known to other requests; at the end also the last, unfinished one.
+    mutating func share(_ slot: Int, atEnd: Bool = false) {
+        while states[slot].sharesPrefix {
+            let start = states[slot].prefixPositions
+            let count = min(prefixes.span, states[slot].computed - start)
+            guard count == prefixes.span || (atEnd && count > 0 && pagesAlike) else { return }
+            var pages: [Int32] = []
+            for (index, group) in budget.groups.enumerated() {
+                let first = start / group.blockSize - states[slot].tables[index].firstBlock
+                for block in first..<first + prefixes.span / group.blockSize {
+                    let table = states[slot].tables[index].pages
+                    pages.append(table.indices.contains(block) ? table[block] : -1)
+                }
+            }
+            let end = prefixes.insert(
+                after: states[slot].prefixEnd, tokens: states[slot].tokens[start..<start + count],
+                salt: states[slot].request.cacheSalt, pages: pages, pool: &pool)
+            guard let end, count == prefixes.span else {
+                states[slot].sharesPrefix = false
+                return
+            }
+            states[slot].prefixEnd = end
+            states[slot].prefixPositions += count
+        }
+    }
+
+    /// Whether all groups have blocks of one size.
+    private var pagesAlike: Bool { budget.groups.allSatisfy { $0.blockSize == prefixes.span } }
+}
