@@ -1,0 +1,356 @@
+// Part of Martlet. See LICENSE.
+// SPDX-License-Identifier: Apache-2.0
+//
+// linear_prefill: y = epilogue(x W^T) for many rows of x, weights in the layout `mma16x16`, sm_90a.
+//
+// FLOP 2 T K N; floor: FLOP / rate of large bf16 products (G). Bytes matter little from 300 tokens on.
+// Measured on an H100 80GB, G 781 TF, linears of the baichuan2-7b shape summed, 2,048 tokens, share of G:
+// bf16 84.3 (QKV 89, O 68, gate/up 85, down 85), int8 85.3, int4 g128 85.1; cuBLAS bf16 in the same runs
+// 83 to 87. O has two tiles a block, so that filling and emptying the rings shows most.
+// Persistent blocks of two consumer warpgroups and a producer warp. A tile is 128 weight rows x 256 tokens:
+// each warpgroup multiplies its 64 rows, the A operand, from registers (codes become numbers there) by the
+// tokens, the B operand, in shared memory. Two rings feed them: boxes of 64 k of x, swizzled, and chunks of
+// the weight as they lie in memory. Results leave transposed through shared memory.
+// Numerics: f32 sums. Codes of grouped schemes are scaled before they are multiplied, rounded to f16 once;
+// per-channel scales are applied to the sums. Quantized weights want x in f16.
+//
+//   WEIGHT GROUP ZERO        format of the weight (mma16x16.cuh); GROUP 0: per channel
+//   RESULT                   type of bias, residual and y; x has the type that weights are multiplied in
+//   INPUTS OUTPUTS           K, and rows of the weight (gate and up together count twice)
+//   GATED                    0; 1: y = silu(gate) up, rows `paired8`; 2: gelu(gate) up, tanh form
+//   BIAS RESIDUAL            0 or 1
+//   STAGES WEIGHT_STAGES     depths of the rings
+#include "mma16x16.cuh"
+#include "hopper.cuh"
+
+struct PrefillLinearArguments {
+    TensorMap x;           // [T, K], box 256 rows x 64
+    const StepCounts* step;
+    RowCount rows;
+    Rows y, residual;
+    const u8* weight;
+    const float* scales;   // [strips x 16], per-channel schemes
+    const float* zeros;
+    const void* bias;      // [N]
+};
+
+namespace {
+using namespace layout;
+constexpr int tile_rows = 128, tile_tokens = 256, box_k = 64;
+constexpr int tile_strips = tile_rows / 16;
+constexpr int strips = (OUTPUTS + 15) / 16;
+constexpr int row_tiles = (strips + tile_strips - 1) / tile_strips;
+constexpr int boxes = (INPUTS + box_k - 1) / box_k;
+constexpr int chunk_boxes = chunk_k / box_k;  // boxes of x that a chunk meets
+constexpr int box_bytes = tile_tokens * box_k * 2;
+constexpr int weight_bytes = tile_strips * chunk_bytes;
+constexpr int consumers = 2;
+static_assert(chunk_k % box_k == 0, "a chunk must hold whole boxes of x");
+
+// Shared memory, from a multiple of 1024.
+constexpr int weights_at = STAGES * box_bytes;
+constexpr int staging_pitch = 64 * 2 + 16;  // 64 rows of a token, spread over the banks
+constexpr int staging_at = weights_at + WEIGHT_STAGES * weight_bytes;
+constexpr int staging_bytes = 64 * staging_pitch;
+constexpr int barriers_at = staging_at + consumers * staging_bytes;
+constexpr int shared_bytes = barriers_at + (STAGES + WEIGHT_STAGES) * 16;
+extern __shared__ __align__(1024) u8 shared[];
+
+/// Place in a ring: stage and the parity of its turn.
+template <int DEPTH> struct Turn {
+    int stage = 0;
+    u32 parity = 0;
+    __device__ __forceinline__ void next() {
+        if (++stage == DEPTH) {
+            stage = 0;
+            parity ^= 1;
+        }
+    }
+};
+
+struct Barriers {
+    u32 base;
+    __device__ __forceinline__ u32 box_full(int i) const { return base + i * 16; }
+    __device__ __forceinline__ u32 box_free(int i) const { return base + i * 16 + 8; }
+    __device__ __forceinline__ u32 weight_full(int i) const { return base + (STAGES + i) * 16; }
+    __device__ __forceinline__ u32 weight_free(int i) const { return base + (STAGES + i) * 16 + 8; }
+};
+
+__device__ __forceinline__ u32 subtract(u32 a, u32 b) {
+    u32 r;
+    asm("sub.f16x2 %0, %1, %2;" : "=r"(r) : "r"(a), "r"(b));
+    return r;
+}
+__device__ __forceinline__ u32 fused(u32 a, u32 b, u32 c) {
+    u32 r;
+    asm("fma.rn.f16x2 %0, %1, %2, %3;" : "=r"(r) : "r"(a), "r"(b), "r"(c));
+    return r;
+}
+__device__ __forceinline__ u32 multiplied(u32 a, u32 b) {
+    u32 r;
+    asm("mul.f16x2 %0, %1, %2;" : "=r"(r) : "r"(a), "r"(b));
+    return r;
+}
+/// Both halves of a pair's low or high half.
+__device__ __forceinline__ u32 twice_low(u32 pair) { return __byte_perm(pair, pair, 0x1010); }
+__device__ __forceinline__ u32 twice_high(u32 pair) { return __byte_perm(pair, pair, 0x3232); }
+
+/// The operands of four matrix instructions, 64 k, of a warp's strip: `box` of the chunk at an address.
+struct Fragments {
+    u32 a[4][4];
+
+    __device__ __forceinline__ void load(u32 chunk, int box, int lane) {
+#if WEIGHT == MARTLET_U4
+        Word w = shared_word(chunk + box * 512 + lane * 16);
+        u32 words[4] = {w.x, w.y, w.z, w.w};
+#pragma unroll
+        for (int i = 0; i < 4; ++i) {
+            u32 high = words[i] >> 8;
+            a[i][0] = subtract(nibbles<0x000f000f>(words[i]), 0x64086408);
+            a[i][1] = subtract(nibbles<0x000f000f>(high), 0x64086408);
+            // (1024 + 16 code) / 16 - 72
+            a[i][2] = fused(nibbles<0x00f000f0>(words[i]), 0x2c002c00, 0xd480d480);
+            a[i][3] = fused(nibbles<0x00f000f0>(high), 0x2c002c00, 0xd480d480);
+        }
+#elif WEIGHT == MARTLET_U8
+        const u32 magic = 0x64646464;
+#pragma unroll
+        for (int i = 0; i < 2; ++i) {
+            Word w = shared_word(chunk + (box * 2 + i) * 512 + lane * 16);
+            u32 words[4] = {w.x, w.y, w.z, w.w};
+#pragma unroll
+            for (int j = 0; j < 2; ++j) {
+                // 1024 + code - 1152
+                a[2 * i + j][0] = subtract(__byte_perm(words[2 * j], magic, 0x4140), 0x64806480);
+                a[2 * i + j][1] = subtract(__byte_perm(words[2 * j], magic, 0x4342), 0x64806480);
+                a[2 * i + j][2] = subtract(__byte_perm(words[2 * j + 1], magic, 0x4140), 0x64806480);
+                a[2 * i + j][3] = subtract(__byte_perm(words[2 * j + 1], magic, 0x4342), 0x64806480);
+            }
+        }
+#else
+#pragma unroll
+        for (int i = 0; i < 4; ++i) {
+            Word w = shared_word(chunk + (box * 4 + i) * 512 + lane * 16);
+            a[i][0] = w.x, a[i][1] = w.y, a[i][2] = w.z, a[i][3] = w.w;
+        }
+#endif
+        if (grouped) scale(chunk, box, lane);
+    }
+
+    /// Multiplies by the groups' scales and adds what their zeros say.
+    __device__ __forceinline__ void scale(u32 chunk, int box, int lane) {
+        constexpr int tile_groups = GROUP < box_k && grouped ? box_k / (GROUP > 0 ? GROUP : 1) : 1;
+#pragma unroll
+        for (int part = 0; part < tile_groups; ++part) {
+            int group = GROUP < box_k ? box * tile_groups + part : box * box_k / (GROUP > 0 ? GROUP : 1);
+            u32 at = chunk + words * 512 + group * group_bytes + (lane >> 2) * (has_zeros ? 8 : 4);
+            u32 scales, offsets = 0;
+            asm volatile("ld.shared.u32 %0, [%1];" : "=r"(scales) : "r"(at));
+            if (has_zeros) asm volatile("ld.shared.u32 %0, [%1];" : "=r"(offsets) : "r"(at + 4));
+            u32 factor[2] = {twice_low(scales), twice_high(scales)};
+            u32 zero[2] = {twice_low(offsets), twice_high(offsets)};
+#pragma unroll
+            for (int i = part * 4 / tile_groups; i < (part + 1) * 4 / tile_groups; ++i) {
+#pragma unroll
+                for (int j = 0; j < 4; ++j) {
+#if ZERO == MARTLET_ZERO_INTEGER
+                    // The code less its zero; both were moved down by the middle.
+                    a[i][j] = multiplied(subtract(a[i][j], zero[j & 1]), factor[j & 1]);
+#elif ZERO == MARTLET_ZERO_MINIMUM
+                    a[i][j] = fused(a[i][j], factor[j & 1], zero[j & 1]);
+#else
+                    a[i][j] = multiplied(a[i][j], factor[j & 1]);
+#endif
+                }
+            }
+        }
+    }
+};
+
+/// Brings x and the weight, tile after tile.
+__device__ __forceinline__ void produce(const PrefillLinearArguments& a, Barriers barriers, int tokens) {
+    u32 base = shared_address(shared);
+    int token_tiles = (tokens + tile_tokens - 1) / tile_tokens;
+    Turn<STAGES> box;
+    Turn<WEIGHT_STAGES> weight;
+    for (int tile = blockIdx.x; tile < row_tiles * token_tiles; tile += gridDim.x) {
+        int first_strip = tile / token_tiles * tile_strips, first_token = tile % token_tiles * tile_tokens;
+        int count = strips - first_strip < tile_strips ? strips - first_strip : tile_strips;
+        for (int i = 0; i < boxes; ++i) {
+            if (i % chunk_boxes == 0) {
+                barrier_wait(barriers.weight_free(weight.stage), weight.parity ^ 1);
+                u32 full = barriers.weight_full(weight.stage);
+                barrier_expect(full, count * chunk_bytes);
+                u32 target = base + weights_at + weight.stage * weight_bytes;
+                for (int s = 0; s < count; ++s) {
+                    const u8* source =
+                        a.weight + ((i64)(first_strip + s) * strip_chunks + i / chunk_boxes) * chunk_bytes;
+                    copy_bytes(target + s * chunk_bytes, source, chunk_bytes, full);
+                }
+                weight.next();
+            }
+            barrier_wait(barriers.box_free(box.stage), box.parity ^ 1);
+            barrier_expect(barriers.box_full(box.stage), box_bytes);
+            copy_box(base + box.stage * box_bytes, &a.x, i * box_k, first_token,
+                barriers.box_full(box.stage));
+            box.next();
+        }
+    }
+}
+
+__device__ __forceinline__ float gated(float gate, float up) {
+#if GATED == 2
+    float inner = 0.7978845608f * (gate + 0.044715f * gate * gate * gate);
+    return gate / (1.0f + __expf(-2.0f * inner)) * up;
+#else
+    return gate / (1.0f + __expf(-gate)) * up;
+#endif
+}
+
+/// Sums of a warpgroup's 64 rows and 256 tokens become results.
+///
+/// 64 tokens at a time go through shared memory, where rows become columns.
+__device__ __forceinline__ void finish(const PrefillLinearArguments& a, float (&c)[128], int group,
+    int first_row, int first_token, int tokens) {
+    constexpr int columns = GATED ? 32 : 64;  // results of a token in this warpgroup
+    const int thread = threadIdx.x & 127, warp = thread >> 5, lane = thread & 31;
+    const int outputs = GATED ? OUTPUTS / 2 : OUTPUTS;
+    u32 staging = shared_address(shared) + staging_at + group * staging_bytes;
+    int row = first_row + warp * 16 + (lane >> 2);
+    float scale[2] = {1, 1};
+    if (quantized && !grouped) {
+        scale[0] = a.scales[row];
+        scale[1] = a.scales[row + 8];
+    }
+    float bias[2] = {0, 0};
+#if BIAS
+    int place = GATED ? row / 16 * 8 + (lane >> 2) : row;
+    if (row < OUTPUTS) bias[0] = load<RESULT>(a.bias, GATED ? place : row);
+    if (row + 8 < OUTPUTS) bias[1] = load<RESULT>(a.bias, GATED ? outputs + place : row + 8);
+#endif
+#pragma unroll
+    for (int part = 0; part < 4; ++part) {
+        // Transposed stores of 8 x 8: lane l gives the address of row l % 8 of matrix l / 8.
+#pragma unroll
+        for (int j = 0; j < 8; j += (GATED ? 4 : 2)) {
+            u32 pair[4];
+#pragma unroll
+            for (int n = 0; n < (GATED ? 4 : 2); ++n) {
+                float* s = &c[(part * 8 + j + n) * 4];
+                float low[2] = {s[0] * scale[0] + bias[0], s[1] * scale[0] + bias[0]};
+                float high[2] = {s[2] * scale[1] + bias[1], s[3] * scale[1] + bias[1]};
+                if (GATED) {
+                    pair[n] = pack_pair<RESULT>(gated(low[0], high[0]), gated(low[1], high[1]));
+                } else {
+                    pair[2 * n] = pack_pair<RESULT>(low[0], low[1]);
+                    pair[2 * n + 1] = pack_pair<RESULT>(high[0], high[1]);
+                }
+            }
+            int matrix = lane >> 3;
+            int token = (j + (GATED ? matrix : matrix >> 1)) * 8 + (lane & 7);
+            int column = GATED ? warp * 8 : warp * 16 + (matrix & 1) * 8;
+            asm volatile("stmatrix.sync.aligned.m8n8.x4.trans.shared.b16 [%0], {%1,%2,%3,%4};" ::"r"(
+                             staging + token * staging_pitch + column * 2),
+                "r"(pair[0]), "r"(pair[1]), "r"(pair[2]), "r"(pair[3]) : "memory");
+        }
+        group_barrier(1 + group, 128);
+        constexpr int vectors = columns / 8;
+        int first_column = GATED ? first_row / 2 : first_row;
+#pragma unroll
+        for (int i = 0; i < 64 * vectors / 128; ++i) {
+            int index = i * 128 + thread, token = index / vectors, column = index % vectors * 8;
+            i64 y_row = first_token + part * 64 + token;
+            Word v = shared_word(staging + token * staging_pitch + column * 2);
+            if (y_row < tokens && first_column + column < outputs) {
+                u8* target = (u8*)a.y.base + (y_row * a.y.stride + first_column + column) * 2;
+#if RESIDUAL
+                Word r = load_fresh(
+                    (u8*)a.residual.base + (y_row * a.residual.stride + first_column + column) * 2);
+                u32* to = &v.x;
+                const u32* from = &r.x;
+#pragma unroll
+                for (int k = 0; k < 4; ++k) {
+                    to[k] = pack_pair<RESULT>(low_half<RESULT>(to[k]) + low_half<RESULT>(from[k]),
+                        high_half<RESULT>(to[k]) + high_half<RESULT>(from[k]));
+                }
+#endif
+                asm volatile("st.global.v4.u32 [%0], {%1,%2,%3,%4};" ::"l"(target), "r"(v.x), "r"(v.y),
+                    "r"(v.z), "r"(v.w) : "memory");
+            }
+        }
+        group_barrier(1 + group, 128);
+    }
+}
+
+__device__ __forceinline__ void consume(
+    const PrefillLinearArguments& a, Barriers barriers, int group, int tokens) {
+    const int warp = (threadIdx.x & 127) >> 5, lane = threadIdx.x & 31;
+    u32 base = shared_address(shared);
+    int token_tiles = (tokens + tile_tokens - 1) / tile_tokens;
+    Turn<STAGES> box, done;
+    Turn<WEIGHT_STAGES> weight;
+    float c[128];
+    Fragments fragments[2];
+    for (int tile = blockIdx.x; tile < row_tiles * token_tiles; tile += gridDim.x) {
+        int first_row = tile / token_tiles * tile_rows + group * 64;
+        int first_token = tile % token_tiles * tile_tokens;
+#pragma unroll 2
+        for (int i = 0; i < boxes; ++i) {
+            int part = i % chunk_boxes;
+            if (part == 0) barrier_wait(barriers.weight_full(weight.stage), weight.parity);
+            u32 chunk = base + weights_at + weight.stage * weight_bytes + (group * 4 + warp) * chunk_bytes;
+            fragments[i & 1].load(chunk, part, lane);
+            if (part == chunk_boxes - 1 || i == boxes - 1) {
+                if (lane == 0) barrier_arrive(barriers.weight_free(weight.stage));
+                weight.next();
+            }
+            barrier_wait(barriers.box_full(box.stage), box.parity);
+            u64 b = swizzled_matrix(base + box.stage * box_bytes);
+            wgmma_fence();
+#pragma unroll
+            for (int k = 0; k < 4; ++k) {
+                wgmma_256<math>(c, fragments[i & 1].a[k], b + k * 2, i > 0 || k > 0);
+            }
+            wgmma_commit();
+            box.next();
+            if (i > 0) {
+                wgmma_wait<1>();
+                if ((threadIdx.x & 127) == 0) barrier_arrive(barriers.box_free(done.stage));
+                done.next();
+            }
+        }
+        wgmma_wait<0>();
+        if ((threadIdx.x & 127) == 0) barrier_arrive(barriers.box_free(done.stage));
+        done.next();
+        finish(a, c, group, first_row, first_token, tokens);
+    }
+}
+}  // namespace
+
+extern "C" __global__ void __launch_bounds__(384, 1)
+    linear_prefill(const __grid_constant__ PrefillLinearArguments a) {
+    int group = threadIdx.x >> 7;
+    Barriers barriers{shared_address(shared) + barriers_at};
+    if (threadIdx.x == 0) {
+        for (int i = 0; i < STAGES; ++i) {
+            barrier_init(barriers.box_full(i), 1);
+            barrier_init(barriers.box_free(i), consumers);
+        }
+        for (int i = 0; i < WEIGHT_STAGES; ++i) {
+            barrier_init(barriers.weight_full(i), 1);
+            barrier_init(barriers.weight_free(i), consumers * 4);
+        }
+        barrier_init_fence();
+    }
+    __syncthreads();
+    wait_for_producers();
+    int tokens = a.rows.of(a.step);
+    if (group == 0) {
+        give_registers<40>();
+        if (threadIdx.x == 0) produce(a, barriers, tokens);
+    } else {
+        take_registers<232>();
+        consume(a, barriers, group - 1, tokens);
+    }
+    release_dependents();
+}
