@@ -43,6 +43,8 @@ let package = Package(
     ],
     targets: [
         // Layer 0
+        .target(name: "CMartletCUDASources", exclude: ["kernels"]),
+        .target(name: "CMartletDriver", linkerSettings: [.linkedLibrary("dl")]),
         .target(name: "CMartletMicrokernels"),
         // Layer 1
         layer("MartletCore"),

@@ -1,0 +1,45 @@
+// Part of Martlet. See LICENSE.
+// SPDX-License-Identifier: Apache-2.0
+//
+// One array and one row of the table per file under kernels/; scripts/check-kernels finds a missing one.
+
+#include "martlet_cuda_sources.h"
+
+static const char martlet_cuh[] = {
+#embed "kernels/martlet.cuh"
+};
+static const char plain_weights_cuh[] = {
+#embed "kernels/plain/weights.cuh"
+};
+static const char plain_sampling_cuh[] = {
+#embed "kernels/plain/sampling.cuh"
+};
+static const char plain_attention_cu[] = {
+#embed "kernels/plain/attention.cu"
+};
+static const char plain_linear_cu[] = {
+#embed "kernels/plain/linear.cu"
+};
+static const char plain_rows_cu[] = {
+#embed "kernels/plain/rows.cu"
+};
+static const char plain_sample_cu[] = {
+#embed "kernels/plain/sample.cu"
+};
+
+#define SOURCE(path, array) {path, array, sizeof array}
+
+static const martlet_cuda_source table[] = {
+    SOURCE("martlet.cuh", martlet_cuh),
+    SOURCE("plain/attention.cu", plain_attention_cu),
+    SOURCE("plain/linear.cu", plain_linear_cu),
+    SOURCE("plain/rows.cu", plain_rows_cu),
+    SOURCE("plain/sample.cu", plain_sample_cu),
+    SOURCE("plain/sampling.cuh", plain_sampling_cuh),
+    SOURCE("plain/weights.cuh", plain_weights_cuh),
+};
+
+const martlet_cuda_source *martlet_cuda_sources(size_t *count) {
+    *count = sizeof table / sizeof *table;
+    return table;
+}

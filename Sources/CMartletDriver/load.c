@@ -1,0 +1,169 @@
+// Part of Martlet. See LICENSE.
+// SPDX-License-Identifier: Apache-2.0
+
+#include "martlet_driver.h"
+
+#include <dlfcn.h>
+#include <stdio.h>
+#include <string.h>
+
+/// A function to look up: its exported name and where its address goes.
+typedef struct {
+    const char *name;
+    size_t offset;
+} entry;
+
+#define AT(table, field) offsetof(table, field)
+#define CU(field) {#field, AT(martlet_cuda, field)}
+#define CU2(field) {#field "_v2", AT(martlet_cuda, field)}
+#define RTC(field) {#field, AT(martlet_nvrtc, field)}
+
+static const entry cuda_entries[] = {
+    CU(cuInit),
+    CU(cuDriverGetVersion),
+    CU(cuGetErrorName),
+    CU(cuGetErrorString),
+    CU(cuDeviceGetCount),
+    CU(cuDeviceGet),
+    CU(cuDeviceGetName),
+    CU(cuDeviceGetAttribute),
+    CU2(cuDeviceTotalMem),
+    CU(cuDevicePrimaryCtxRetain),
+    CU2(cuDevicePrimaryCtxRelease),
+    CU(cuCtxSetCurrent),
+    CU2(cuMemGetInfo),
+    CU2(cuMemAlloc),
+    CU2(cuMemFree),
+    CU2(cuMemAllocHost),
+    CU(cuMemFreeHost),
+    CU2(cuMemcpyHtoDAsync),
+    CU2(cuMemcpyDtoHAsync),
+    CU2(cuMemcpyDtoDAsync),
+    CU(cuMemsetD8Async),
+    CU(cuStreamCreate),
+    CU2(cuStreamDestroy),
+    CU(cuStreamSynchronize),
+    CU(cuStreamWaitEvent),
+    CU2(cuStreamBeginCapture),
+    CU(cuStreamEndCapture),
+    CU(cuGraphInstantiateWithFlags),
+    CU(cuGraphLaunch),
+    CU(cuGraphExecDestroy),
+    CU(cuGraphDestroy),
+    CU(cuEventCreate),
+    CU(cuEventRecord),
+    CU(cuEventSynchronize),
+    CU(cuEventElapsedTime),
+    CU2(cuEventDestroy),
+    CU(cuModuleLoadDataEx),
+    CU(cuModuleUnload),
+    CU(cuModuleGetFunction),
+    CU(cuFuncSetAttribute),
+    CU(cuFuncGetAttribute),
+    CU(cuLaunchKernelEx),
+};
+
+static const entry nvrtc_entries[] = {
+    RTC(nvrtcVersion),        RTC(nvrtcGetErrorString), RTC(nvrtcCreateProgram),
+    RTC(nvrtcDestroyProgram), RTC(nvrtcCompileProgram), RTC(nvrtcGetProgramLogSize),
+    RTC(nvrtcGetProgramLog),  RTC(nvrtcGetCUBINSize),   RTC(nvrtcGetCUBIN),
+    RTC(nvrtcGetPTXSize),     RTC(nvrtcGetPTX),
+};
+
+static const entry cublaslt_entries[] = {
+    {"cublasLtGetVersion", AT(martlet_cublaslt, cublasLtGetVersion)},
+};
+
+static const char *const cuda_names[] = {"libcuda.so.1", NULL};
+static const char *const nvrtc_names[] = {
+    "libnvrtc.so.13", "libnvrtc.so.12", "libnvrtc.so", NULL};
+static const char *const cublaslt_names[] = {
+    "libcublasLt.so.13", "libcublasLt.so.12", "libcublasLt.so", NULL};
+
+static martlet_library outcome(martlet_library_state state, const char *detail) {
+    martlet_library result = {.state = state};
+    snprintf(result.detail, sizeof result.detail, "%s", detail ? detail : "");
+    return result;
+}
+
+static martlet_library load(
+    void *table, size_t table_bytes, const entry *entries, size_t count, const char *const *names,
+    const char *path) {
+    memset(table, 0, table_bytes);
+    if (path && strcmp(path, "none") == 0) {
+        return outcome(MARTLET_LIBRARY_MISSING, "hidden by the environment");
+    }
+    const char *given[] = {path, NULL};
+    if (path) names = given;
+    void *library = NULL;
+    martlet_library first = {0};
+    const char *opened = NULL;
+    for (size_t i = 0; names[i] && !library; ++i) {
+        library = dlopen(names[i], RTLD_NOW | RTLD_LOCAL);
+        if (library) {
+            opened = names[i];
+        } else if (i == 0) {
+            first = outcome(MARTLET_LIBRARY_MISSING, dlerror());
+        }
+    }
+    if (!library) return first;
+    for (size_t i = 0; i < count; ++i) {
+        void *function = dlsym(library, entries[i].name);
+        if (!function) {
+            memset(table, 0, table_bytes);
+            return outcome(MARTLET_LIBRARY_TOO_OLD, entries[i].name);
+        }
+        memcpy((char *)table + entries[i].offset, &function, sizeof function);
+    }
+    return outcome(MARTLET_LIBRARY_LOADED, opened);
+}
+
+#define LOAD(kind)                                                                       \
+    load(                                                                                \
+        table, sizeof *table, kind##_entries, sizeof kind##_entries / sizeof(entry),     \
+        kind##_names, path)
+
+martlet_library martlet_cuda_load(martlet_cuda *table, const char *path) { return LOAD(cuda); }
+
+/// Loads the file that NVRTC opens by its bare name, from the folder of NVRTC itself.
+static void load_builtins(const martlet_nvrtc *table, const char *path) {
+    const char *slash = path ? strrchr(path, '/') : NULL;
+    int major = 0, minor = 0;
+    if (!slash || table->nvrtcVersion(&major, &minor) != 0) return;
+    char name[1024];
+    snprintf(
+        name, sizeof name, "%.*s/libnvrtc-builtins.so.%d.%d", (int)(slash - path), path, major,
+        minor);
+    dlopen(name, RTLD_NOW | RTLD_LOCAL);
+}
+
+martlet_library martlet_nvrtc_load(martlet_nvrtc *table, const char *path) {
+    martlet_library library = LOAD(nvrtc);
+    if (library.state == MARTLET_LIBRARY_LOADED) load_builtins(table, path);
+    return library;
+}
+
+martlet_library martlet_cublaslt_load(martlet_cublaslt *table, const char *path) {
+    return LOAD(cublaslt);
+}
+
+martlet_cu_result martlet_cuda_launch(
+    const martlet_cuda *table, martlet_cu_handle function, const unsigned grid[3], unsigned block,
+    unsigned shared_bytes, martlet_cu_handle stream, int is_dependent, const void *arguments) {
+    // CU_LAUNCH_ATTRIBUTE_PROGRAMMATIC_STREAM_SERIALIZATION
+    martlet_cu_launch_attribute attribute = {.id = 6, .value.number = 1};
+    martlet_cu_launch_config config = {
+        .grid_x = grid[0],
+        .grid_y = grid[1],
+        .grid_z = grid[2],
+        .block_x = block,
+        .block_y = 1,
+        .block_z = 1,
+        .shared_bytes = shared_bytes,
+        .stream = stream,
+        .attributes = &attribute,
+        .attribute_count = is_dependent ? 1 : 0,
+    };
+    void *parameters[] = {(void *)arguments};
+    return table->cuLaunchKernelEx(&config, function, parameters, NULL);
+}
