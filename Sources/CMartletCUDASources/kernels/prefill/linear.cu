@@ -4,9 +4,10 @@
 // linear_prefill: y = epilogue(x W^T) for many rows of x, weights in the layout `mma16x16`, sm_90a.
 //
 // FLOP 2 T K N; floor: FLOP / rate of large bf16 products (G). Bytes matter little from 300 tokens on.
-// Measured on an H100 80GB, G 781 TF, linears of the baichuan2-7b shape summed, 2,048 tokens, share of G:
-// bf16 84.3 (QKV 89, O 68, gate/up 85, down 85), int8 85.3, int4 g128 85.1; cuBLAS bf16 in the same runs
-// 83 to 87. O has two tiles a block, so that filling and emptying the rings shows most.
+// Measured on an H100 80GB, linears of the baichuan2-7b shape summed, share of G (781 to 791 TF):
+// 2,048 tokens bf16 82 to 84 (QKV 93, O 76, gate/up 85, down 80), int8 85, int4 g128 85;
+// 8,192 tokens bf16 85.4, int8 87.3, int4 87.1; cuBLAS bf16 in the same runs 83 to 87, and 89.
+// O has two tiles a block, so that filling and emptying the rings shows most.
 // Persistent blocks of two consumer warpgroups and a producer warp. A tile is 128 weight rows x 256 tokens:
 // each warpgroup multiplies its 64 rows, the A operand, from registers (codes become numbers there) by the
 // tokens, the B operand, in shared memory. Two rings feed them: boxes of 64 k of x, swizzled, and chunks of
@@ -228,8 +229,27 @@ __device__ __forceinline__ void finish(const PrefillLinearArguments& a, float (&
     if (row < OUTPUTS) bias[0] = load<RESULT>(a.bias, GATED ? place : row);
     if (row + 8 < OUTPUTS) bias[1] = load<RESULT>(a.bias, GATED ? outputs + place : row + 8);
 #endif
+    constexpr int vectors = columns / 8, rounds = 64 * vectors / 128;
+    const int first_column = (GATED ? first_row / 2 : first_row) + thread % vectors * 8;
+    const bool inside = first_column < outputs;
+    // A part's residuals are on their way while the part before is written.
+    Word residual[RESIDUAL ? 2 : 1][rounds];
+    auto fetch = [&](int part) {
+#if RESIDUAL
+#pragma unroll
+        for (int i = 0; i < rounds; ++i) {
+            i64 y_row = first_token + part * 64 + i * (128 / vectors) + thread / vectors;
+            if (y_row < tokens && inside) {
+                residual[part & 1][i] = load_fresh(
+                    (u8*)a.residual.base + (y_row * a.residual.stride + first_column) * 2);
+            }
+        }
+#endif
+    };
+    fetch(0);
 #pragma unroll
     for (int part = 0; part < 4; ++part) {
+        if (part < 3) fetch(part + 1);
         // Transposed stores of 8 x 8: lane l gives the address of row l % 8 of matrix l / 8.
 #pragma unroll
         for (int j = 0; j < 8; j += (GATED ? 4 : 2)) {
@@ -254,20 +274,16 @@ __device__ __forceinline__ void finish(const PrefillLinearArguments& a, float (&
                 "r"(pair[0]), "r"(pair[1]), "r"(pair[2]), "r"(pair[3]) : "memory");
         }
         group_barrier(1 + group, 128);
-        constexpr int vectors = columns / 8;
-        int first_column = GATED ? first_row / 2 : first_row;
 #pragma unroll
-        for (int i = 0; i < 64 * vectors / 128; ++i) {
-            int index = i * 128 + thread, token = index / vectors, column = index % vectors * 8;
+        for (int i = 0; i < rounds; ++i) {
+            int token = i * (128 / vectors) + thread / vectors;
             i64 y_row = first_token + part * 64 + token;
-            Word v = shared_word(staging + token * staging_pitch + column * 2);
-            if (y_row < tokens && first_column + column < outputs) {
-                u8* target = (u8*)a.y.base + (y_row * a.y.stride + first_column + column) * 2;
+            Word v = shared_word(staging + token * staging_pitch + thread % vectors * 16);
+            if (y_row < tokens && inside) {
+                u8* target = (u8*)a.y.base + (y_row * a.y.stride + first_column) * 2;
 #if RESIDUAL
-                Word r = load_fresh(
-                    (u8*)a.residual.base + (y_row * a.residual.stride + first_column + column) * 2);
                 u32* to = &v.x;
-                const u32* from = &r.x;
+                const u32* from = &residual[part & 1][i].x;
 #pragma unroll
                 for (int k = 0; k < 4; ++k) {
                     to[k] = pack_pair<RESULT>(low_half<RESULT>(to[k]) + low_half<RESULT>(from[k]),
