@@ -5,12 +5,12 @@
 //
 // FLOP 4 D per query, key and head that see each other; floor: FLOP / rate of large bf16 products (G).
 // A block takes 128 rows of one request and head: two consumer warpgroups of 64 and a producer warp that
-// brings keys and values, 128 at a time, by boxes of 64 x 64. Scores of the next keys are under way while
+// brings keys and values, 128 at a time, by boxes of 64 x 64. The grid is heads x tiles, in one dimension. Scores of the next keys are under way while
 // those before become probabilities. Keys come from the diagonal backwards. q is rotated and keys and
 // values are in their pages already.
-// Measured on an H100 80GB, G 752 TF, one request of 8,192 tokens, 32 heads of 128: 584 TF, 77.6 % of G
-// (2,048 tokens: 40 %); the same with 8 kv heads 76.8, ALiBi 70, a window of 700 46, 9 heads of 64 35;
-// PyTorch's attention on contiguous keys in the same runs 75 (2,048 tokens: 40), 9 heads of 64: 40.
+// Measured on an H100 80GB, share of G (765 TF), one request, 32 heads of 128: 8,192 tokens 78.5 %, 2,048
+// tokens 49.8; 8,192 tokens with 8 kv heads 79.8, ALiBi 75.4, soft cap 59.9, a window of 700 46.2, 9 heads
+// of 64 45.3; PyTorch's attention on contiguous keys in the same run 76.8, 44.3, 76.7, -, -, -, 42.6.
 // Numerics: f32 scores and sums; probabilities are rounded to q's type.
 //
 //   ACTIVATION               type of q, keys, values and y: f16 or bf16
@@ -28,6 +28,8 @@ struct PrefillAttentionArguments {
     Rows y;                  // [T, N D]
     const float* slopes;     // [N], ALiBi
     float scale, soft_cap;
+    i32 head_group;          // heads side by side, a divisor of N: those whose keys fit the second cache
+    i32 reserved;
 };
 
 namespace {
@@ -61,8 +63,10 @@ struct Tile {
 /// Which rows this block computes; false if there are none left for it. Later rows of a request, which
 /// see more keys, come first.
 __device__ __forceinline__ bool find(const PrefillAttentionArguments& a, Tile& tile) {
-    tile.head = blockIdx.y;
-    int index = blockIdx.x;
+    // All tiles of a group of heads, then the next group's; the longest of all heads first.
+    int group_blocks = gridDim.x / HEADS * a.head_group;
+    int index = blockIdx.x % group_blocks / a.head_group;
+    tile.head = blockIdx.x / group_blocks * a.head_group + blockIdx.x % a.head_group;
     for (int request = 0; request < a.step->requests; ++request) {
         int start = a.query_start[request], count = a.query_start[request + 1] - start;
         int tiles = (count + tile_rows - 1) / tile_rows;
