@@ -109,6 +109,11 @@ package protocol KernelCatalog: Sendable {
 
     /// Bytes of one row of a buffer.
     func rowBytes(_ format: ElementFormat, columns: Int) -> Int?
+    /// Bytes of a packed weight; nil if the layout does not hold it.
+    func packedByteCount(layout: String, format: ElementFormat, shape: [Int]) -> Int?
+    /// Rows that a piece of a weight must be a multiple of, so that the packed pieces one after
+    /// another are the packed whole; nil if only whole weights can be packed.
+    func packedRowUnit(layout: String) -> Int?
     /// Packs a weight into a layout.
     ///
     /// - Throws: `MartletError` `.unsupported` if the layout cannot hold the weight.
@@ -118,4 +123,19 @@ package protocol KernelCatalog: Sendable {
     /// - Throws: `MartletError` `.corrupt` if the bytes do not fit layout, format and shape.
     func unpack(_ bytes: ByteView, layout: String, format: ElementFormat, shape: [Int]) throws
         -> WeightValue
+    /// Compiled kernels that an engine carries for its plans, by a name that identifies their content.
+    ///
+    /// - Throws: `MartletError` if a kernel cannot be compiled.
+    func deviceCode(for plans: [Plan]) throws -> [String: ByteView]
+}
+
+extension KernelCatalog {
+    /// Not known.
+    package func packedByteCount(layout: String, format: ElementFormat, shape: [Int]) -> Int? {
+        nil
+    }
+    /// Whole weights only.
+    package func packedRowUnit(layout: String) -> Int? { nil }
+    /// None: the kernels are part of the program.
+    package func deviceCode(for plans: [Plan]) throws -> [String: ByteView] { [:] }
 }

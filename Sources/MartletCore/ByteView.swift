@@ -1,6 +1,14 @@
 // Part of Martlet. See LICENSE.
 // SPDX-License-Identifier: Apache-2.0
 
+#if canImport(Glibc)
+import Glibc
+#elseif canImport(Musl)
+import Musl
+#elseif canImport(Darwin)
+import Darwin
+#endif
+
 /// A reference-counted, immutable view of bytes: a part of a mapped file or of an owned buffer.
 ///
 /// Copying a view copies no bytes. The owner lives as long as any view of it.
@@ -92,12 +100,24 @@ final class ByteStorage: @unchecked Sendable {
 
     static let empty = ByteStorage(allocating: 0)
 
+    /// From this size on memory comes from the system directly.
+    private static let mappedByteCount = 1 << 20
+
     init(base: UnsafeMutableRawPointer, release: @escaping (UnsafeMutableRawPointer) -> Void) {
         self.base = base
         self.release = release
     }
 
     convenience init(allocating count: Int) {
+        if count >= Self.mappedByteCount,
+            let memory = mmap(
+                nil, count, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0),
+            memory != MAP_FAILED
+        {
+            // Zeroed by the system, and given back to it at once.
+            self.init(base: memory) { _ = munmap($0, count) }
+            return
+        }
         let memory = UnsafeMutableRawPointer.allocate(byteCount: max(count, 1), alignment: 64)
         memory.initializeMemory(as: UInt8.self, repeating: 0, count: max(count, 1))
         self.init(base: memory) { $0.deallocate() }

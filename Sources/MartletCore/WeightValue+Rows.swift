@@ -36,14 +36,34 @@ extension WeightValue {
         }
     }
 
-    /// Consecutive rows.
+    /// Consecutive rows, as views: nothing is copied.
     ///
     /// - Throws: `MartletError` `.shapeMismatch` if the range is not inside the weight.
     public func rows(_ range: Range<Int>) throws -> WeightValue {
-        guard range.lowerBound >= 0, range.upperBound <= shape.dropLast().reduce(1, *) else {
+        let rowCount = shape.dropLast().reduce(1, *)
+        guard range.lowerBound >= 0, range.upperBound <= rowCount, let width = shape.last else {
             throw MartletError(.shapeMismatch, "rows \(range) lie outside a weight \(shape)")
         }
-        return try selectingRows(Array(range))
+        func part(_ bytes: ByteView) -> ByteView {
+            let rowBytes = bytes.count / max(rowCount, 1)
+            return bytes.slice(range.lowerBound * rowBytes, count: range.count * rowBytes)
+                ?? ByteView()
+        }
+        switch self {
+        case .plain(let tensor):
+            return .plain(
+                try TensorData(
+                    dtype: tensor.dtype, shape: [range.count, width], bytes: part(tensor.bytes)))
+        case .quantized(let tensor):
+            let sharesScale = tensor.scheme.group == .tensor
+            return .quantized(
+                try QuantizedTensor(
+                    scheme: tensor.scheme, shape: [range.count, width],
+                    codes: part(tensor.codes),
+                    scales: sharesScale ? tensor.scales : part(tensor.scales),
+                    zeros: sharesScale ? tensor.zeros : part(tensor.zeros),
+                    inputOrder: tensor.inputOrder))
+        }
     }
 
     /// Rows of several weights one after another; vectors are joined end to end.

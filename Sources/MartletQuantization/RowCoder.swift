@@ -8,6 +8,8 @@ struct RowCoder {
     let scheme: QuantizationScheme
     let shape: [Int]
     let codec: any WeightCodec
+    /// Number of the first row, for messages.
+    var firstRow = 0
 
     /// Memory that rows are written to side by side.
     ///
@@ -78,7 +80,7 @@ struct RowCoder {
             where !Self.load(memory, index, scheme.scaleType).isFinite {
                 throw MartletError(
                     .unsupported,
-                    "the \(part) of row \(index / groups), group \(index % groups) exceeds "
+                    "the \(part) of row \(firstRow + index / groups), group \(index % groups) exceeds "
                         + "\(scheme.scaleType.rawValue), the scale type of \(scheme)",
                     mend: "Use a scheme with f32 scales")
             }

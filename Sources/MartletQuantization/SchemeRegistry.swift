@@ -33,10 +33,11 @@ package enum SchemeRegistry {
     /// - Parameters:
     ///   - tensor: `[N, K]`, any floating-point type.
     ///   - scheme: Group sizes need not divide K here; kernels may ask for it.
+    ///   - firstRow: Number of the first row, for messages about a part of a weight.
     /// - Throws: `MartletError` `.unsupported` for a scheme no codec handles, `.corrupt` naming row
     ///   and column of a weight that is not finite.
     package static func encode(
-        _ tensor: TensorData, _ scheme: QuantizationScheme
+        _ tensor: TensorData, _ scheme: QuantizationScheme, firstRow: Int = 0
     ) throws -> QuantizedTensor {
         guard let codec = codecs.first(where: { $0.handles(scheme) }) else {
             throw MartletError(.unsupported, "no codec for weights as \(scheme)")
@@ -50,10 +51,12 @@ package enum SchemeRegistry {
             let columns = max(tensor.shape[1], 1)
             throw MartletError(
                 .corrupt,
-                "the weight at row \(index / columns), column \(index % columns) is \(values[index])"
+                "the weight at row \(firstRow + index / columns), column \(index % columns) is \(values[index])"
             )
         }
-        return try RowCoder(scheme: scheme, shape: tensor.shape, codec: codec).encode(values)
+        return try RowCoder(
+            scheme: scheme, shape: tensor.shape, codec: codec, firstRow: firstRow
+        ).encode(values)
     }
 
     /// The numbers that codes stand for, as f32.

@@ -5,6 +5,21 @@ import CMartletMicrokernels
 package import MartletCore
 
 extension CPUCatalog {
+    package func packedByteCount(layout: String, format: ElementFormat, shape: [Int]) -> Int? {
+        if layout == VectorLayout.name {
+            guard let count = TensorData.elementCount(shape), let type = format.dtype else {
+                return nil
+            }
+            return count * type.byteCount
+        }
+        guard var weight = try? PanelLayout.describe(layout, format, shape) else { return nil }
+        return martlet_weight_byte_count(&weight)
+    }
+
+    package func packedRowUnit(layout: String) -> Int? {
+        layout == VectorLayout.name ? nil : PanelLayout.rowCount
+    }
+
     package func pack(_ weight: WeightValue, layout: String) throws -> ByteView {
         switch weight {
         case .plain(let tensor):

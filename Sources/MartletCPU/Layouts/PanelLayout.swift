@@ -15,6 +15,8 @@ enum VectorLayout {
 /// with `u` for `int`, such as `panel16.u4.g64.f16`, `panel16.u4.g32.min.f16`, `panel16.u8.channel.f32`.
 enum PanelLayout {
     private static let prefix = "panel16."
+    /// Rows of a panel; panels are contiguous and independent of each other.
+    static let rowCount = 16
 
     /// Name of the layout that holds a weight of a format.
     ///

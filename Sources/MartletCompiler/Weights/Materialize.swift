@@ -30,7 +30,7 @@ extension Compiler {
         }
     }
 
-    private static func evaluate(
+    static func evaluate(
         _ expression: WeightExpression, _ format: ElementFormat, _ weights: any WeightProvider
     ) throws -> WeightValue {
         switch expression {

@@ -7,7 +7,11 @@ import MartletQuantization
 /// Changes of a weight's format, and operations on plain weights, when an engine is built.
 enum WeightConversion {
     /// The weight in another format; itself where the format is the same.
-    static func convert(_ weight: WeightValue, to format: ElementFormat) throws -> WeightValue {
+    ///
+    /// - Parameter firstRow: Number of its first row, for messages about a part of a weight.
+    static func convert(
+        _ weight: WeightValue, to format: ElementFormat, firstRow: Int = 0
+    ) throws -> WeightValue {
         switch (weight, format) {
         case (.plain(let tensor), .plain(let type)): return .plain(try tensor.converted(to: type))
         case (.quantized(let tensor), .plain(let type)):
@@ -15,9 +19,11 @@ enum WeightConversion {
         case (.quantized(let tensor), .weight(let scheme)) where tensor.scheme == scheme:
             return weight
         case (.quantized(let tensor), .weight(let scheme)):
-            return .quantized(try SchemeRegistry.encode(SchemeRegistry.decode(tensor), scheme))
+            return .quantized(
+                try SchemeRegistry.encode(
+                    SchemeRegistry.decode(tensor), scheme, firstRow: firstRow))
         case (.plain(let tensor), .weight(let scheme)):
-            return .quantized(try SchemeRegistry.encode(tensor, scheme))
+            return .quantized(try SchemeRegistry.encode(tensor, scheme, firstRow: firstRow))
         default:
             throw MartletError(.unsupported, "a weight cannot be stored as \(format)")
         }
