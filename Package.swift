@@ -50,6 +50,7 @@ let package = Package(
         layer("MartletCore"),
         // Layer 2
         layer("MartletEngineFile", ["MartletCore"]),
+        layer("MartletEvaluation", ["MartletCore"]),
         layer("MartletFormats", ["MartletCore"]),
         layer("MartletGraph", ["MartletCore"]),
         layer("MartletQuantization", ["MartletCore"]),
@@ -88,8 +89,8 @@ let package = Package(
             "Martlet",
             [
                 "MartletBackend", "MartletCPU", "MartletCompiler", "MartletCore",
-                "MartletEngineFile", "MartletFormats", "MartletGraph", "MartletModels",
-                "MartletQuantization", "MartletRuntime", "MartletTokenizer",
+                "MartletEngineFile", "MartletEvaluation", "MartletFormats", "MartletGraph",
+                "MartletModels", "MartletQuantization", "MartletRuntime", "MartletTokenizer",
                 .product(name: "Crypto", package: "swift-crypto"),
             ]),
         layer(
@@ -106,9 +107,9 @@ let package = Package(
         .executableTarget(
             name: "MartletCLI",
             dependencies: [
-                "Martlet", "MartletBackend", "MartletCPU", "MartletCompiler", "MartletCore",
-                "MartletEngineFile", "MartletGraph", "MartletHub", "MartletRuntime",
-                "MartletTokenizer",
+                "Martlet", "MartletBackend", "MartletCPU", "MartletCompiler",
+                "MartletConformance", "MartletCore", "MartletEngineFile", "MartletEvaluation",
+                "MartletGraph", "MartletHub", "MartletRuntime", "MartletTokenizer",
                 .product(name: "ArgumentParser", package: "swift-argument-parser"),
             ], swiftSettings: swiftSettings),
         // Examples: use the public interface only
@@ -135,6 +136,7 @@ let package = Package(
         tests("Martlet", ["MartletCore", "MartletHub", "MartletRuntime"]),
         tests("MartletCPU", ["MartletBackend", "MartletCore", "MartletEngineFile"]),
         tests("MartletEngineFile", ["MartletCore"]),
+        tests("MartletEvaluation", ["MartletCore"]),
         tests("MartletFormats", ["MartletCore", "MartletQuantization"]),
         tests("MartletGraph", ["MartletCore"]),
         tests(

@@ -2,6 +2,7 @@
 // SPDX-License-Identifier: Apache-2.0
 
 import MartletCore
+package import MartletEvaluation
 import MartletRuntime
 
 #if canImport(Glibc)
@@ -51,41 +52,89 @@ public struct Perplexity: Sendable {
         _ model: LanguageModel, _ text: String,
         observe: (Int, Int, Double) -> Void = { _, _, _ in }
     ) throws -> Result {
-        let tokens = try model.tokens(text)
-        let available = tokens.count / context
-        let count = min(chunkLimit ?? available, available)
-        guard count > 0, available >= 1 else {
-            throw MartletError(
-                .invalidArgument,
-                "the text has \(tokens.count) tokens, a chunk needs \(context)",
-                mend: "Give a longer text or a smaller --context")
-        }
-        let beginning = model.beginningToken
+        let chunks = try chunks(model, text)
         var sum = 0.0, squares = 0.0, counted = 0
-        for chunk in 0..<count {
-            var ids = Array(tokens[chunk * context..<(chunk + 1) * context])
-            if let beginning { ids[0] = beginning }
-            var settings = SamplingSettings()
-            settings.maxTokens = 0
-            settings.returnContextLogits = true
-            let output = try model.generateBatch([
-                GenerationRequest(prompt: ids, settings: settings)
-            ])[0]
-            if let failure = output.failure { throw failure }
+        for (index, ids) in chunks.enumerated() {
+            let logits = try Self.logits(model, ids)
             for position in context / 2..<context - 1 {
-                let loss = Self.loss(output.contextLogits[position], of: Int(ids[position + 1]))
+                let loss = Self.loss(logits[position], of: Int(ids[position + 1]))
                 sum += loss
                 squares += loss * loss
                 counted += 1
             }
-            observe(chunk + 1, count, exp(sum / Double(counted)))
+            observe(index + 1, chunks.count, exp(sum / Double(counted)))
         }
         let mean = sum / Double(counted)
         let variance = max(0, squares / Double(counted) - mean * mean)
         let error = (variance / Double(max(counted - 1, 1))).squareRoot()
         return Result(
-            perplexity: exp(mean), standardError: error * exp(mean), chunkCount: count,
+            perplexity: exp(mean), standardError: error * exp(mean), chunkCount: chunks.count,
             tokenCount: counted)
+    }
+
+    /// Compares the predictions of two models at the positions that count.
+    ///
+    /// - Parameters:
+    ///   - model: The model under test, loaded as for `evaluate`.
+    ///   - base: What it is compared with: a model with the same vocabulary.
+    ///   - observe: Called after each chunk with its number, their count, and the mean divergence.
+    /// - Returns: The comparison, and how many chunks it covers.
+    /// - Throws: `MartletError` if the text is too short, the vocabularies differ or a model fails.
+    package func compare(
+        _ model: LanguageModel, with base: LanguageModel, _ text: String,
+        observe: (Int, Int, Double) -> Void = { _, _, _ in }
+    ) throws -> (result: Divergence, chunkCount: Int) {
+        guard model.vocabularySize == base.vocabularySize else {
+            throw MartletError(
+                .invalidArgument,
+                "the models have \(model.vocabularySize) and \(base.vocabularySize) tokens",
+                mend: "Compare engines of the same model")
+        }
+        let chunks = try chunks(model, text)
+        guard try chunks == self.chunks(base, text) else {
+            throw MartletError(
+                .invalidArgument, "the models read the text as different tokens",
+                mend: "Compare engines of the same model")
+        }
+        var result = Divergence()
+        for (index, ids) in chunks.enumerated() {
+            let (logits, baseLogits) = (try Self.logits(model, ids), try Self.logits(base, ids))
+            for position in context / 2..<context - 1 {
+                result.add(
+                    base: baseLogits[position], logits: logits[position],
+                    token: Int(ids[position + 1]))
+            }
+            observe(index + 1, chunks.count, result.mean)
+        }
+        return (result, chunks.count)
+    }
+
+    /// The text's tokens in chunks of `context`.
+    private func chunks(_ model: LanguageModel, _ text: String) throws -> [[Int32]] {
+        let tokens = try model.tokens(text)
+        let available = tokens.count / context
+        guard available > 0 else {
+            throw MartletError(
+                .invalidArgument,
+                "the text has \(tokens.count) tokens, a chunk needs \(context)",
+                mend: "Give a longer text or a smaller --context")
+        }
+        return (0..<min(chunkLimit ?? available, available)).map { chunk in
+            var ids = Array(tokens[chunk * context..<(chunk + 1) * context])
+            if let beginning = model.beginningToken { ids[0] = beginning }
+            return ids
+        }
+    }
+
+    /// Logits `[context, V]` of a chunk.
+    private static func logits(_ model: LanguageModel, _ ids: [Int32]) throws -> [[Float]] {
+        var settings = SamplingSettings()
+        settings.maxTokens = 0
+        settings.returnContextLogits = true
+        let output = try model.generateBatch([GenerationRequest(prompt: ids, settings: settings)])[
+            0]
+        if let failure = output.failure { throw failure }
+        return output.contextLogits
     }
 
     /// Negative log-likelihood of a token under logits.
