@@ -17,18 +17,26 @@ extension LanguageModel {
     public func promptTokens(
         _ text: String, system: String? = nil, raw: Bool = false
     ) throws -> [Int32] {
-        guard !raw, let source = engine.text.chatTemplate, let tokenizer else {
-            return try tokens(text)
-        }
         var messages = [ChatMessage(role: "user", content: text)]
         if let system { messages.insert(ChatMessage(role: "system", content: system), at: 0) }
+        guard !raw, let tokenizer, let segments = try chatText(messages) else {
+            return try tokens(text)
+        }
+        // The template writes the tokens that begin a text itself.
+        return tokenizer.encode(segments, addSpecial: false).map { Int32(clamping: $0) }
+    }
+
+    /// A conversation as the model's template writes it, the assistant's answer begun.
+    ///
+    /// - Returns: The text in parts; nil without tokenizer or template.
+    /// - Throws: `MartletError` for a template that cannot be honoured, or what it refuses.
+    func chatText(_ messages: [ChatMessage]) throws -> [TextSegment]? {
+        guard let source = engine.text.chatTemplate, let tokenizer else { return nil }
         func special(_ id: Int?) -> String? {
             id.map { tokenizer.decode([$0], skipSpecial: false) }
         }
-        let segments = try ChatTemplate(source: source).render(
+        return try ChatTemplate(source: source).render(
             messages: messages, addGenerationPrompt: true, bosToken: special(tokenizer.bosID),
             eosToken: special(tokenizer.eosID))
-        // The template writes the tokens that begin a text itself.
-        return tokenizer.encode(segments, addSpecial: false).map { Int32(clamping: $0) }
     }
 }

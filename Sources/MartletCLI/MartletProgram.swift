@@ -5,14 +5,6 @@ import ArgumentParser
 import Martlet
 import MartletHub
 
-#if canImport(Glibc)
-import Glibc
-#elseif canImport(Musl)
-import Musl
-#elseif canImport(Darwin)
-import Darwin
-#endif
-
 /// The program `martlet`.
 @main
 struct MartletProgram: AsyncParsableCommand {
@@ -23,42 +15,63 @@ struct MartletProgram: AsyncParsableCommand {
             Models are named by alias (smollm2), by path (model.gguf, engine.martlet, a folder with \
             config.json and model.safetensors), or as owner/name:FILE on the hub.
 
-            Exit codes: 0 success, 2 usage, 3 not found, 4 damaged file, 5 unsupported, 6 limit \
-            exceeded, 7 network, 8 file system, 9 device, 64 unknown command or option, 70 \
-            defect, 130 interrupted, 143 terminated.
+            Results go to standard output, progress and errors to standard error. Options may be \
+            written with - or _ between words.
+
+            Exit codes:
+            \(ExitStatus.table)
             """,
         version: "martlet 0.1.0",
         subcommands: [
-            RunCommand.self, BuildCommand.self, PullCommand.self, BenchCommand.self,
+            RunCommand.self, ChatCommand.self, BuildCommand.self, PullCommand.self,
+            BenchCommand.self,
             EvalCommand.self, InspectCommand.self, ListCommand.self, RemoveCommand.self,
-            DoctorCommand.self, TokenizeCommand.self,
+            DoctorCommand.self, SelftestCommand.self, TokenizeCommand.self, CompletionsCommand.self,
         ])
 
+    static let _errorPrefix = "error: "
+
     /// A command that does not exist.
-    private struct UnknownCommand: Error {
-        let message: String
+    private static func unknownCommand(_ word: String, _ names: [String]) -> MartletError {
+        let meant = EditDistance.nearest(word, among: names + ["help"])
+        return MartletError(
+            .invalidArgument, "unknown command '\(word)'",
+            mend: meant.map { "Did you mean '\($0)'?" }
+                ?? "Commands: \(names.joined(separator: ", "))")
     }
 
     /// Says which command was meant where the first word is none.
-    private static func checkCommandName() throws {
+    private static func checkCommandName(_ arguments: [String]) throws {
         let names = configuration.subcommands.flatMap { command in
             [command.configuration.commandName].compactMap { $0 } + command.configuration.aliases
         }
-        guard let word = CommandLine.arguments.dropFirst().first, !word.hasPrefix("-"),
-            word != "help", !names.contains(word)
+        // `martlet help WORD` asks for a command as well.
+        let isHelp = arguments.first == "help"
+        guard let word = arguments.dropFirst(isHelp ? 1 : 0).first, !word.hasPrefix("-"),
+            isHelp || word != "help", !names.contains(word)
         else { return }
-        let meant = EditDistance.nearest(word, among: names + ["help"])
-        throw UnknownCommand(
-            message: "unknown command '\(word)'. "
-                + (meant.map { "Did you mean '\($0)'?" }
-                    ?? "Commands: \(names.joined(separator: ", "))"))
+        throw unknownCommand(word, names)
+    }
+
+    /// Writes the names of long options with hyphens: `--max_batch_size` is `--max-batch-size`.
+    private static func hyphenated(_ arguments: [String]) -> [String] {
+        let end = arguments.firstIndex(of: "--") ?? arguments.count
+        return arguments.enumerated().map { index, argument in
+            guard index < end, argument.hasPrefix("--"), !argument.hasPrefix("---") else {
+                return argument
+            }
+            let name = argument.prefix { $0 != "=" }
+            return String(name.map { $0 == "_" ? "-" : $0 }) + argument.dropFirst(name.count)
+        }
     }
 
     static func main() async {
+        StandardStreams.open()
         Interrupt.install()
         do {
-            try checkCommandName()
-            var command = try parseAsRoot()
+            let arguments = hyphenated(Array(CommandLine.arguments.dropFirst()))
+            try checkCommandName(arguments)
+            var command = try parseAsRoot(arguments)
             if var asynchronous = command as? any AsyncParsableCommand {
                 try await asynchronous.run()
             } else {
@@ -66,29 +79,21 @@ struct MartletProgram: AsyncParsableCommand {
             }
         } catch let error as MartletError {
             Console.error("error: \(error)")
-            Foundationless.exit(error.code.exitCode)
-        } catch let error as UnknownCommand {
-            Console.error("error: \(error.message)")
-            Foundationless.exit(64)
+            ExitStatus.leave(error.code.exitCode)
         } catch is CancellationError {
             Console.error("interrupted")
-            Foundationless.exit(MartletError.Code.cancelled.exitCode)
+            ExitStatus.leave(MartletError.Code.cancelled.exitCode)
         } catch {
-            exit(withError: error)
+            let text = fullMessage(for: error)
+            if exitCode(for: error) == .success {
+                if !text.isEmpty { Console.line(text) }
+                ExitStatus.leave(0)
+            }
+            Console.error(text)
+            ExitStatus.leave(
+                exitCode(for: error) == .validationFailure
+                    ? MartletError.Code.invalidArgument.exitCode
+                    : MartletError.Code.internalError.exitCode)
         }
-    }
-}
-
-/// The C library's `exit`, which `ParsableCommand.exit` hides.
-enum Foundationless {
-    static func exit(_ code: Int32) -> Never {
-        fflush(nil)
-        #if canImport(Glibc)
-        Glibc.exit(code)
-        #elseif canImport(Musl)
-        Musl.exit(code)
-        #else
-        Darwin.exit(code)
-        #endif
     }
 }

@@ -18,6 +18,8 @@ public struct MartletError: Error, Sendable, CustomStringConvertible {
         /// The stable word.
         public var description: String { name }
 
+        /// A check that the user asked for failed.
+        public static let checkFailed = Code("check-failed", exit: 1)
         /// A flag, an option or an argument is wrong.
         public static let invalidArgument = Code("invalid-argument", exit: 2)
         /// A file, model or tensor does not exist.

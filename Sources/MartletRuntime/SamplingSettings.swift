@@ -55,7 +55,8 @@ public struct SamplingSettings: Sendable, Hashable {
     public func validate(vocabularySize: Int) throws {
         try Self.require(
             temperature >= 0 && temperature.isFinite, "temperature", temperature, "0 or more")
-        try Self.require(topK >= 0 && topK <= Int(Int32.max), "top-k", topK, "0 (off) or more")
+        try Self.require(
+            topK >= 0 && topK <= Int(Int32.max), "top-k", topK, "0 (off) to \(Int32.max)")
         try Self.require(topP > 0 && topP <= 1, "top-p", topP, "above 0, at most 1")
         try Self.require(minP >= 0 && minP <= 1, "min-p", minP, "0 to 1")
         try Self.require(typicalP > 0 && typicalP <= 1, "typical-p", typicalP, "above 0, at most 1")

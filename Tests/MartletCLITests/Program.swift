@@ -58,13 +58,23 @@ struct Program {
         return finish(process)
     }
 
+    /// Runs the program within a line of a shell, where `"$0" "$@"` is the whole call.
+    func run(_ arguments: [String], shell: String) -> Result {
+        finish(start(arguments, shell: shell))
+    }
+
+    /// Runs the program with a text as standard input.
+    func run(_ arguments: [String], input: String) -> Result {
+        write(Array(input.utf8), to: "in.txt")
+        return run(arguments, shell: "exec \"$0\" \"$@\" < '\(folder)/in.txt'")
+    }
+
     /// Starts the program; `finish` must follow.
-    func start(_ arguments: [String], limit: Int? = nil) -> pid_t {
+    func start(_ arguments: [String], limit: Int? = nil, shell: String? = nil) -> pid_t {
         let program = Self.products + "/martlet"
         var words = [program] + arguments
-        if let limit {
-            words =
-                ["/bin/sh", "-c", "ulimit -f \(limit); exec \"$0\" \"$@\"", program] + arguments
+        if let line = limit.map({ "ulimit -f \($0); exec \"$0\" \"$@\"" }) ?? shell {
+            words = ["/bin/sh", "-c", line, program] + arguments
         }
         var actions = posix_spawn_file_actions_t()
         posix_spawn_file_actions_init(&actions)
@@ -73,28 +83,48 @@ struct Program {
         posix_spawn_file_actions_addopen(&actions, 0, "/dev/null", O_RDONLY, 0)
         posix_spawn_file_actions_addopen(&actions, 1, folder + "/out.txt", flags, 0o600)
         posix_spawn_file_actions_addopen(&actions, 2, folder + "/err.txt", flags, 0o600)
-        var variables: [String] = [
-            "HOME=\(folder)", "PATH=/usr/bin:/bin", "MARTLET_CACHE=\(folder)/cache",
-            "HF_HUB_OFFLINE=1", "SWIFT_BACKTRACE=enable=no",
-        ]
-        if let libraries = getenv("LD_LIBRARY_PATH") {
-            variables.append("LD_LIBRARY_PATH=\(String(cString: libraries))")
-        }
         var process: pid_t = 0
         let argv = words.map { strdup($0) } + [nil]
-        let environment = variables.map { strdup($0) } + [nil]
+        let environment = environment.map { strdup($0) } + [nil]
         defer { for pointer in argv + environment { free(pointer) } }
         let status = posix_spawn(&process, words[0], &actions, nil, argv, environment)
         return status == 0 ? process : -1
     }
 
+    /// What the program sees of the environment.
+    var environment: [String] {
+        var variables = [
+            "HOME=\(folder)", "PATH=/usr/bin:/bin", "MARTLET_CACHE=\(folder)/cache",
+            "HF_HUB_OFFLINE=1", "SWIFT_BACKTRACE=enable=no", "TERM=xterm",
+        ]
+        if let libraries = getenv("LD_LIBRARY_PATH") {
+            variables.append("LD_LIBRARY_PATH=\(String(cString: libraries))")
+        }
+        return variables
+    }
+
+    /// Seconds after which a program that has not ended is killed.
+    static let patience = 300
+
     /// Waits for the end.
     func finish(_ process: pid_t) -> Result {
         guard process > 0 else { return Result(code: -1, output: "", error: "not started") }
-        var status: Int32 = 0
-        while waitpid(process, &status, 0) < 0, errno == EINTR {}
+        let status = Self.wait(for: process)
         let code = status & 0x7f == 0 ? (status >> 8) & 0xff : 128 + (status & 0x7f)
         return Result(code: code, output: text("out.txt"), error: text("err.txt"))
+    }
+
+    /// Waits for a process; kills one that has lost its way.
+    static func wait(for process: pid_t) -> Int32 {
+        var status: Int32 = 0
+        for _ in 0..<patience * 200 {
+            let ended = waitpid(process, &status, WNOHANG)
+            if ended == process || ended < 0 && errno != EINTR { return status }
+            usleep(5000)
+        }
+        kill(process, SIGKILL)
+        while waitpid(process, &status, 0) < 0, errno == EINTR {}
+        return status
     }
 
     /// Content of a file in the folder.
@@ -140,10 +170,14 @@ struct Program {
     /// Removes everything the test wrote.
     func remove() {
         guard folder.hasPrefix("/tmp/martlet-cli-") else { return }
-        for below in ["cache/engines", "cache", "model", ""] {
-            for name in names(below) { unlink("\(folder)/\(below)/\(name)") }
-            rmdir("\(folder)/\(below)")
-        }
+        Self.remove(folder)
+    }
+
+    private static func remove(_ path: String) {
+        // A link goes, what it leads to stays.
+        guard unlink(path) != 0 else { return }
+        for name in list(path) { remove(path + "/" + name) }
+        rmdir(path)
     }
 
     private func text(_ name: String) -> String { String(decoding: bytes(name), as: UTF8.self) }

@@ -12,13 +12,21 @@ struct BuildCommand: AsyncParsableCommand {
 
     @Argument(help: "Model: alias, path, or owner/name:FILE.")
     var model: String
-    @Option(name: [.customShort("o"), .long], help: "Engine file to write.")
+    @Option(
+        name: [.customShort("o"), .long], help: "Engine file to write.",
+        completion: .file(extensions: ["martlet"]))
     var output: String
     @OptionGroup var modelOptions: ModelOptions
 
     func run() async throws {
         let options = try modelOptions.loadOptions()
         try OutputFile.check(output)
+        guard output.hasSuffix(".martlet") else {
+            throw MartletError(
+                .invalidArgument,
+                "'\(output)' does not end in .martlet, by which engines are known",
+                mend: "Write: -o \(output).martlet")
+        }
         let path = try await ModelFinder.path(model)
         guard !path.hasSuffix(".martlet") else {
             throw MartletError(

@@ -69,6 +69,9 @@ struct RemoveCommand: ParsableCommand {
 
 /// The value of `--output`.
 enum TableForm {
+    /// What a shell offers for it.
+    static var completion: CompletionKind { .list(Table.Form.allCases.map(\.rawValue)) }
+
     static func parse(_ text: String) throws -> Table.Form {
         guard let form = Table.Form(rawValue: text) else {
             throw MartletError(

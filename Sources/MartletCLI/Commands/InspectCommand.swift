@@ -11,7 +11,9 @@ struct InspectCommand: AsyncParsableCommand {
     static let configuration = CommandConfiguration(
         commandName: "inspect", abstract: "Shows graphs, rewrites, the plan, or an engine file.")
 
-    @Argument(help: "Model: alias, path, or engine file.")
+    @Argument(
+        help: "Model: alias, path, or engine file.",
+        completion: ModelFinder.completion)
     var model: String
     @Flag(help: "The optimized graph as text.")
     var graph = false
@@ -27,11 +29,13 @@ struct InspectCommand: AsyncParsableCommand {
     var plan = false
     @Flag(help: "Memory plan.")
     var memory = false
-    @Option(help: "Form of graphs: text, dot, mermaid or svg.")
+    @Option(
+        help: "Form of graphs: text, dot, mermaid or svg.",
+        completion: .list(["text", "dot", "mermaid", "svg"]))
     var format = "text"
     @Option(help: "Entry point.")
     var entryPoint = "decode"
-    @Option(help: "Form of tables: text, json, csv or md.")
+    @Option(help: "Form of tables: text, json, csv or md.", completion: TableForm.completion)
     var output = "text"
     @OptionGroup var modelOptions: ModelOptions
 
@@ -41,6 +45,11 @@ struct InspectCommand: AsyncParsableCommand {
             throw MartletError(
                 .invalidArgument, "--format \(format) is not known",
                 mend: "Use text, dot, mermaid or svg")
+        }
+        guard form == .text || !(graph || traced || before != nil || after != nil) else {
+            throw MartletError(
+                .invalidArgument, "a graph is no table, --output \(output) cannot print it",
+                mend: "Use --format text, dot, mermaid or svg")
         }
         let path = try await ModelFinder.path(model)
         if path.hasSuffix(".martlet") {

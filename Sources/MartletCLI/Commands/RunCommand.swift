@@ -11,30 +11,40 @@ struct RunCommand: AsyncParsableCommand {
         commandName: "run", abstract: "Answers one or several prompts.",
         aliases: ["generate"])
 
-    @Argument(help: "Model: alias, path, engine file, or owner/name:FILE.")
+    @Argument(
+        help: "Model: alias, path, engine file, or owner/name:FILE.",
+        completion: ModelFinder.completion)
     var model: String
-    @Argument(help: "Prompts; each is answered on its own.")
+    @Argument(help: "Prompts; each is answered on its own (default: standard input, as one).")
     var prompts: [String] = []
-    @Option(help: "File with one prompt a line.")
+    @Option(help: "File with one prompt a line.", completion: .file())
     var inputFile: String?
-    @Option(help: "Prompt as token ids, such as 1,2,3; needs no tokenizer. May be repeated.")
+    @Option(
+        parsing: .unconditionalSingleValue,
+        help: "Prompt as token ids, such as 1,2,3; needs no tokenizer. May be repeated.")
     var inputIds: [String] = []
     @Option(help: "System message.")
     var system: String?
     @Flag(help: "Take prompts as they are, without the chat template.")
     var raw = false
-    @Option(help: "text, or tensorrt-llm for its Input/Output lines.")
+    @Option(
+        help: "text, or tensorrt-llm for its Input/Output lines.",
+        completion: .list(["text", "tensorrt-llm"]))
     var format = "text"
-    @Option(help: "Write answer token ids here, one line a prompt.")
+    @Option(help: "text, json, csv or md.", completion: TableForm.completion)
+    var output = "text"
+    @Option(help: "Write answer token ids here, one line a prompt.", completion: .file())
     var outputCsv: String?
-    @Option(help: "Write f32 logits [rows, V] here, context rows then generation rows.")
+    @Option(
+        help: "Write f32 logits [rows, V] here, context rows then generation rows.",
+        completion: .file())
     var outputLogits: String?
     @Option(
         help:
             "Module path whose values are written, such as 'layers.*.attention.qkv'; may be repeated."
     )
     var tap: [String] = []
-    @Option(help: "Where taps are written.")
+    @Option(help: "Where taps are written.", completion: .file())
     var outputNpz: String?
     @Flag(help: "Print token counts and rates to standard error.")
     var verbose = false
@@ -48,6 +58,12 @@ struct RunCommand: AsyncParsableCommand {
                 .invalidArgument, "--format \(format) is not known",
                 mend: "Use text or tensorrt-llm")
         }
+        let form = try TableForm.parse(output)
+        guard form == .text || format == "text" else {
+            throw MartletError(
+                .invalidArgument, "--format \(format) and --output \(output) exclude each other",
+                mend: "Give one of them")
+        }
         guard tap.isEmpty == (outputNpz == nil) else {
             throw MartletError(
                 .invalidArgument, "--tap and --output-npz belong together",
@@ -59,12 +75,17 @@ struct RunCommand: AsyncParsableCommand {
         var options = try modelOptions.loadOptions()
         try limits.apply(to: &options)
         options.taps = tap
-        let texts = try prompts + Self.lines(of: inputFile)
+        var texts = try prompts + Self.lines(of: inputFile)
         if outputLogits != nil { options.maxLogitRows = options.maxTokensPerStep }
         let ids = try inputIds.map(Self.ids)
+        if texts.isEmpty, ids.isEmpty, inputFile == nil, StandardStreams.inputIsRedirected {
+            let text = try TextFile.readStandardInput().trimmingLineEnd
+            if !text.isEmpty { texts = [text] }
+        }
         guard !texts.isEmpty || !ids.isEmpty else {
             throw MartletError(
-                .invalidArgument, "there is no prompt",
+                .invalidArgument,
+                inputFile.map { "there is no prompt in \($0)" } ?? "there is no prompt",
                 mend: "Write: martlet run \(model) \"Why is the sky blue?\"")
         }
         let path = try await ModelFinder.path(model)
@@ -93,16 +114,23 @@ struct RunCommand: AsyncParsableCommand {
             return
         }
         let isPlainStream =
-            requests.count == 1 && format == "text" && outputLogits == nil && loaded.hasTokenizer
+            requests.count == 1 && form == .text && format == "text" && outputLogits == nil
+            && loaded.hasTokenizer
         let clock = ContinuousClock()
         let start = clock.now
         let outputs =
             isPlainStream
             ? [try await stream(loaded, requests[0])] : try loaded.generateBatch(requests)
-        if !isPlainStream { try printAnswers(loaded, texts, requests, outputs) }
         for output in outputs { if let failure = output.failure { throw failure } }
+        if form != .text {
+            let table = AnswerTable.table(
+                outputs, prompts: texts + inputIds, requests: requests, loaded)
+            Console.line(table.rendered(form))
+        } else if !isPlainStream {
+            try printAnswers(loaded, texts, requests, outputs)
+        }
         try writeFiles(outputs)
-        if sampling.logprobs != nil {
+        if form == .text, sampling.logprobs != nil {
             Console.line(LogProbabilityTable.table(outputs, loaded).rendered(.text))
         }
         if verbose { report(requests, outputs, loaded, seconds: (clock.now - start).seconds) }
@@ -170,9 +198,7 @@ struct RunCommand: AsyncParsableCommand {
 
     private static func lines(of file: String?) throws -> [String] {
         guard let file else { return [] }
-        let bytes = try MappedFile.map(file)
-        let text = bytes.withUnsafeBytes { String(decoding: $0, as: UTF8.self) }
-        return text.split(whereSeparator: \.isNewline).map(String.init)
+        return try TextFile.read(file).split(whereSeparator: \.isNewline).map(String.init)
     }
 
     private static func ids(_ text: String) throws -> [Int32] {

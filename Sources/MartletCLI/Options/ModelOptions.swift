@@ -7,18 +7,28 @@ import MartletHub
 
 /// Which model, and how it is compiled: the same flags on every command.
 struct ModelOptions: ParsableArguments {
-    @Option(help: "Type of activations: f32, f16 or bf16.")
+    @Option(
+        help: "Type of activations: f32, f16 or bf16.",
+        completion: .list(["f32", "f16", "bf16"]))
     var dtype = "f32"
     @Option(
-        help: "Linear weights: keep, none, int8, int4, or with a group, such as int4:g64:asym.")
+        help: "Linear weights: keep, none, int8, int4, or with a group, such as int4:g64:asym.",
+        completion: .list(["keep", "none", "int8", "int4"]))
     var quantize = "keep"
-    @Option(help: "The embedding (and the head where they are one): as --quantize.")
+    @Option(
+        help: "The embedding (and the head where they are one): as --quantize.",
+        completion: .list(["keep", "none", "int8", "int4"]))
     var quantizeEmbedding = "keep"
-    @Option(help: "The head: as --quantize.")
+    @Option(
+        help: "The head: as --quantize.", completion: .list(["keep", "none", "int8", "int4"]))
     var quantizeHead = "keep"
-    @Option(help: "Inputs of quantized linears: exact or int8g64 (the CPU's default).")
+    @Option(
+        help: "Inputs of quantized linears: exact or int8g64 (the CPU's default).",
+        completion: .list(["exact", "int8g64"]))
     var activations: String?
-    @Option(help: "Type of cached keys and values: f32, f16 or bf16.")
+    @Option(
+        help: "Type of cached keys and values: f32, f16 or bf16.",
+        completion: .list(["f32", "f16", "bf16"]))
     var kvDtype = "f32"
     @Option(name: .customLong("disable-rule"), help: "Leave a rewrite rule out; may be repeated.")
     var disabledRules: [String] = []
@@ -34,7 +44,7 @@ struct ModelOptions: ParsableArguments {
         options.quantizeEmbedding = quantizeEmbedding
         options.quantizeHead = quantizeHead
         options.activations = activations
-        options.disabledRules = Set(disabledRules)
+        options.disabledRules = try Set(disabledRules.map(Self.rule))
         if noCache { options.engineCache = nil }
         if let folder = options.engineCache { Interrupt.watch(folder: folder) }
         options.onWarning = { Console.error("warning: \($0)") }
@@ -60,6 +70,15 @@ struct ModelOptions: ParsableArguments {
             mend: "Build another engine: martlet build MODEL \(flag) ... -o FILE.martlet")
     }
 
+    private static func rule(_ name: String) throws -> String {
+        let known = Pipeline.ruleNames
+        guard !known.contains(name) else { return name }
+        throw MartletError(
+            .invalidArgument, "there is no rule named '\(name)'",
+            mend: EditDistance.nearest(name, among: known).map { "Did you mean '\($0)'?" }
+                ?? "Rules: \(known.joined(separator: ", "))")
+    }
+
     private static func type(_ text: String, flag: String) throws -> DType {
         let names = ["float32": "f32", "float16": "f16", "bfloat16": "bf16"]
         guard let type = DType(rawValue: names[text] ?? text), [.f32, .f16, .bf16].contains(type)
@@ -72,64 +91,65 @@ struct ModelOptions: ParsableArguments {
 
 /// How large a batch and a context the engine is loaded for.
 struct LimitOptions: ParsableArguments {
-    @Option(parsing: .unconditional, help: "Most requests in one step.")
-    var maxBatchSize = 8
-    @Option(parsing: .unconditional, help: "Most tokens in one step.")
-    var maxNumTokens = 512
+    @Option(
+        parsing: .unconditional,
+        help: "Most requests in one step (default: 8, or --max-num-tokens where that is less).")
+    var maxBatchSize: Int?
+    @Option(
+        parsing: .unconditional,
+        help: "Most tokens in one step (default: 512, or --max-batch-size where that is more).")
+    var maxNumTokens: Int?
     @Option(
         parsing: .unconditional,
         help: "Longest request, prompt and answer, in tokens (default: the model's).")
     var maxContext: Int?
-    @Option(help: "Memory for cached keys and values, such as 2GB (default: what the batch needs).")
+    @Option(
+        parsing: .unconditional,
+        help: "Memory for cached keys and values, such as 2GB (default: what the batch needs).")
     var kvCacheMemory: String?
     @Option(parsing: .unconditional, help: "Threads (default: one per core).")
     var threads: Int?
-    @Option(help: "Instruction set to force: scalar, avx2, avx512 or neon.")
+    @Option(
+        help: "Instruction set to force: scalar, avx2, avx512 or neon.",
+        completion: .list(["scalar", "avx2", "avx512", "neon"]))
     var isa: String?
+
+    /// Refuses a count outside its range.
+    ///
+    /// - Throws: `MartletError` `.invalidArgument` naming flag, value and range.
+    static func require(
+        _ value: Int?, atLeast least: Int, atMost most: Int = 1 << 24, _ flag: String
+    ) throws {
+        guard let value, value < least || value > most else { return }
+        throw MartletError(
+            .invalidArgument, "\(flag) is \(value), but must be \(least) to \(most)")
+    }
 
     /// Adds the limits.
     func apply(to options: inout LoadOptions) throws {
-        func positive(_ value: Int?, _ flag: String) throws {
-            if let value, value < 1 || value > 1 << 24 {
-                throw MartletError(
-                    .invalidArgument, "\(flag) is \(value), but must be 1 to \(1 << 24)")
-            }
+        try Self.require(maxBatchSize, atLeast: 1, "--max-batch-size")
+        try Self.require(maxNumTokens, atLeast: 1, "--max-num-tokens")
+        try Self.require(maxContext, atLeast: 1, "--max-context")
+        try Self.require(threads, atLeast: 1, "--threads")
+        if let maxBatchSize, let maxNumTokens, maxNumTokens < maxBatchSize {
+            // Each request of a step has at least one token in it.
+            throw MartletError(
+                .invalidArgument,
+                "--max-num-tokens \(maxNumTokens) is less than --max-batch-size \(maxBatchSize)",
+                mend: "Raise --max-num-tokens to \(maxBatchSize) or lower --max-batch-size")
         }
-        try positive(maxBatchSize, "--max-batch-size")
-        try positive(maxNumTokens, "--max-num-tokens")
-        try positive(maxContext, "--max-context")
-        try positive(threads, "--threads")
-        options.maxBatchSize = maxBatchSize
-        options.maxTokensPerStep = max(maxNumTokens, maxBatchSize)
+        options.maxBatchSize = maxBatchSize ?? min(8, maxNumTokens ?? 8)
+        options.maxTokensPerStep = maxNumTokens ?? max(512, options.maxBatchSize)
         options.maxContext = maxContext
         options.threadCount = threads
         options.instructionSet = isa
         if let kvCacheMemory {
-            guard let bytes = Format.byteCount(kvCacheMemory) else {
+            guard let bytes = Format.byteCount(kvCacheMemory), bytes > 0 else {
                 throw MartletError(
                     .invalidArgument, "--kv-cache-memory \(kvCacheMemory) is no size",
                     mend: "Write it as 512MB or 2GiB")
             }
             options.kvCacheMemory = bytes
         }
-    }
-}
-
-/// Finds models, pulling what is missing.
-enum ModelFinder {
-    /// The hub; what pip says is shown unless the user wants quiet.
-    static func hub(isQuiet: Bool) -> Hub {
-        var configuration = HubConfiguration()
-        configuration.showsChildOutput = !isQuiet
-        return Hub(configuration: configuration)
-    }
-
-    /// Path of a model that a user named.
-    static func path(_ name: String) async throws -> String {
-        let hub = hub(isQuiet: false)
-        let reference = try hub.reference(name)
-        if let path = try hub.lookup(reference) { return path }
-        let terminal = PullTerminal(style: PullTerminal.standardStyle())
-        return try await hub.resolve(reference, observe: terminal.observer)
     }
 }

@@ -35,7 +35,7 @@ struct SamplingOptions: ParsableArguments {
         parsing: .unconditionalSingleValue, help: "Bias of one token, as ID=VALUE; may be repeated."
     )
     var logitBias: [String] = []
-    @Option(parsing: .unconditional, help: "Seed of the draws.")
+    @Option(parsing: .unconditional, help: "Seed of the draws, 0 or more.")
     var seed: UInt64 = 0
     @Option(help: "Text that ends the answer; may be repeated.")
     var stop: [String] = []

@@ -11,7 +11,7 @@ import Darwin
 
 /// Output: data on standard output, everything else on standard error.
 enum Console {
-    /// Writes data without a line end; a closed pipe is not an error.
+    /// Writes data without a line end; ends the program where standard output takes no more.
     static func write(_ text: String) {
         send(text, to: 1)
     }
@@ -41,7 +41,10 @@ enum Console {
                 let count = Darwin.write(descriptor, rest.baseAddress, rest.count)
                 #endif
                 if count < 0, errno == EINTR { continue }
-                guard count > 0 else { return }
+                guard count > 0 else {
+                    if descriptor == 1 { ExitStatus.leave(outputError: errno) }
+                    return
+                }
                 rest = UnsafeRawBufferPointer(rebasing: rest[count...])
             }
         }

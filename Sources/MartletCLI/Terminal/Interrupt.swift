@@ -13,11 +13,12 @@ import Musl
 import Darwin
 #endif
 
-/// Ctrl-C and SIGTERM: unfinished files go, one line is printed, the exit code is documented.
+/// Ctrl-C, SIGTERM and SIGHUP: unfinished files go, one line is printed, the exit code is 128 + signal.
 enum Interrupt {
     /// Where the signal handler writes; set once, before the handler is installed.
     nonisolated(unsafe) private static var pipeEnd: Int32 = -1
     private static let folders = Mutex<Set<String>>([])
+    private static let action = Mutex<(@Sendable () -> Void)?>(nil)
 
     /// Takes the signals over, unless they are ignored.
     static func install() {
@@ -29,7 +30,7 @@ enum Interrupt {
         for end in ends { _ = fcntl(end, F_SETFD, FD_CLOEXEC) }
         pipeEnd = ends[1]
         let readEnd = ends[0]
-        for number in [SIGINT, SIGTERM] {
+        for number in [SIGINT, SIGTERM, SIGHUP] {
             let previous = signal(number) { number in
                 var byte = UInt8(truncatingIfNeeded: number)
                 _ = write(Interrupt.pipeEnd, &byte, 1)
@@ -39,14 +40,24 @@ enum Interrupt {
             }
         }
         DispatchQueue(label: "martlet.signals").async {
-            var byte: UInt8 = 0
-            while read(readEnd, &byte, 1) != 1 { if errno != EINTR { return } }
-            removePartialFiles()
-            // Below a progress bar or a half line of an answer.
-            Console.error(isatty(2) == 1 ? "\ninterrupted" : "interrupted")
-            _exit(byte == UInt8(SIGINT) ? 130 : 143)
+            while true {
+                var byte: UInt8 = 0
+                while read(readEnd, &byte, 1) != 1 { if errno != EINTR { return } }
+                if byte == UInt8(SIGINT), let action = action.withLock({ $0 }) {
+                    action()
+                    continue
+                }
+                removePartialFiles()
+                RawTerminal.leave()
+                // Below a progress bar or a half line of an answer.
+                Console.error(isatty(2) == 1 ? "\ninterrupted" : "interrupted")
+                _exit(128 + Int32(byte))
+            }
         }
     }
+
+    /// Sets what Ctrl-C does; nil lets it end the program.
+    static func onInterrupt(_ new: (@Sendable () -> Void)?) { action.withLock { $0 = new } }
 
     /// Notes that files are being made beside this path.
     static func watch(folderOf path: String) {
@@ -57,7 +68,8 @@ enum Interrupt {
     /// Notes that files are being made in this folder.
     static func watch(folder: String) { folders.withLock { _ = $0.insert(folder) } }
 
-    private static func removePartialFiles() {
+    /// Removes what this process has not finished.
+    static func removePartialFiles() {
         let mark = ".partial-\(getpid())"
         for folder in folders.withLock({ $0 }) {
             guard let directory = opendir(folder) else { continue }

@@ -18,7 +18,10 @@ enum OutputFile {
     /// - Throws: `MartletError` `.io` naming the folder.
     static func check(_ path: String) throws {
         let folder = path.lastIndex(of: "/").map { String(path[..<$0]) } ?? "."
-        guard !path.isEmpty, !FileStatus.isFolder(path) else {
+        guard !path.isEmpty else {
+            throw MartletError(.invalidArgument, "the name of a file to write is empty")
+        }
+        guard !FileStatus.isFolder(path) else {
             throw MartletError(
                 .io, "cannot write '\(path)': it is a folder", mend: "Name a file in it")
         }

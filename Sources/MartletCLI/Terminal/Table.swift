@@ -60,14 +60,15 @@ struct Table {
                 .joined(separator: "\n")
         case .text:
             let widths = columns.indices.map { column in
-                ([columns] + cells).map { $0[column].count }.max() ?? 0
+                ([columns] + cells).map { DisplayWidth.of($0[column]) }.max() ?? 0
             }
             let isNumber = columns.indices.map { column in
                 rows.allSatisfy { $0[column].double != nil }
             }
             return ([columns] + cells).map { row in
                 row.enumerated().map { index, cell in
-                    let pad = String(repeating: " ", count: widths[index] - cell.count)
+                    let pad = String(
+                        repeating: " ", count: widths[index] - DisplayWidth.of(cell))
                     return isNumber[index] && !rows.isEmpty ? pad + cell : cell + pad
                 }.joined(separator: "  ").trimmingTrailingSpaces
             }.joined(separator: "\n")
@@ -81,15 +82,18 @@ extension String {
         while text.last == " " { text.removeLast() }
         return String(text)
     }
+
+    /// Without one line end at the end.
+    var trimmingLineEnd: String { last?.isNewline == true ? String(dropLast()) : self }
 }
 
 /// Numbers as people read them.
 enum Format {
     /// A number with a fixed count of decimals.
     static func decimal(_ value: Double, _ places: Int) -> String {
-        guard value.isFinite, abs(value) < 1e15 else { return "\(value)" }
         var scale = 1.0
         for _ in 0..<places { scale *= 10 }
+        guard value.isFinite, abs(value) * scale < 1e15 else { return "\(value)" }
         let scaled = Int((abs(value) * scale).rounded())
         let sign = value < 0 && scaled > 0 ? "-" : ""
         guard places > 0 else { return sign + String(scaled) }

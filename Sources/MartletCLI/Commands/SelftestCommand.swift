@@ -1,0 +1,178 @@
+// Part of Martlet. See LICENSE.
+// SPDX-License-Identifier: Apache-2.0
+
+import ArgumentParser
+import Martlet
+import MartletBackend
+import MartletCPU
+import MartletConformance
+import MartletHub
+
+/// Checks the kernels on the user's own machine.
+struct SelftestCommand: AsyncParsableCommand {
+    static let configuration = CommandConfiguration(
+        commandName: "selftest",
+        abstract: "Checks every kernel of a device against the reference.",
+        discussion: """
+            Runs the conformance suite: each op with each type, weight scheme and shape, on every \
+            kernel that accepts it, against a slow exact interpreter; kernels of one op must agree \
+            bit for bit. Ends with exit code 1 if a check fails.
+            """)
+
+    @Option(help: "Device to check: cpu.", completion: .list(["cpu"]))
+    var device = "cpu"
+    @Option(
+        help: "Instruction set to check; may be repeated (default: all of this machine).",
+        completion: .list(CPUInstructionSet.allCases.map(\.rawValue)))
+    var isa: [String] = []
+    @Option(help: "Op to check, such as linear; may be repeated (default: all).")
+    var op: [String] = []
+    @Option(parsing: .unconditional, help: "Threads (default: one per core).")
+    var threads: Int?
+    @Flag(help: "One row for each check instead of one for each op.")
+    var details = false
+    @Option(help: "text, json, csv or md.", completion: TableForm.completion)
+    var output = "text"
+
+    func run() async throws {
+        let form = try TableForm.parse(output)
+        try LimitOptions.require(threads, atLeast: 1, "--threads")
+        let suites = try suites()
+        var table = details ? SelftestTable.details : SelftestTable.summary
+        var counts = (checks: 0, failures: 0, refusals: 0)
+        for (label, suite) in suites {
+            let ops = try chosenOps(suite)
+            let count = suite.cases.count { ops.contains($0.op) }
+            let meter = ProgressMeter(label, total: count)
+            var done = 0
+            for name in ops {
+                let clock = ContinuousClock()
+                let start = clock.now
+                let before = done
+                let report = await suite.run(where: { $0.op == name }) {
+                    done = before + $0
+                    meter.show(done)
+                }
+                for failure in report.failures { Console.error("\(failure)") }
+                counts.checks += report.entries.count
+                counts.failures += report.failures.count
+                counts.refusals += report.refusals.count
+                table.add(
+                    report, device: label, op: name,
+                    seconds: (clock.now - start).seconds)
+            }
+            meter.clear()
+        }
+        Console.line(table.table.rendered(form))
+        let summary =
+            "\(counts.checks - counts.failures - counts.refusals) of \(counts.checks) checks passed"
+        guard counts.failures == 0 else {
+            throw MartletError(
+                .checkFailed, "\(summary), \(counts.failures) failed",
+                mend: "Report the lines above with what martlet doctor prints")
+        }
+        Console.error(
+            summary + (counts.refusals > 0 ? ", \(counts.refusals) have no kernel" : ""))
+    }
+
+    /// What is checked, with its name.
+    private func suites() throws -> [(String, ConformanceSuite)] {
+        switch device {
+        case "cpu": return try instructionSets().map { ("cpu-\($0.rawValue)", suite($0)) }
+        default:
+            throw MartletError(
+                .invalidArgument, "--device \(device) is not known", mend: "Devices: cpu")
+        }
+    }
+
+    private func suite(_ set: CPUInstructionSet) -> ConformanceSuite {
+        ConformanceSuite(catalog: CPUCatalog()) { [threads] plan, parameters, limits in
+            var options = CPUOptions(limits: limits, pageCount: 64, threadCount: threads)
+            options.instructionSet = set
+            options.poisonsBuffers = true
+            return try CPUExecutor(plans: [plan], parameters: parameters, options: options)
+        }
+    }
+
+    private func instructionSets() throws -> [CPUInstructionSet] {
+        let available = CPUInstructionSet.available
+        guard !isa.isEmpty else { return available }
+        return try isa.map { name in
+            guard let set = available.first(where: { $0.rawValue == name }) else {
+                throw MartletError(
+                    .invalidArgument, "instruction set '\(name)' is not available",
+                    mend: "Available: \(available.map(\.rawValue).joined(separator: ", "))")
+            }
+            return set
+        }
+    }
+
+    private func chosenOps(_ suite: ConformanceSuite) throws -> [String] {
+        let known = Set(suite.cases.map(\.op)).sorted()
+        for name in op where !known.contains(name) {
+            throw MartletError(
+                .invalidArgument, "there is no check of an op '\(name)'",
+                mend: EditDistance.nearest(name, among: known).map { "Did you mean '\($0)'?" }
+                    ?? "Ops: \(known.joined(separator: ", "))")
+        }
+        return op.isEmpty ? known : op
+    }
+}
+
+/// What a selftest found, by op or by check.
+struct SelftestTable {
+    private(set) var table: Table
+    private let isDetailed: Bool
+
+    /// A row for each op; errors are shares of what each check allows.
+    static var summary: SelftestTable {
+        SelftestTable(
+            table: Table([
+                "device", "op", "checks", "passed", "failed", "no kernel", "largest error",
+                "seconds",
+            ]), isDetailed: false)
+    }
+
+    /// A row for each check.
+    static var details: SelftestTable {
+        SelftestTable(
+            table: Table(["device", "check", "kernel", "result", "error", "allowed", "reason"]),
+            isDetailed: true)
+    }
+
+    /// Adds what became of an op.
+    mutating func add(_ report: ConformanceReport, device: String, op: String, seconds: Double) {
+        guard isDetailed else {
+            let share = report.entries.map {
+                $0.largestError / max($0.tolerance, .leastNormalMagnitude)
+            }
+            table.add([
+                .string(device), .string(op), .int(report.entries.count),
+                .int(report.passedCount), .int(report.failures.count),
+                .int(report.refusals.count), Self.percent(share.max() ?? 0),
+                .double((seconds * 100).rounded() / 100),
+            ])
+            return
+        }
+        for entry in report.entries {
+            let (result, reason) =
+                switch entry.outcome {
+                case .passed: ("passed", "")
+                case .failed(let reason): ("failed", reason)
+                case .refused(let reason): ("no kernel", reason)
+                }
+            table.add([
+                .string(device), .string(entry.name), .string(entry.family), .string(result),
+                Self.number(entry.largestError), .double(entry.tolerance), .string(reason),
+            ])
+        }
+    }
+
+    private static func percent(_ share: Double) -> JSONValue {
+        .string(share.isFinite ? "\(Format.decimal(share * 100, 1)) %" : "not finite")
+    }
+
+    private static func number(_ value: Double) -> JSONValue {
+        value.isFinite ? .double(value) : .string("not finite")
+    }
+}

@@ -1,0 +1,53 @@
+// Part of Martlet. See LICENSE.
+// SPDX-License-Identifier: Apache-2.0
+
+extension Program {
+    /// The tiny model with a tokenizer of single bytes and a chat template, in a folder of its own.
+    ///
+    /// Its answers mean nothing, but they are always the same.
+    func makeChatModel() -> String {
+        makeFolder("model")
+        for name in ["config.json", "model.safetensors"] {
+            write(Self.bytes(Self.model + "/" + name), to: "model/" + name)
+        }
+        // Bytes as byte-level BPE writes them: the printable ones as they are, others from U+0100.
+        var next: UInt32 = 0x100
+        let vocabulary = (0..<256).map { byte -> String in
+            let isPrintable =
+                (0x21...0x7E).contains(byte) || (0xA1...0xAC).contains(byte) || byte >= 0xAE
+            let value = isPrintable ? UInt32(byte) : next
+            if !isPrintable { next += 1 }
+            let scalar = Unicode.Scalar(value).map(Character.init) ?? "?"
+            let escaped = scalar == "\"" || scalar == "\\" ? "\\\(scalar)" : "\(scalar)"
+            return "\"\(escaped)\": \(byte)"
+        }
+        let tokenizer = """
+            {"version": "1.0", "added_tokens": [{"id": 1, "content": "<end>", "special": true,
+            "single_word": false, "lstrip": false, "rstrip": false, "normalized": false}],
+            "normalizer": null, "pre_tokenizer": {"type": "ByteLevel", "add_prefix_space": false,
+            "trim_offsets": true, "use_regex": true}, "post_processor": null,
+            "decoder": {"type": "ByteLevel"}, "model": {"type": "BPE", "vocab":
+            {\(vocabulary.filter { !$0.hasSuffix(": 1") }.joined(separator: ", ")), "<end>": 1},
+            "merges": []}}
+            """
+        let template =
+            "{% for m in messages %}{{ m.role }}: {{ m.content }}<end>\\n{% endfor %}"
+            + "{% if add_generation_prompt %}assistant: {% endif %}"
+        write(Array(tokenizer.utf8), to: "model/tokenizer.json")
+        write(
+            Array("{\"eos_token\": \"<end>\", \"chat_template\": \"\(template)\"}".utf8),
+            to: "model/tokenizer_config.json")
+        return folder + "/model"
+    }
+
+    /// The published demo model, if this machine has it.
+    static let demoModel: String? = {
+        let home = variable("HF_HOME") ?? (variable("HOME") ?? "") + "/.cache/huggingface"
+        let folder = home + "/hub/models--QuantFactory--SmolLM2-135M-Instruct-GGUF/snapshots"
+        for snapshot in list(folder) {
+            let path = "\(folder)/\(snapshot)/SmolLM2-135M-Instruct.Q4_1.gguf"
+            if !list("\(folder)/\(snapshot)").isEmpty, exists(path) { return path }
+        }
+        return nil
+    }()
+}

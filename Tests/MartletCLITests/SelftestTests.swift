@@ -1,0 +1,55 @@
+// Part of Martlet. See LICENSE.
+// SPDX-License-Identifier: Apache-2.0
+
+import MartletCore
+import Testing
+
+@Suite struct SelftestTests {
+    @Test func checksAreCounted() throws {
+        let program = Program()
+        defer { program.remove() }
+        let result = program.run([
+            "selftest", "--isa", "scalar", "--op", "norm", "--op", "add", "--output", "json",
+        ])
+        #expect(result.code == 0, "\(result.error)")
+        let rows = try #require(
+            JSONValue.parse(ByteView(Array(result.output.utf8)), name: "rows").array)
+        #expect(rows.compactMap { $0["op"]?.string } == ["norm", "add"])
+        for row in rows {
+            #expect(row["device"]?.string == "cpu-scalar")
+            #expect((row["checks"]?.int ?? 0) > 5)
+            #expect(row["passed"]?.int == row["checks"]?.int)
+            #expect(row["failed"]?.int == 0)
+        }
+        let total = rows.reduce(0) { $0 + ($1["checks"]?.int ?? 0) }
+        #expect(result.error == "\(total) of \(total) checks passed\n")
+    }
+
+    @Test func detailsNameEachKernel() {
+        let program = Program()
+        defer { program.remove() }
+        let result = program.run([
+            "selftest", "--isa", "scalar", "--op", "norm", "--details", "--output", "csv",
+        ])
+        let lines = result.output.split(separator: "\n")
+        #expect(lines.first == "device,check,kernel,result,error,allowed,reason")
+        #expect(lines.count > 5)
+        for line in lines.dropFirst() {
+            #expect(line.hasPrefix("cpu-scalar,") && line.contains(",passed,"), "\(line)")
+        }
+    }
+
+    @Test(arguments: [
+        (["--op", "nrom"], "error: there is no check of an op 'nrom'. Did you mean 'norm'?"),
+        (["--isa", "sse9"], "error: instruction set 'sse9' is not available. Available: scalar"),
+        (["--device", "tpu"], "error: --device tpu is not known. Devices: cpu"),
+        (["--threads", "0"], "error: --threads is 0, but must be 1 to "),
+    ])
+    func wrongWordsAreNamed(arguments: [String], message: String) {
+        let program = Program()
+        defer { program.remove() }
+        let result = program.run(["selftest"] + arguments)
+        #expect(result.code == 2)
+        #expect(result.error.hasPrefix(message), "\(result.error)")
+    }
+}
