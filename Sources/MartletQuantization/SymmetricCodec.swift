@@ -33,33 +33,55 @@ struct SymmetricCodec: WeightCodec {
         }
     }
 
+    /// What rounds where it is added: no fraction bits are left.
+    ///
+    /// The sum is the nearest integer, ties to even, in its low bits. A library call per weight would
+    /// take most of a build's time.
+    private static let rounder: Float = 0x1.8p23
+
+    /// The code of a scaled value.
     private static func code(_ scaled: Float, _ middle: Float) -> UInt8 {
-        UInt8(max(0, min(2 * middle - 1, scaled.rounded(.toNearestOrEven) + middle)))
+        let inside = max(-middle, min(middle - 1, scaled))
+        return UInt8(
+            truncatingIfNeeded: (inside + rounder).bitPattern &+ UInt32(middle))
     }
+
+    /// Scales that are tried, side by side so that the loop over them becomes vector instructions.
+    private static let laneCount = 12
 
     private func bestScale(_ values: UnsafeBufferPointer<Float>, _ type: DType) -> Float {
         var extreme: Float = 0
         for value in values where abs(value) > abs(extreme) { extreme = value }
         if extreme == 0 { return 0 }
-        // Kept where no error is finite, so that a scale out of range is reported, not coded as 0.
-        var best = RowCoder.rounded(extreme / -8, type)
-        var bestError = Float.infinity
         // -8 gives the extreme its own code; larger divisors trade it for finer steps.
-        for step in 0...8 {
-            let scale = RowCoder.rounded(extreme / (-8 - 0.25 * Float(step - 4)), type)
-            if scale == 0 { continue }
-            let inverse = RowCoder.inverse(scale)
-            var error: Float = 0
+        let steps = 0...8
+        return withUnsafeTemporaryAllocation(of: Float.self, capacity: 3 * Self.laneCount) {
+            lanes in
+            lanes.initialize(repeating: 0)
+            guard let scales = lanes.baseAddress else { return 0 }
+            let inverses = scales + Self.laneCount
+            let errors = inverses + Self.laneCount
+            for step in steps {
+                scales[step] = RowCoder.rounded(extreme / (-8 - 0.25 * Float(step - 4)), type)
+                if scales[step] != 0 { inverses[step] = RowCoder.inverse(scales[step]) }
+            }
             for value in values {
-                let code = max(-8, min(7, (value * inverse).rounded(.toNearestOrEven)))
-                let difference = code * scale - value
-                error += difference * difference
+                for lane in 0..<Self.laneCount {
+                    let scaled = value * inverses[lane]
+                    let low = scaled > 7 ? 7 : scaled
+                    let inside = low < -8 ? -8 : low
+                    let difference = ((inside + Self.rounder) - Self.rounder) * scales[lane] - value
+                    errors[lane] += difference * difference
+                }
             }
-            if error < bestError {
-                bestError = error
-                best = scale
+            // Kept where no error is finite, so that a scale out of range is reported, not coded as 0.
+            var best = RowCoder.rounded(extreme / -8, type)
+            var bestError = Float.infinity
+            for step in steps where scales[step] != 0 && errors[step] < bestError {
+                bestError = errors[step]
+                best = scales[step]
             }
+            return best
         }
-        return best
     }
 }
