@@ -8,6 +8,30 @@
 static const char martlet_cuh[] = {
 #embed "kernels/martlet.cuh"
 };
+static const char decode_attention_cu[] = {
+#embed "kernels/decode/attention.cu"
+};
+static const char decode_greedy_cu[] = {
+#embed "kernels/decode/greedy.cu"
+};
+static const char decode_linear_cu[] = {
+#embed "kernels/decode/linear.cu"
+};
+static const char decode_mma_cuh[] = {
+#embed "kernels/decode/mma.cuh"
+};
+static const char decode_mma16x16_cuh[] = {
+#embed "kernels/decode/mma16x16.cuh"
+};
+static const char prefill_attention_cu[] = {
+#embed "kernels/prefill/attention.cu"
+};
+static const char prefill_hopper_cuh[] = {
+#embed "kernels/prefill/hopper.cuh"
+};
+static const char prefill_linear_cu[] = {
+#embed "kernels/prefill/linear.cu"
+};
 static const char plain_weights_cuh[] = {
 #embed "kernels/plain/weights.cuh"
 };
@@ -30,6 +54,11 @@ static const char plain_sample_cu[] = {
 #define SOURCE(path, array) {path, array, sizeof array}
 
 static const martlet_cuda_source table[] = {
+    SOURCE("decode/attention.cu", decode_attention_cu),
+    SOURCE("decode/greedy.cu", decode_greedy_cu),
+    SOURCE("decode/linear.cu", decode_linear_cu),
+    SOURCE("decode/mma.cuh", decode_mma_cuh),
+    SOURCE("decode/mma16x16.cuh", decode_mma16x16_cuh),
     SOURCE("martlet.cuh", martlet_cuh),
     SOURCE("plain/attention.cu", plain_attention_cu),
     SOURCE("plain/linear.cu", plain_linear_cu),
@@ -37,6 +66,9 @@ static const martlet_cuda_source table[] = {
     SOURCE("plain/sample.cu", plain_sample_cu),
     SOURCE("plain/sampling.cuh", plain_sampling_cuh),
     SOURCE("plain/weights.cuh", plain_weights_cuh),
+    SOURCE("prefill/attention.cu", prefill_attention_cu),
+    SOURCE("prefill/hopper.cuh", prefill_hopper_cuh),
+    SOURCE("prefill/linear.cu", prefill_linear_cu),
 };
 
 const martlet_cuda_source *martlet_cuda_sources(size_t *count) {

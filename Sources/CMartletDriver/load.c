@@ -58,6 +58,7 @@ static const entry cuda_entries[] = {
     CU(cuModuleLoadDataEx),
     CU(cuModuleUnload),
     CU(cuModuleGetFunction),
+    CU2(cuModuleGetGlobal),
     CU(cuFuncSetAttribute),
     CU(cuFuncGetAttribute),
     CU(cuLaunchKernelEx),

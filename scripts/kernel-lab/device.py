@@ -45,7 +45,8 @@ class Kernel:
             numbers = (c_uint32 * (size.value // 4))()
             check(cuda.cuMemcpyDtoH_v2(numbers, address, size), "facts")
             self.facts = list(numbers)
-            check(cuda.cuFuncSetAttribute(self.function, 8, self.facts[0]), f"{name}: {self.facts[0]} bytes")
+            if self.facts[0] <= 232448:
+                check(cuda.cuFuncSetAttribute(self.function, 8, self.facts[0]), f"{name}: {self.facts[0]} bytes")
             check(cuda.cuFuncSetAttribute(self.function, 9, 100), "carve-out")
 
     def launch(self, arguments, grid, threads=None, shared=None, dependent=True):
@@ -77,7 +78,7 @@ class LinearArguments(ctypes.Structure):
     _fields_ = [("step", c_void_p), ("rows", RowCount), ("x", Rows), ("y", Rows), ("residual", Rows),
                 ("row_index", c_void_p), ("weight", c_void_p), ("scales", c_void_p), ("zeros", c_void_p),
                 ("gamma", c_void_p), ("bias", c_void_p), ("best", c_void_p), ("status", c_void_p),
-                ("next", c_void_p), ("next_bytes", c_int64), ("epsilon", c_float), ("reserved", c_int32), ("trace", c_void_p)]
+                ("epsilon", c_float), ("reserved", c_int32), ("trace", c_void_p)]
 
 
 class Rotation(ctypes.Structure):
@@ -105,7 +106,8 @@ class GreedyArguments(ctypes.Structure):
 class EmbeddingArguments(ctypes.Structure):
     _fields_ = [("step", c_void_p), ("sources", c_void_p), ("previous", c_void_p), ("given", c_void_p),
                 ("y", Rows), ("codes", c_void_p), ("scales", c_void_p), ("zeros", c_void_p),
-                ("outputs", c_int32), ("inputs", c_int32), ("group_size", c_int32), ("group_stride", c_int32)]
+                ("outputs", c_int32), ("inputs", c_int32), ("group_size", c_int32), ("group_stride", c_int32),
+                ("chunk_words", c_int32), ("group_bytes", c_int32)]
 
 
 def pointer(t):

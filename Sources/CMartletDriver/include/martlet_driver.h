@@ -86,6 +86,8 @@ typedef struct {
     martlet_cu_result (*cuModuleUnload)(martlet_cu_handle module);
     martlet_cu_result (*cuModuleGetFunction)(
         martlet_cu_handle *function, martlet_cu_handle module, const char *name);
+    martlet_cu_result (*cuModuleGetGlobal)(
+        martlet_cu_address *address, size_t *bytes, martlet_cu_handle module, const char *name);
     martlet_cu_result (*cuFuncSetAttribute)(martlet_cu_handle function, int attribute, int value);
     martlet_cu_result (*cuFuncGetAttribute)(int *value, int attribute, martlet_cu_handle function);
     martlet_cu_result (*cuLaunchKernelEx)(

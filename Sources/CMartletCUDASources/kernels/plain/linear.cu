@@ -1,7 +1,7 @@
 // Part of Martlet. See LICENSE.
 // SPDX-License-Identifier: Apache-2.0
 //
-// linear_plain, embedding_plain: any weight format in the layout `rows`, decoded on the fly.
+// linear_plain, embedding_plain: any weight format in any layout, decoded on the fly.
 //
 // linear: one warp per output and tile of 8 rows; lane l takes k = l, l + 32, ...; sums in f32, then over
 // the lanes in a fixed order, so a row's result does not depend on the rows beside it. Bytes: the weight
@@ -11,7 +11,7 @@
 struct LinearArguments {
     const StepCounts* step;
     Rows x, y;
-    RowWeight w;
+    PlainWeight w;
     Vector bias;
     RowCount rows;
 };
@@ -48,7 +48,7 @@ struct EmbeddingArguments {
     const i32* previous;     // tokens that the step before sampled
     const float* given;      // rows given as embeddings
     Rows y;
-    RowWeight w;
+    PlainWeight w;
 };
 
 MARTLET_KERNEL __launch_bounds__(256) embedding_plain(const __grid_constant__ EmbeddingArguments a) {

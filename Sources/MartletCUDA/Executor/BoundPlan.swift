@@ -1,0 +1,222 @@
+// Part of Martlet. See LICENSE.
+// SPDX-License-Identifier: Apache-2.0
+
+import MartletBackend
+import MartletCore
+package import MartletEngineFile
+
+/// A plan that was checked and resolved to launches, with no driver involved.
+struct BoundPlan {
+    /// A named result.
+    struct Output {
+        let name: String
+        let view: DeviceRows
+    }
+
+    let plan: Plan
+    /// Launches, with the plan step that each belongs to.
+    let launches: [(step: Int, launch: KernelLaunch)]
+    let outputs: [Output]
+    /// This plan's KV groups among those of all plans.
+    let groups: Range<Int>
+    /// Ids that may be looked up.
+    let idLimit: Int
+    /// Floats of a row given as embedding.
+    let embeddingSize: Int
+    /// V, where the plan samples or has logits.
+    let vocabularySize: Int?
+    let samples: Bool
+    /// Where activations lie, to be poisoned.
+    let activations: (address: UInt64, byteCount: Int)
+
+    /// Checks a plan against hostile content and resolves it.
+    ///
+    /// - Throws: `MartletError` `.corrupt` or `.unsupported` naming the step.
+    init(_ plan: Plan, groupOffset: Int, memory: DeviceMap) throws {
+        func failure(_ reason: String, _ code: MartletError.Code = .corrupt) -> MartletError {
+            MartletError(code, "plan '\(plan.entryPoint)': \(reason)")
+        }
+        guard plan.target == CUDACatalog().target else {
+            throw failure(
+                "it was built for '\(plan.target)', not for an NVIDIA GPU", .unsupported)
+        }
+        guard plan.positionPlanes == 1 else {
+            throw failure("\(plan.positionPlanes) position planes, GPUs read 1", .unsupported)
+        }
+        self.plan = plan
+        groups = groupOffset..<groupOffset + plan.kvGroups.count
+        do {
+            let sizes = try Self.slotSizes(plan, memory.limits.dimensions)
+            var slots: [UInt64] = []
+            for size in sizes { slots.append(try memory.reserve(size, for: "activations")) }
+            activations = (
+                slots.first ?? memory.base,
+                slots.last.map { Int($0 - (slots.first ?? 0)) + (sizes.last ?? 0) } ?? 0
+            )
+            var launches: [(step: Int, launch: KernelLaunch)] = []
+            var embedding: (idLimit: Int, columns: Int)?
+            var vocabularySize: Int?
+            for (index, step) in plan.steps.enumerated() {
+                let binder = CUDABinder(
+                    plan: plan, step: step, memory: memory, groupOffset: groupOffset, slots: slots)
+                guard let family = CUDAFamily.byName[step.family],
+                    family.descriptor.op == step.op
+                else {
+                    throw failure(
+                        "step \(index) (\(step.op), \(step.path)): there is no kernel family '\(step.family)'",
+                        .unsupported)
+                }
+                do {
+                    launches += try family.bind(binder).map { (index, $0) }
+                } catch let refusal as Refusal {
+                    throw Refusal("step \(index) (\(step.op), \(step.path)): \(refusal.reason)")
+                }
+                if let found = binder.embedding {
+                    guard embedding == nil || embedding?.columns == found.columns else {
+                        throw Refusal(
+                            "embeddings of \(embedding?.columns ?? 0) and \(found.columns) columns")
+                    }
+                    embedding = (min(embedding?.idLimit ?? .max, found.idLimit), found.columns)
+                }
+                vocabularySize = vocabularySize ?? binder.vocabularySize
+            }
+            let reader = CUDABinder(
+                plan: plan,
+                step: PlanStep(
+                    op: "", family: "", variants: [], operands: [], results: [], attributes: [:],
+                    path: ""), memory: memory, groupOffset: groupOffset, slots: slots)
+            outputs = try plan.outputs.map {
+                Output(name: $0.name, view: try reader.view($0.operand, "output '\($0.name)'"))
+            }
+            self.launches = launches
+            idLimit = embedding?.idLimit ?? Int(Int32.max)
+            embeddingSize = embedding?.columns ?? 0
+            samples = vocabularySize != nil
+            self.vocabularySize =
+                vocabularySize ?? outputs.first { $0.name == "logits" }?.view.columns
+        } catch let refusal as Refusal {
+            throw failure(refusal.reason)
+        }
+    }
+
+    private static func slotSizes(_ plan: Plan, _ limits: Dimension.Values) throws -> [Int] {
+        guard (0...plan.buffers.count).contains(plan.slotCount) else {
+            throw Refusal("\(plan.slotCount) slots for \(plan.buffers.count) buffers")
+        }
+        var sizes = [Int](repeating: 0, count: plan.slotCount)
+        for (index, buffer) in plan.buffers.enumerated() {
+            guard sizes.indices.contains(buffer.slot) else {
+                throw Refusal("buffer \(index) lies in slot \(buffer.slot) of \(plan.slotCount)")
+            }
+            guard let format = ElementFormat(buffer.format), let unit = format.dtype?.byteCount,
+                let needed = CUDACatalog.rowBytes(format, columns: buffer.columns)
+            else {
+                throw Refusal(
+                    "buffer \(index) has \(buffer.columns) columns of format '\(buffer.format)'")
+            }
+            guard buffer.rowBytes >= needed, buffer.rowBytes % unit == 0, buffer.rowBytes <= 1 << 34
+            else {
+                throw Refusal(
+                    "buffer \(index) has rows of \(buffer.rowBytes) bytes, its format takes \(needed)"
+                )
+            }
+            // Kernels of 8 rows may write up to 7 more than there are.
+            guard buffer.rows.context == 0,
+                let rows = buffer.rows.evaluate(limits).map({ ($0 + 7) & ~7 }), rows >= 0,
+                rows < 1 << 31,
+                case let (bytes, overflow) = rows.multipliedReportingOverflow(by: buffer.rowBytes),
+                !overflow, bytes < 1 << 42
+            else { throw Refusal("buffer \(index) is too large") }
+            sizes[buffer.slot] = max(sizes[buffer.slot], bytes)
+        }
+        return sizes
+    }
+
+    /// Modules of all kernels of some plans: what an engine for a GPU holds code of.
+    ///
+    /// - Throws: `MartletError` if a plan is damaged.
+    static func modules(of plans: [Plan]) throws -> [KernelModule] {
+        // Enough for every kernel of a family to be wanted.
+        let limits = StepLimits(
+            maxTokens: 512, maxRequests: 64, maxLogitRows: 64, maxContext: 64)
+        var parameterBytes: [PlanParameter: Int] = [:]
+        for parameter in plans.flatMap(\.parameters) {
+            guard let format = ElementFormat(parameter.format) else { continue }
+            do {
+                if parameter.shape.count == 2 {
+                    parameterBytes[parameter] = try PlainWeight(
+                        address: 0, layout: parameter.layout, format: format,
+                        shape: parameter.shape
+                    ).byteCount
+                } else {
+                    parameterBytes[parameter] = parameter.shape.reduce(
+                        format.dtype?.byteCount ?? 0, *)
+                }
+            } catch let refusal as Refusal {
+                throw MartletError(
+                    .corrupt, "parameter '\(parameter.name)': \(refusal.reason)")
+            }
+        }
+        let sizes = try KVPageSizes(groups: plans.flatMap(\.kvGroups), pageCount: 1)
+        let bound = try Self.bind(
+            plans, base: 0, pageStart: 0, pages: sizes, parameterBytes: parameterBytes,
+            options: CUDAOptions(limits: limits))
+        return modules(of: bound.plans, bound.setUp)
+    }
+
+    /// Modules of bound plans and of what runs before them, each once.
+    static func modules(of plans: [BoundPlan], _ setUp: [KernelLaunch]) -> [KernelModule] {
+        var seen: Set<KernelModule> = []
+        return (plans.flatMap { $0.launches.map(\.launch.module) } + setUp.map(\.module))
+            .filter { seen.insert($0).inserted }
+    }
+
+    /// Resolves plans at a base address.
+    ///
+    /// - Returns: The plans, launches to run once after loading, and the memory map.
+    static func bind(
+        _ plans: [Plan], base: UInt64, pageStart: Int, pages: KVPageSizes,
+        parameterBytes: [PlanParameter: Int], options: CUDAOptions
+    ) throws -> (plans: [BoundPlan], setUp: [KernelLaunch], memory: DeviceMap) {
+        let memory: DeviceMap
+        do {
+            memory = try DeviceMap(
+                base: base, pageStart: pageStart, pages: pages, plans: plans,
+                parameterBytes: parameterBytes, options: options)
+        } catch let refusal as Refusal {
+            throw MartletError(.limitExceeded, refusal.reason, mend: "Lower the limits")
+        }
+        var bound: [BoundPlan] = []
+        var offset = 0
+        for plan in plans {
+            bound.append(try BoundPlan(plan, groupOffset: offset, memory: memory))
+            offset += plan.kvGroups.count
+        }
+        let setUp = memory.rotaryTables.map { table in
+            var arguments = ArgumentBytes()
+            arguments.add(table.frequencies.address)
+            arguments.add(table.cosines)
+            arguments.add(table.sines)
+            arguments.add(table.magnitude)
+            arguments.add(DeviceType(table.frequencies.type).rawValue)
+            arguments.add(int: table.pairCount)
+            arguments.add(int: table.positions)
+            let count = table.pairCount * table.positions
+            return KernelLaunch(
+                module: KernelModule(
+                    CUDAFamily.attentionSource, ["ACTIVATION": "0", "KV": "0"]),
+                kernel: "rotary_table_plain", arguments: arguments, block: 256
+            ) { _ in ((count + 255) / 256, 1, 1) }
+        }
+        return (bound, setUp, memory)
+    }
+}
+
+extension CUDACatalog {
+    /// Modules whose code an engine of some plans needs.
+    ///
+    /// - Throws: `MartletError` if a plan is damaged.
+    package static func modules(of plans: [Plan]) throws -> [KernelModule] {
+        try BoundPlan.modules(of: plans)
+    }
+}

@@ -1,0 +1,266 @@
+// Part of Martlet. See LICENSE.
+// SPDX-License-Identifier: Apache-2.0
+
+import MartletBackend
+import MartletCore
+import MartletEngineFile
+import Synchronization
+
+/// State of an executor that the submitting side shares with the completion thread.
+///
+/// `@unchecked Sendable`: `queue` is locked, and the lock also orders all work of the submitting side; a
+/// slot belongs to its step from submission to completion.
+final class CUDAExecutorCore: @unchecked Sendable {
+    static let maxStepsInFlight = 2
+
+    private struct Queue {
+        var inFlight = 0
+        var submitted = 0
+        var previousLogitRows = 0
+        var graphs = 0
+        var plain = 0
+        var ranges: [StepInputs.Range] = []
+    }
+
+    let device: CUDADevice
+    let options: CUDAOptions
+    let groups: [KVGroup]
+    let pages: PageMemory
+    let plans: [DevicePlan]
+    let budget: DeviceBudget
+    let vocabularySize: Int
+    private let modules: LoadedModules
+    private let inputs: StepInputs
+    private let slots: [StepSlot]
+    private let stream: CUDAStream
+    private let arena: DeviceMemory
+    private let thread: CompletionThread
+    private let queue = Mutex(Queue())
+
+    init(
+        _ driver: CUDADriver, plans: [Plan], parameters: ParameterBytes, options: CUDAOptions
+    ) throws {
+        let limits = options.limits
+        for (name, value) in [
+            ("tokens", limits.maxTokens), ("requests", limits.maxRequests),
+            ("logit rows", limits.maxLogitRows), ("context tokens", limits.maxContext),
+            ("state slots", options.stateSlotCount + 1),
+        ] where value < 1 || value > 1 << 28 {
+            throw MartletError(.invalidArgument, "a limit of \(value) \(name) is out of range")
+        }
+        let device = try CUDADevice(driver, ordinal: options.ordinal)
+        var options = options
+        options.sharedLimit = device.sharedMemoryPerBlock
+        let used = Set(plans.flatMap(\.parameters))
+        let parameters = parameters.filter { used.contains($0.key) }
+        let bytes = parameters.mapValues(\.count)
+        let groups = plans.flatMap(\.kvGroups)
+        var pages = try KVPageSizes(groups: groups, pageCount: options.pageCount ?? 1)
+        // The first pass finds sizes, the second one addresses.
+        let measured = try BoundPlan.bind(
+            plans, base: 0, pageStart: 0, pages: pages, parameterBytes: bytes, options: options)
+        let pageStart = measured.memory.used
+        if options.pageCount == nil, !groups.isEmpty {
+            let given = try options.kvByteCount ?? Self.room(device, options, pageStart)
+            pages = try KVPageSizes(groups: groups, pageCount: max(given, 0) / pages.pageBytes)
+        }
+        guard groups.isEmpty || pages.pageCount > 0 else {
+            throw MartletError(
+                .limitExceeded,
+                "\(pageStart) bytes of weights and buffers leave no room for a KV page of \(pages.pageBytes)",
+                mend: "Raise --kv-cache-memory, or lower --max-batch-size or --max-num-tokens")
+        }
+        arena = try DeviceMemory(device, byteCount: pageStart + pages.byteCount)
+        let (bound, setUp, memory) = try BoundPlan.bind(
+            plans, base: arena.address, pageStart: pageStart, pages: pages, parameterBytes: bytes,
+            options: options)
+        var budget = memory.budget
+        budget.add(pages.byteCount, for: "KV cache")
+        self.budget = budget
+        self.pages = memory.pages
+        inputs = memory.inputs
+        stream = try CUDAStream(device)
+        let modules = LoadedModules(
+            device, images: options.images, architecture: options.architecture)
+        self.modules = modules
+        try modules.prepare(BoundPlan.modules(of: bound, setUp))
+        let loaded = try bound.map { try DevicePlan($0, modules: modules) }
+        self.plans = loaded
+        vocabularySize =
+            memory.sampling?.vocabularySize ?? loaded.lazy.compactMap(\.bound.vocabularySize).first
+            ?? 0
+        slots = try (0..<Self.maxStepsInFlight).map { _ in
+            try StepSlot(device, inputs: memory.inputs, results: memory.results)
+        }
+        self.device = device
+        self.options = options
+        self.groups = groups
+        thread = CompletionThread()
+        guard thread.isRunning else {
+            throw MartletError(.device, "the system gives no thread to complete steps on")
+        }
+        do {
+            try load(parameters, memory, setUp)
+        } catch {
+            thread.stop()
+            throw error
+        }
+    }
+
+    /// Bytes for keys and values where no size is given.
+    private static func room(
+        _ device: CUDADevice, _ options: CUDAOptions, _ used: Int
+    ) throws -> Int {
+        let free = try device.freeMemory()
+        let room = Int(Double(free) * min(max(options.memoryFraction, 0), 1)) - used
+        return min(room, options.kvByteLimit ?? room)
+    }
+
+    /// Fills weights, tables and state, and records the graphs.
+    private func load(
+        _ parameters: ParameterBytes, _ memory: DeviceMap, _ setUp: [KernelLaunch]
+    ) throws {
+        // State, counters and the inputs of a first step begin as zeros.
+        try stream.fill(arena.address, with: 0, count: memory.used)
+        let total = parameters.values.reduce(0) { $0 + $1.count }
+        let upload = try WeightUpload(device, totalBytes: total)
+        for (parameter, bytes) in parameters {
+            guard let address = memory.parameters[parameter] else { continue }
+            try upload.copy(bytes, to: address, on: stream)
+        }
+        for launch in setUp {
+            let arguments = launch.arguments.padded
+            let function = try modules.function(launch)
+            try arguments.withUnsafeBytes { bytes throws in
+                guard let base = bytes.baseAddress else { return }
+                try DevicePlan.start(
+                    launch, function, base, options.limits.dimensions, on: stream,
+                    isDependent: false, path: "")
+            }
+        }
+        try stream.synchronize()
+        guard options.usesGraphs, !options.poisonsBuffers else { return }
+        for plan in plans { try plan.recordGraphs(options.limits, on: stream) }
+    }
+
+    var launchCounts: (graphs: Int, plain: Int) { queue.withLock { ($0.graphs, $0.plain) } }
+
+    /// Ends the completion thread once what was submitted has completed.
+    func stop() { thread.stop() }
+
+    // MARK: The submitting side
+
+    func submit(
+        _ step: StepRecord, outputs: StepOutputs,
+        completion: @escaping @Sendable (MartletError?) -> Void
+    ) throws {
+        guard plans.indices.contains(step.stream) else {
+            throw MartletError(
+                .invalidArgument, "there is no entry point \(step.stream), only \(plans.count)")
+        }
+        guard step.groupCount == groups.count else {
+            throw MartletError(
+                .invalidArgument,
+                "a step record of \(step.groupCount) KV groups meets an engine of \(groups.count)")
+        }
+        let plan = plans[step.stream]
+        try queue.withLock { queue in
+            guard queue.inFlight < Self.maxStepsInFlight else {
+                throw MartletError(
+                    .limitExceeded, "\(queue.inFlight) steps are under way, the limit")
+            }
+            try StepValidator(
+                limits: options.limits, idLimit: plan.bound.idLimit,
+                embeddingSize: plan.bound.embeddingSize,
+                vocabularySize: plan.bound.vocabularySize ?? 0, groups: groups,
+                activeGroups: plan.bound.groups, pageCount: pages.pageCount,
+                stateSlotCount: options.stateSlotCount,
+                previousLogitRows: queue.previousLogitRows
+            ).check(step)
+            let slot = slots[queue.submitted % slots.count]
+            try inputs.write(
+                step, to: slot.inputs, activeGroups: plan.bound.groups, ranges: &queue.ranges)
+            queue.inFlight += 1
+            queue.submitted += 1
+            queue.previousLogitRows = plan.bound.samples ? step.logitRowCount : 0
+            // From here on something may run: failures belong to the completion.
+            var failure: MartletError?
+            do {
+                try device.makeCurrent()
+                try enqueue(step, plan, slot, &queue)
+            } catch let error as MartletError {
+                failure = error
+            } catch {
+                failure = MartletError(.internalError, "\(error)")
+            }
+            thread.add { [self, failure] in
+                let result = complete(step, outputs, plan, slot, failure)
+                self.queue.withLock { $0.inFlight -= 1 }
+                completion(result)
+            }
+        }
+    }
+
+    private func enqueue(
+        _ step: StepRecord, _ plan: DevicePlan, _ slot: StepSlot, _ queue: inout Queue
+    ) throws {
+        if let operations = step.section(.blockOperations, BlockOperation.self) {
+            for index in 0..<step.blockOperationCount() {
+                try stream.copy(
+                    to: pages.address
+                        + UInt64(Int(operations[index].destination) * pages.pageBytes),
+                    from: pages.address + UInt64(Int(operations[index].source) * pages.pageBytes),
+                    count: pages.pageBytes)
+            }
+        }
+        if options.poisonsBuffers {
+            let (address, count) = plan.bound.activations
+            try stream.fill(address, with: 0xff, count: count)
+        }
+        for range in queue.ranges {
+            try stream.copy(
+                to: inputs.base + UInt64(range.offset), from: slot.inputs + range.offset,
+                count: range.byteCount)
+        }
+        try slot.start.record(on: stream)
+        let (tokens, requests, rows) = (
+            step.tokenCount, step.requestCount, step.logitRowCount
+        )
+        if tokens == requests, rows <= requests,
+            try plan.launchGraph(requests: requests, on: stream)
+        {
+            queue.graphs += 1
+        } else {
+            queue.plain += 1
+            try plan.launch(
+                Dimension.Values(
+                    tokens: tokens, requests: requests, logitRows: rows,
+                    context: options.limits.maxContext), on: stream)
+        }
+        try slot.end.record(on: stream)
+        try slot.readBack(step, plan.bound, on: stream, device: device)
+        try slot.done.record(on: stream)
+    }
+
+    // MARK: The completion thread
+
+    private func complete(
+        _ step: StepRecord, _ outputs: StepOutputs, _ plan: DevicePlan, _ slot: StepSlot,
+        _ failure: MartletError?
+    ) -> MartletError? {
+        do throws(MartletError) {
+            try device.makeCurrent()
+            if let failure {
+                // What was started must not write into a slot that is used again.
+                try? stream.synchronize()
+                throw failure
+            }
+            try slot.done.synchronize()
+            slot.fill(outputs, step, plan.bound)
+            outputs.deviceSeconds = try slot.end.seconds(since: slot.start)
+            return nil
+        } catch {
+            return error
+        }
+    }
+}

@@ -1,0 +1,43 @@
+// Part of Martlet. See LICENSE.
+// SPDX-License-Identifier: Apache-2.0
+
+package import MartletBackend
+
+/// How an executor on a GPU is set up.
+package struct CUDAOptions: Sendable {
+    /// Largest step.
+    package var limits: StepLimits
+    /// Pages of the KV arena; nil takes them from `kvByteCount`.
+    package var pageCount: Int?
+    /// Bytes of the KV arena; nil takes what the memory fraction leaves.
+    package var kvByteCount: Int?
+    /// Most bytes of the KV arena where no size is given; nil for no limit.
+    package var kvByteLimit: Int?
+    /// Part of the free device memory that may be used where no size is given.
+    package var memoryFraction = 0.9
+    /// Slots of sampling state.
+    package var stateSlotCount: Int
+    /// Number of the GPU.
+    package var ordinal = 0
+    /// Architecture whose code to run, such as `compute_80`; nil for the GPU's own.
+    package var architecture: KernelArchitecture?
+    /// Whether decode steps run as graphs.
+    package var usesGraphs = true
+    /// Whether buffers are filled with NaN before each step, to find reads of what was not written.
+    package var poisonsBuffers = false
+    /// Shared memory that a block may use, in bytes: an H100's where no device is known.
+    var sharedLimit = 232_448
+    /// Where compiled kernels come from.
+    package var images = KernelImages()
+
+    /// Options with defaults; set the rest by name.
+    package init(
+        limits: StepLimits, pageCount: Int? = nil, kvByteCount: Int? = nil,
+        stateSlotCount: Int? = nil
+    ) {
+        self.limits = limits
+        self.pageCount = pageCount
+        self.kvByteCount = kvByteCount
+        self.stateSlotCount = stateSlotCount ?? limits.maxRequests
+    }
+}

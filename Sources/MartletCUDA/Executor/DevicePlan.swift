@@ -1,0 +1,206 @@
+// Part of Martlet. See LICENSE.
+// SPDX-License-Identifier: Apache-2.0
+
+import CMartletDriver
+import MartletBackend
+import MartletCore
+import MartletEngineFile
+
+/// Modules loaded on a device, by source and constants.
+///
+/// `@unchecked Sendable`: filled while loading, unchanged afterwards.
+final class LoadedModules: @unchecked Sendable {
+    private final class Box {
+        let module: CUDAModule
+        init(_ module: consuming CUDAModule) { self.module = module }
+    }
+
+    private let device: CUDADevice
+    private let images: KernelImages
+    private let candidates: [KernelArchitecture]
+    private var modules: [KernelModule: Box] = [:]
+    private var functions: [String: LoadedKernel] = [:]
+    private var ready: [KernelModule: ByteView] = [:]
+
+    init(_ device: CUDADevice, images: KernelImages, architecture: KernelArchitecture?) {
+        self.device = device
+        self.images = images
+        candidates =
+            architecture.map { [$0] }
+            ?? KernelArchitecture.candidates(capability: device.capability)
+    }
+
+    /// Whether kernels may begin before those in front have ended.
+    var allowsDependentLaunch: Bool { (candidates.first?.capability ?? 0) >= 90 }
+
+    /// Finds the code of all modules, what must be compiled on all cores.
+    func prepare(_ modules: [KernelModule]) throws {
+        ready = try images.images(modules, candidates: candidates)
+    }
+
+    /// The kernel of a launch.
+    func function(_ launch: KernelLaunch) throws -> LoadedKernel {
+        let key = "\(launch.module)#\(launch.kernel)"
+        if let known = functions[key] { return known }
+        let box: Box
+        if let known = modules[launch.module] {
+            box = known
+        } else {
+            let image =
+                try ready[launch.module]
+                ?? images.image(launch.module, candidates: candidates)
+            box = try image.withUnsafeBytes { bytes throws -> Box in
+                guard let base = bytes.baseAddress else {
+                    throw MartletError(.corrupt, "kernel code of no bytes")
+                }
+                return Box(try CUDAModule(device, image: base))
+            }
+            modules[launch.module] = box
+        }
+        let facts =
+            try box.module.facts(launch.kernel)
+            ?? (sharedBytes: launch.sharedBytes, block: launch.block)
+        let function = LoadedKernel(
+            handle: try box.module.function(launch.kernel, sharedBytes: facts.sharedBytes),
+            sharedBytes: facts.sharedBytes, block: facts.block)
+        functions[key] = function
+        return function
+    }
+}
+
+/// A kernel on the device.
+struct LoadedKernel {
+    let handle: martlet_cu_handle
+    let sharedBytes: Int
+    let block: Int
+}
+
+/// A bound plan with its functions on the device and its arguments in place.
+///
+/// `@unchecked Sendable`: immutable after loading, but for the graphs, which the submitting side owns.
+final class DevicePlan: @unchecked Sendable {
+    private struct Entry {
+        let function: LoadedKernel
+        let arguments: UnsafeMutableRawPointer
+        let launch: KernelLaunch
+        let step: Int
+    }
+
+    /// A graph that a dictionary can hold.
+    private final class GraphBox {
+        let graph: CUDAGraph
+        init(_ graph: consuming CUDAGraph) { self.graph = graph }
+    }
+
+    let bound: BoundPlan
+    private let entries: [Entry]
+    private let arguments: UnsafeMutableRawPointer
+    private let isDependent: Bool
+    private var graphs: [Int: GraphBox] = [:]
+
+    init(_ bound: BoundPlan, modules: LoadedModules) throws {
+        self.bound = bound
+        isDependent = modules.allowsDependentLaunch
+        let bytes = bound.launches.map(\.launch.arguments.padded)
+        let total = bytes.reduce(0) { $0 + $1.count }
+        arguments = .allocate(byteCount: max(total, 1), alignment: 16)
+        var entries: [Entry] = []
+        var offset = 0
+        do {
+            for ((step, launch), bytes) in zip(bound.launches, bytes) {
+                let place = arguments + offset
+                bytes.withUnsafeBytes { source in
+                    if let base = source.baseAddress {
+                        place.copyMemory(from: base, byteCount: source.count)
+                    }
+                }
+                offset += bytes.count
+                entries.append(
+                    Entry(
+                        function: try modules.function(launch), arguments: place, launch: launch,
+                        step: step))
+            }
+        } catch {
+            arguments.deallocate()
+            throw error
+        }
+        self.entries = entries
+    }
+
+    deinit { arguments.deallocate() }
+
+    /// Starts all kernels for given counts.
+    func launch(
+        _ values: Dimension.Values, on stream: borrowing CUDAStream
+    ) throws(MartletError) {
+        for entry in entries {
+            try Self.start(
+                entry.launch, entry.function, entry.arguments, values, on: stream,
+                isDependent: isDependent, path: bound.plan.steps[entry.step].path)
+        }
+    }
+
+    /// Starts one kernel.
+    static func start(
+        _ launch: KernelLaunch, _ function: LoadedKernel, _ arguments: UnsafeRawPointer,
+        _ values: Dimension.Values, on stream: borrowing CUDAStream, isDependent: Bool,
+        path: String
+    ) throws(MartletError) {
+        let blocks = launch.grid(values)
+        guard blocks.x > 0, blocks.y > 0, blocks.z > 0 else { return }
+        let grid: [UInt32] = [
+            UInt32(clamping: blocks.x), UInt32(clamping: blocks.y), UInt32(clamping: blocks.z),
+        ]
+        let result = withUnsafePointer(to: stream.driver.table) {
+            martlet_cuda_launch(
+                $0, function.handle, grid, UInt32(function.block), UInt32(function.sharedBytes),
+                stream.handle, isDependent ? 1 : 0, arguments)
+        }
+        if result != 0 {
+            throw stream.driver.failure("cuLaunchKernelEx", result).adding("kernel", launch.kernel)
+                .adding("path", path)
+        }
+    }
+
+    // MARK: Graphs
+
+    /// Buckets of decode steps: powers of two up to the largest batch, and that.
+    static func buckets(_ limits: StepLimits) -> [Int] {
+        let largest = min(limits.maxRequests, limits.maxTokens, limits.maxLogitRows)
+        var buckets: [Int] = []
+        var size = 1
+        while size < largest {
+            buckets.append(size)
+            size *= 2
+        }
+        return buckets + [largest]
+    }
+
+    /// Records the graphs of all buckets.
+    func recordGraphs(_ limits: StepLimits, on stream: borrowing CUDAStream) throws(MartletError) {
+        for bucket in Self.buckets(limits) {
+            let values = Dimension.Values(
+                tokens: bucket, requests: bucket, logitRows: bucket, context: limits.maxContext)
+            var failure: MartletError?
+            let graph = try stream.capture { () throws(MartletError) in
+                do throws(MartletError) { try launch(values, on: stream) } catch { failure = error }
+                if let failure { throw failure }
+            }
+            graphs[bucket] = GraphBox(graph)
+        }
+    }
+
+    /// Runs the smallest graph that holds so many requests of one token each.
+    ///
+    /// - Returns: Whether there is one.
+    func launchGraph(requests: Int, on stream: borrowing CUDAStream) throws(MartletError) -> Bool {
+        var size = 1
+        while size < requests { size *= 2 }
+        guard
+            let box = graphs[size]
+                ?? graphs.filter({ $0.key >= requests }).min(by: { $0.key < $1.key })?.value
+        else { return false }
+        try box.graph.launch(on: stream)
+        return true
+    }
+}

@@ -1,0 +1,173 @@
+// Part of Martlet. See LICENSE.
+// SPDX-License-Identifier: Apache-2.0
+
+import MartletBackend
+import MartletCore
+
+/// Host memory and events of one step under way.
+///
+/// `@unchecked Sendable`: one owner at a time, from submission to completion of its step.
+final class StepSlot: @unchecked Sendable {
+    /// What is read back besides results, and where it lies in host memory.
+    private struct Part {
+        let output: BoundPlan.Output
+        let offset: Int
+        let rows: Int
+    }
+
+    private final class Buffer {
+        let memory: PinnedMemory
+        init(_ memory: consuming PinnedMemory) { self.memory = memory }
+    }
+
+    let start: CUDAEvent
+    let end: CUDAEvent
+    let done: CUDAEvent
+    private let staging: PinnedMemory
+    private let results: ResultMemory
+    private let resultStart: Int
+    private var parts: [Part] = []
+    /// Grows to what was asked for, then stays.
+    private var readBack: Buffer?
+    private var hasTop = false
+
+    init(_ device: CUDADevice, inputs: StepInputs, results: ResultMemory) throws(MartletError) {
+        start = try CUDAEvent(device)
+        end = try CUDAEvent(device)
+        done = try CUDAEvent(device)
+        self.results = results
+        resultStart = (inputs.byteCount + 63) / 64 * 64
+        staging = try PinnedMemory(
+            device,
+            byteCount: resultStart + results.rows * (16 + 8 * ResultMemory.topLimit))
+    }
+
+    /// Where inputs are written.
+    var inputs: UnsafeMutableRawPointer { staging.base }
+    private var resultBase: UnsafeMutableRawPointer { staging.base + resultStart }
+
+    /// Enqueues the copies of everything that the step returns.
+    func readBack(
+        _ step: StepRecord, _ plan: BoundPlan, on stream: borrowing CUDAStream, device: CUDADevice
+    ) throws(MartletError) {
+        parts.removeAll(keepingCapacity: true)
+        hasTop = false
+        let rows = step.logitRowCount
+        if plan.samples {
+            try stream.copy(to: resultBase, from: results.tokens, count: results.rows * 16)
+            if let parameters = step.section(.samplingParameters, SamplingParameters.self) {
+                hasTop = (0..<step.requestCount).contains {
+                    parameters[$0].logProbabilityCount > 0
+                }
+            }
+            if hasTop {
+                let count = rows * ResultMemory.topLimit * 4
+                let place = resultBase + results.rows * 16
+                try stream.copy(to: place, from: results.topTokens, count: count)
+                try stream.copy(
+                    to: place + results.rows * ResultMemory.topLimit * 4, from: results.topValues,
+                    count: count)
+            }
+        }
+        let uses = step.section(.rowUse, UInt32.self)
+        let wantsLogits =
+            uses.map { uses in
+                (0..<rows).contains { RowUse(rawValue: uses[$0]).contains(.returnLogits) }
+            } ?? false
+        let values = Dimension.Values(
+            tokens: step.tokenCount, requests: step.requestCount, logitRows: rows, context: 0)
+        var size = 0
+        for output in plan.outputs where output.name != "logits" || wantsLogits || !plan.samples {
+            let count = output.view.rows.evaluate(values) ?? 0
+            parts.append(Part(output: output, offset: size, rows: count))
+            size += (count * output.view.stride * output.view.type.byteCount + 63) / 64 * 64
+        }
+        guard size > 0 else { return }
+        if readBack?.memory.byteCount ?? 0 < size {
+            readBack = nil
+            readBack = Buffer(try PinnedMemory(device, byteCount: size))
+        }
+        guard let buffer = readBack else { return }
+        for part in parts where part.rows > 0 {
+            // The last row may be the last of its memory: only its own columns are read.
+            let view = part.output.view
+            let count = (part.rows - 1) * view.stride + view.columns
+            try stream.copy(
+                to: buffer.memory.base + part.offset, from: view.address,
+                count: count * view.type.byteCount)
+        }
+    }
+
+    /// Turns what came back into outputs.
+    func fill(_ outputs: StepOutputs, _ step: StepRecord, _ plan: BoundPlan) {
+        outputs.tokens.removeAll(keepingCapacity: true)
+        outputs.status.removeAll(keepingCapacity: true)
+        outputs.logProbabilities.removeAll(keepingCapacity: true)
+        outputs.topLogProbabilities.removeAll(keepingCapacity: true)
+        outputs.acceptedCount.removeAll(keepingCapacity: true)
+        outputs.logits.removeAll(keepingCapacity: true)
+        outputs.named.removeAll(keepingCapacity: true)
+        if plan.samples { fillSampled(outputs, rows: step.logitRowCount) }
+        let uses = step.section(.rowUse, UInt32.self)
+        for part in parts {
+            let isLogits = part.output.name == "logits"
+            if isLogits, let uses {
+                for row in 0..<part.rows
+                where RowUse(rawValue: uses[row]).contains(.returnLogits) {
+                    outputs.logits.append(floats(part, row: row))
+                }
+            }
+            if !isLogits || !plan.samples {
+                outputs.named[part.output.name] = (0..<part.rows).map { floats(part, row: $0) }
+            }
+        }
+    }
+
+    private func fillSampled(_ outputs: StepOutputs, rows: Int) {
+        let words = resultBase.assumingMemoryBound(to: Int32.self)
+        let values = resultBase.assumingMemoryBound(to: Float.self)
+        let limit = results.rows
+        let topTokens = words + limit * 4
+        let topValues = values + limit * (4 + ResultMemory.topLimit)
+        for row in 0..<rows {
+            outputs.tokens.append(words[row])
+            outputs.status.append(RowStatus(rawValue: words[limit + row]) ?? .nonFinite)
+            outputs.logProbabilities.append(values[2 * limit + row])
+            var top: [TokenLogProbability] = []
+            if hasTop {
+                let count = min(max(Int(words[3 * limit + row]), 0), ResultMemory.topLimit)
+                for index in 0..<count {
+                    let at = row * ResultMemory.topLimit + index
+                    top.append(
+                        TokenLogProbability(token: topTokens[at], logProbability: topValues[at]))
+                }
+            }
+            outputs.topLogProbabilities.append(top)
+        }
+    }
+
+    private func floats(_ part: Part, row: Int) -> [Float] {
+        guard let base = readBack?.memory.base else { return [] }
+        let view = part.output.view
+        let source = base + part.offset + row * view.stride * view.type.byteCount
+        return [Float](unsafeUninitializedCapacity: view.columns) { buffer, count in
+            for column in 0..<view.columns {
+                let value: Float =
+                    switch view.type {
+                    case .f16:
+                        Half.float(
+                            bits: source.load(fromByteOffset: column * 2, as: UInt16.self))
+                    case .bf16:
+                        Float(
+                            BFloat16(
+                                bitPattern: source.load(
+                                    fromByteOffset: column * 2, as: UInt16.self)))
+                    case .i32: Float(source.load(fromByteOffset: column * 4, as: Int32.self))
+                    default: source.load(fromByteOffset: column * 4, as: Float.self)
+                    }
+                buffer.initializeElement(at: column, to: value)
+            }
+            count = view.columns
+        }
+    }
+}

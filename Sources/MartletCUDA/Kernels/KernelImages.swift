@@ -1,0 +1,157 @@
+// Part of Martlet. See LICENSE.
+// SPDX-License-Identifier: Apache-2.0
+
+package import MartletCore
+import Synchronization
+
+#if canImport(Glibc)
+import Glibc
+#elseif canImport(Musl)
+import Musl
+#endif
+
+/// Where compiled kernels come from: the engine, the cache of this machine, or NVRTC.
+package struct KernelImages: Sendable {
+    /// Code that an engine holds, by module identity.
+    package var engine: [String: ByteView]
+    /// Folder of code compiled before; nil for none.
+    package var cacheFolder: String?
+    /// The compiler, or why there is none.
+    package var compiler: Result<NVRTC, MartletError>
+    private let sources: KernelSources
+
+    /// Gathers the places.
+    package init(
+        engine: [String: ByteView] = [:], cacheFolder: String? = nil,
+        compiler: Result<NVRTC, MartletError> = NVRTC.shared, sources: KernelSources = .shared
+    ) {
+        self.engine = engine
+        self.cacheFolder = cacheFolder
+        self.compiler = compiler
+        self.sources = sources
+    }
+
+    /// Code of a module for a chip.
+    ///
+    /// - Parameters:
+    ///   - module: What is wanted.
+    ///   - candidates: Architectures that will do, best first.
+    /// - Throws: `MartletError` that names what is missing and its mend.
+    package func image(
+        _ module: KernelModule, candidates: [KernelArchitecture]
+    ) throws -> ByteView {
+        let identities = try candidates.map { try module.identity($0, sources: sources) }
+        for (identity, architecture) in zip(identities, candidates) where !architecture.isPTX {
+            if let image = engine[identity] ?? cached(identity) { return image }
+        }
+        guard let best = candidates.first, let identity = identities.first else {
+            throw MartletError(
+                .unsupported, "there are no kernels for this GPU",
+                mend: "Martlet needs compute capability 8.0 or later")
+        }
+        if case .success(let compiler) = compiler {
+            let image = try compile(module, best, compiler)
+            store(image, identity)
+            return image
+        }
+        for identity in identities { if let image = engine[identity] { return image } }
+        if case .failure(let missing) = compiler {
+            throw MartletError(
+                .device,
+                "the engine holds no code of \(module) for \(best.name), and "
+                    + missing.message,
+                mend: missing.mend)
+        }
+        throw MartletError(.internalError, "no code for \(module)")
+    }
+
+    /// Code of several modules, compiled on all cores.
+    ///
+    /// - Returns: Code by module.
+    /// - Throws: `MartletError` of the first module that failed.
+    package func images(
+        _ modules: [KernelModule], candidates: [KernelArchitecture]
+    ) throws -> [KernelModule: ByteView] {
+        let results = Mutex<[KernelModule: Result<ByteView, any Error>]>([:])
+        Parallel.forEach(modules.count) { index in
+            let module = modules[index]
+            let result = Result { try image(module, candidates: candidates) }
+            results.withLock { $0[module] = result }
+        }
+        let found = results.withLock { $0 }
+        var images: [KernelModule: ByteView] = [:]
+        for module in modules { images[module] = try found[module]?.get() }
+        return images
+    }
+
+    /// Compiles modules for chips on all cores; needs no GPU.
+    ///
+    /// - Returns: Code with its architecture and identity, in the order of architectures and modules.
+    /// - Throws: `MartletError` with the compiler's messages, or what is missing.
+    package func compile(
+        _ modules: [KernelModule], for architectures: [KernelArchitecture]
+    ) throws -> [(architecture: KernelArchitecture, identity: String, code: ByteView)] {
+        let pairs = architectures.flatMap { architecture in modules.map { (architecture, $0) } }
+        let results = Mutex<[Int: Result<ByteView, any Error>]>([:])
+        Parallel.forEach(pairs.count) { index in
+            let result = Result { try compile(pairs[index].1, pairs[index].0) }
+            results.withLock { $0[index] = result }
+        }
+        let found = results.withLock { $0 }
+        return try pairs.enumerated().compactMap { index, pair in
+            guard let code = try found[index]?.get() else { return nil }
+            return (pair.0, try pair.1.identity(pair.0, sources: sources), code)
+        }
+    }
+
+    /// Compiles a module; needs no GPU.
+    ///
+    /// - Throws: `MartletError` with the compiler's messages, or what is missing.
+    package func compile(
+        _ module: KernelModule, _ architecture: KernelArchitecture
+    ) throws -> ByteView {
+        let identity = try module.identity(architecture, sources: sources)
+        if let image = cached(identity) { return image }
+        let image = try compile(module, architecture, compiler.get())
+        store(image, identity)
+        return image
+    }
+
+    private func compile(
+        _ module: KernelModule, _ architecture: KernelArchitecture, _ compiler: NVRTC
+    ) throws -> ByteView {
+        do {
+            return try compiler.compile(
+                (module.source, sources.text(module.source)), headers: sources.headers,
+                options: module.options(architecture), isPTX: architecture.isPTX)
+        } catch let error as MartletError {
+            throw error.adding("module", module.description)
+        }
+    }
+
+    private func path(_ identity: String) -> String? {
+        cacheFolder.map { "\($0)/\(identity).cubin" }
+    }
+
+    private func cached(_ identity: String) -> ByteView? {
+        guard let path = path(identity), let view = try? MappedFile.map(path), view.count > 0 else {
+            return nil
+        }
+        return view
+    }
+
+    /// Keeps code for later; a failure only costs time.
+    private func store(_ image: ByteView, _ identity: String) {
+        guard let path = path(identity), let folder = cacheFolder else { return }
+        var built = folder.hasPrefix("/") ? "" : "."
+        for part in folder.split(separator: "/") {
+            built += "/" + part
+            mkdir(built, 0o755)
+        }
+        let partial = "\(path).partial-\(getpid())"
+        guard let file = fopen(partial, "wb") else { return }
+        let written = image.withUnsafeBytes { fwrite($0.baseAddress, 1, $0.count, file) }
+        if fclose(file) == 0, written == image.count, rename(partial, path) == 0 { return }
+        unlink(partial)
+    }
+}

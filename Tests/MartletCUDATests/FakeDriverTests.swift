@@ -1,0 +1,195 @@
+// Part of Martlet. See LICENSE.
+// SPDX-License-Identifier: Apache-2.0
+
+import MartletBackend
+import MartletCUDA
+import MartletCompiler
+import MartletCore
+import MartletEngineFile
+import MartletModels
+import MartletTestSupport
+import Synchronization
+import Testing
+
+/// The host's work on a driver that records it.
+@Suite(.serialized) struct FakeDriverTests {
+    /// Kernels that a plan step starts.
+    private static func kernels(_ step: PlanStep) -> [String] {
+        switch step.op {
+        case "addNorm": ["norm_plain"]
+        case "gatedActivation": ["gated_plain"]
+        case "add", "mul": ["binary_plain"]
+        case "gatherRows": ["gather_plain"]
+        case "cachedAttention": ["kv_write_plain", "attention_plain"]
+        default: ["\(step.op)_plain"]
+        }
+    }
+
+    /// A step with several tokens of a request starts the plan's kernels, in order, one by one.
+    @Test func launchesAreThePlans() async throws {
+        FakeDriver.reset()
+        let model = try FakeModel()
+        let executor = try model.executor()
+        var runner = StepRunner(executor)
+        let before = FakeDriver.state.withLock { $0.launches.count }
+        _ = try await runner.run([StepPart(0, [1, 2, 3]), StepPart(1, [4, 5])])
+        let launches = FakeDriver.state.withLock { Array($0.launches.dropFirst(before)) }
+        let plan = model.compiled.plans[0]
+        #expect(launches.map(\.kernel) == plan.steps.flatMap(Self.kernels))
+        #expect(launches.allSatisfy { !$0.isCaptured && $0.isDependent })
+        // All kernels look at the same counts.
+        #expect(Set(launches.map(\.firstArgument)).count == 1)
+        // Grids follow the counts: 5 tokens, 2 requests, 5 rows with logits.
+        for launch in launches {
+            switch launch.kernel {
+            case "linear_plain": #expect(launch.grid[1] == 1)
+            case "sample_plain": #expect(launch.grid == [2, 1, 1])
+            case "gather_plain", "norm_plain", "gated_plain", "embedding_plain":
+                #expect(launch.grid[0] == 5)
+            case "attention_plain": #expect(launch.grid == [5, 1, 1])
+            case "kv_write_plain": #expect(launch.grid == [5, 2, 1])
+            default: break
+            }
+        }
+        #expect(executor.launchCounts == (0, 1))
+    }
+
+    /// A decode step is one launch of a graph, and takes no memory.
+    @Test func decodeStepIsOneGraph() async throws {
+        FakeDriver.reset()
+        let executor = try FakeModel().executor()
+        let loaded = FakeDriver.state.withLock { $0 }
+        let planLaunches = loaded.launches.filter { $0.isCaptured }.count
+        // Buckets 1, 2 and 4.
+        #expect(loaded.calls.count { $0 == "cuGraphInstantiate" } == 3)
+        #expect(planLaunches > 0 && planLaunches % 3 == 0)
+        var runner = StepRunner(executor)
+        // The two slots for steps under way each take what returned logits need, once.
+        _ = try await runner.run([StepPart(0, [1, 2]), StepPart(1, [3])])
+        _ = try await runner.run([StepPart(0, [1, 2]), StepPart(1, [3])])
+        let before = FakeDriver.state.withLock { $0.calls.count }
+        for token in 0..<4 {
+            _ = try await runner.run([StepPart(0, [Int32(token)]), StepPart(1, [7])])
+        }
+        let calls = FakeDriver.state.withLock { Array($0.calls.dropFirst(before)) }
+        #expect(calls.count { $0 == "cuGraphLaunch" } == 4)
+        #expect(!calls.contains("cuLaunchKernelEx"))
+        #expect(!calls.contains { $0.hasPrefix("cuMemAlloc") || $0 == "cuGraphInstantiate" })
+        #expect(executor.launchCounts == (4, 2))
+    }
+
+    /// Inputs reach the device where kernels look for them.
+    @Test func countsReachTheDevice() async throws {
+        FakeDriver.reset()
+        let executor = try FakeModel().executor()
+        var runner = StepRunner(executor)
+        _ = try await runner.run([StepPart(0, [1, 2, 3]), StepPart(1, [4, 5])])
+        let address = try #require(FakeDriver.state.withLock { $0.launches.last?.firstArgument })
+        let counts = try #require(UnsafePointer<Int32>(bitPattern: UInt(address)))
+        #expect([counts[0], counts[1], counts[2], counts[3]] == [5, 2, 5, 0])
+        let tokens = counts + 16
+        #expect((0..<5).map { tokens[$0] } == [1, 2, 3, 4, 5])
+        withExtendedLifetime(executor) {}
+    }
+
+    /// The arena is one allocation of the size that the budget says.
+    @Test func memoryIsTheBudget() throws {
+        FakeDriver.reset()
+        let executor = try FakeModel().executor()
+        #expect(FakeDriver.state.withLock { $0.calls.count { $0 == "cuMemAlloc" } } == 1)
+        let purposes = executor.budget.entries.map(\.purpose)
+        #expect(Set(purposes).isSuperset(of: ["weights", "activations", "KV cache"]))
+        #expect(executor.budget.entries.last?.byteCount == 8 * executor.pageBytes)
+        #expect(executor.budget.total < 64 << 20)
+    }
+
+    /// Without sizes, keys and values get a fraction of what is free.
+    @Test func cacheTakesTheFraction() throws {
+        FakeDriver.reset()
+        FakeDriver.state.withLock { $0.freeBytes = 8 << 20 }
+        let executor = try FakeModel().executor {
+            $0.pageCount = nil
+            $0.memoryFraction = 0.5
+        }
+        #expect(executor.budget.total <= 4 << 20)
+        #expect(executor.budget.total > 4 << 20 - executor.pageBytes)
+        FakeDriver.state.withLock { $0.freeBytes = 1 << 10 }
+        #expect(throws: MartletError.self) {
+            try FakeModel().executor { $0.pageCount = nil }
+        }
+    }
+
+    /// Every call of a short run is failed once: a clear error, nothing left behind, and the next run works.
+    @Test func everyCallMayFail() async throws {
+        let model = try FakeModel()
+        func run() async throws {
+            let executor = try model.executor()
+            var runner = StepRunner(executor)
+            _ = try await runner.run([StepPart(0, [1, 2, 3])])
+            for token in 4..<7 { _ = try await runner.run([StepPart(0, [Int32(token)])]) }
+        }
+        FakeDriver.reset()
+        try await run()
+        let count = FakeDriver.state.withLock { $0.count }
+        #expect(FakeDriver.state.withLock { $0.live }.isEmpty)
+        #expect(count > 100)
+        for call in 1...count {
+            FakeDriver.reset(failing: call)
+            do {
+                try await run()
+                // Releases make the context current as well, and have nobody to report to.
+                let name = FakeDriver.state.withLock { $0.failedCall }
+                #expect(name == "cuCtxSetCurrent", "the failure of call \(call) was not reported")
+            } catch let error as MartletError {
+                let name = FakeDriver.state.withLock { $0.failedCall } ?? ""
+                #expect(error.message.contains(name), "\(error)")
+                #expect(error.context["call"] != nil && error.mend != nil, "\(error)")
+                #expect(error.code == .device || error.code == .limitExceeded)
+            }
+            let live = FakeDriver.state.withLock { $0.live }
+            #expect(live.isEmpty, "call \(call) leaves \(live.values.sorted())")
+            #expect(FakeDriver.state.withLock { $0.orphans + $0.contextCount } == 0)
+        }
+        FakeDriver.reset()
+        try await run()
+    }
+
+    /// After a failed step the same executor goes on.
+    @Test func executorOutlivesAFailedStep() async throws {
+        FakeDriver.reset()
+        let executor = try FakeModel().executor()
+        var runner = StepRunner(executor)
+        _ = try await runner.run([StepPart(0, [1, 2])])
+        FakeDriver.state.withLock { $0.failingCall = $0.count + 6 }
+        await #expect(throws: MartletError.self) { try await runner.run([StepPart(1, [1, 2])]) }
+        _ = try await runner.run([StepPart(2, [1, 2])])
+    }
+
+    /// Damaged plans are refused by name, and nothing stays behind.
+    @Test(arguments: ["family", "buffer", "parameter", "attribute", "group"])
+    func damagedPlansAreRefused(part: String) throws {
+        FakeDriver.reset()
+        let model = try FakeModel()
+        var plan = model.compiled.plans[0]
+        var parameters = model.compiled.parameters
+        let linear = try #require(plan.steps.firstIndex { $0.op == "linear" })
+        let attention = try #require(plan.steps.firstIndex { $0.op == "cachedAttention" })
+        switch part {
+        case "family": plan.steps[linear].family = "linear_unknown"
+        case "buffer": plan.steps[linear].results = [.buffer(9999, offset: 0, columns: 1)]
+        case "parameter":
+            for key in parameters.keys where key.name.contains("weight") {
+                parameters[key] = ByteView([UInt8(0)])
+            }
+        case "attribute": plan.steps[attention].attributes["headDim"] = 17
+        default: plan.steps[attention].attributes["group"] = 3
+        }
+        var options = CUDAOptions(limits: FakeModel.limits, pageCount: 8)
+        options.images = model.images
+        #expect(throws: MartletError.self) {
+            try CUDAExecutor(
+                FakeDriver.driver, plans: [plan], parameters: parameters, options: options)
+        }
+        #expect(FakeDriver.state.withLock { $0.live }.isEmpty)
+    }
+}

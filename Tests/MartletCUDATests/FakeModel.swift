@@ -1,0 +1,45 @@
+// Part of Martlet. See LICENSE.
+// SPDX-License-Identifier: Apache-2.0
+
+import MartletBackend
+import MartletCUDA
+import MartletCompiler
+import MartletCore
+import MartletEngineFile
+import MartletModels
+import MartletTestSupport
+
+/// A tiny LLaMA compiled for GPUs, to be run on the fake driver.
+struct FakeModel {
+    static let limits = StepLimits(
+        maxTokens: 16, maxRequests: 4, maxLogitRows: 16, maxContext: 128)
+
+    let compiled: CompiledModel
+    let images: KernelImages
+
+    init() throws {
+        compiled = try CompiledModel(
+            TinyModels.llama(), weights: RandomWeights(seed: 3), catalog: CUDACatalog())
+        images = try Self.images(of: compiled.plans)
+    }
+
+    /// Code that a driver which computes nothing accepts, of every module of some plans.
+    static func images(of plans: [Plan]) throws -> KernelImages {
+        var code: [String: ByteView] = [:]
+        for module in try CUDACatalog.modules(of: plans) {
+            code[try module.identity(KernelArchitecture("sm_90a"))] = ByteView([UInt8(1)])
+        }
+        return KernelImages(engine: code, compiler: NVRTC.search("none"))
+    }
+
+    func executor(
+        _ change: (inout CUDAOptions) -> Void = { _ in }
+    ) throws -> CUDAExecutor {
+        var options = CUDAOptions(limits: Self.limits, pageCount: 8)
+        options.images = images
+        change(&options)
+        return try CUDAExecutor(
+            FakeDriver.driver, plans: compiled.plans, parameters: compiled.parameters,
+            options: options)
+    }
+}

@@ -1,0 +1,76 @@
+// Part of Martlet. See LICENSE.
+// SPDX-License-Identifier: Apache-2.0
+
+import MartletCUDA
+import MartletCore
+import Testing
+
+/// Machines without driver, NVRTC or kernels.
+@Suite struct LibraryTests {
+    @Test(arguments: ["none", "/nowhere/libcuda.so.1"])
+    func missingDriverIsNamed(path: String) throws {
+        guard case .missing(let error) = CUDADriver.search(path) else {
+            Issue.record("a driver was found")
+            return
+        }
+        #expect(error.code == .device)
+        #expect(error.mend?.contains("--device cpu") == true)
+    }
+
+    /// A library of another kind lacks the driver's functions.
+    @Test func wrongLibraryIsTooOld() throws {
+        guard case .missing(let error) = CUDADriver.search("libc.so.6") else {
+            Issue.record("libc is no driver")
+            return
+        }
+        #expect(error.message.contains("cuInit"))
+    }
+
+    @Test func missingCompilerIsNamed() throws {
+        let images = KernelImages(compiler: NVRTC.search("none"))
+        let module = KernelModule("plain/rows.cu", ["ACTIVATION": "0", "RESULT": "0"])
+        let error = #expect(throws: MartletError.self) {
+            try images.image(module, candidates: KernelArchitecture.candidates(capability: 90))
+        }
+        #expect(error?.message.contains("NVRTC was not found") == true)
+        #expect(error?.mend?.contains("nvidia-cuda-nvrtc") == true)
+    }
+
+    /// Newer chips take PTX, older ones nothing.
+    @Test(
+        arguments: [
+            (75, []), (80, ["sm_80", "compute_80"]), (90, ["sm_90a", "compute_90", "compute_80"]),
+            (120, ["compute_90", "compute_80"]),
+        ] as [(Int, [String])])
+    func candidates(capability: Int, names: [String]) {
+        #expect(KernelArchitecture.candidates(capability: capability).map(\.name) == names)
+    }
+
+    /// Code of the engine comes before the compiler, PTX of the engine after it.
+    @Test func engineCodeIsUsed() throws {
+        let module = KernelModule("plain/rows.cu", ["ACTIVATION": "0", "RESULT": "0"])
+        let ptx = KernelArchitecture("compute_90")
+        let images = KernelImages(
+            engine: [try module.identity(ptx): ByteView([UInt8(7)])],
+            compiler: NVRTC.search("none"))
+        let image = try images.image(
+            module, candidates: KernelArchitecture.candidates(capability: 120))
+        #expect(image.array(of: UInt8.self) == [7])
+    }
+
+    /// Every kernel of the built-in sources compiles where NVRTC is at hand, and is kept.
+    @Test(.enabled(if: hasCompiler, "NVRTC is not installed"))
+    func kernelsCompile() throws {
+        let module = KernelModule("plain/rows.cu", ["ACTIVATION": "2", "RESULT": "2"])
+        let cubin = try KernelImages().compile(module, KernelArchitecture("sm_80"))
+        #expect(Array(cubin.array(of: UInt8.self).prefix(4)) == [0x7f, 0x45, 0x4c, 0x46])
+        let ptx = try KernelImages().compile(module, KernelArchitecture("compute_80"))
+        #expect(ptx.array(of: UInt8.self).last == 0)
+        let wrong = KernelModule("plain/rows.cu", ["ACTIVATION": "nothing"])
+        #expect(throws: MartletError.self) {
+            try KernelImages().compile(wrong, KernelArchitecture("sm_80"))
+        }
+    }
+
+    static var hasCompiler: Bool { if case .success = NVRTC.shared { true } else { false } }
+}
