@@ -41,8 +41,18 @@ package struct InMemoryCheckpoint: CheckpointSource {
     }
     package func weight(_ name: String) throws -> WeightValue {
         guard let value = weights[name] else {
-            throw MartletError(.notFound, "the checkpoint has no tensor '\(name)'")
+            throw MartletError.missingTensor(name)
         }
         return value
+    }
+}
+
+extension MartletError {
+    /// A checkpoint lacks a tensor that the model needs.
+    static func missingTensor(_ name: String) -> MartletError {
+        MartletError(
+            .notFound, "the checkpoint has no tensor '\(name)'",
+            mend: "Fetch the model again, or check that configuration and weights belong together",
+            context: ["tensor": name])
     }
 }

@@ -43,19 +43,16 @@ package struct GGUFFile: CheckpointSource {
                 throw MartletError(.corrupt, "not a GGUF file: it does not begin with 'GGUF'")
             }
             let version = try reader.read(UInt32.self)
-            guard version.byteSwapped > 0xffff || version > 0xffff || version == 0 || version <= 3
-            else {
-                throw MartletError(
-                    .unsupported, "GGUF version \(version) is not known, 2 and 3 are")
-            }
-            if version > 0xffff {
-                throw MartletError(
-                    .unsupported, "a GGUF file written on a big-endian machine",
-                    mend: "Convert it on a little-endian machine")
-            }
             guard version == 2 || version == 3 else {
+                let isSwapped = 1...0xffff ~= version.byteSwapped
                 throw MartletError(
-                    .unsupported, "GGUF version \(version) is not known, 2 and 3 are")
+                    .unsupported,
+                    isSwapped
+                        ? "a GGUF file written on a big-endian machine"
+                        : "GGUF version \(version) is not known, 2 and 3 are",
+                    mend: isSwapped
+                        ? "Convert it on a little-endian machine"
+                        : "Convert the model again with a current version of llama.cpp")
             }
             let tensorCount = try reader.count(elementSize: 24)
             let pairCount = try reader.count(elementSize: 12)
@@ -152,7 +149,7 @@ package struct GGUFFile: CheckpointSource {
 
     private func entry(_ name: String) throws -> (Entry, GGUFTensorType) {
         guard let entry = entries[name] else {
-            throw MartletError(.notFound, "the checkpoint has no tensor '\(name)'")
+            throw MartletError.missingTensor(name)
         }
         guard let type = GGUFTensorType(rawValue: entry.type) else {
             let known = GGUFTensorType.names[entry.type] ?? "number \(entry.type)"

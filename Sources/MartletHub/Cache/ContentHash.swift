@@ -2,6 +2,7 @@
 // SPDX-License-Identifier: Apache-2.0
 
 import Crypto
+import MartletCore
 
 /// The hash that names a file's content on the hub, computed while bytes stream by.
 package struct ContentHash {
@@ -51,15 +52,4 @@ package struct ContentHash {
             return (digest, nil)
         }
     }
-}
-
-/// Lower-case hexadecimal digits of some bytes.
-package func hexadecimal(_ bytes: some Sequence<UInt8>) -> String {
-    let digits = Array("0123456789abcdef".utf8)
-    var text: [UInt8] = []
-    for byte in bytes {
-        text.append(digits[Int(byte >> 4)])
-        text.append(digits[Int(byte & 15)])
-    }
-    return String(decoding: text, as: UTF8.self)
 }
