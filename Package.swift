@@ -82,7 +82,7 @@ let package = Package(
             [
                 "MartletBackend", "MartletCPU", "MartletCompiler", "MartletCore",
                 "MartletEngineFile", "MartletFormats", "MartletGraph", "MartletModels",
-                "MartletReference", "MartletRuntime",
+                "MartletReference",
             ]),
         // Layer 6
         layer(
@@ -133,7 +133,12 @@ let package = Package(
                 "MartletReference", "MartletTestSupport",
             ]),
         tests("MartletCore"),
-        tests("Martlet", ["MartletCore", "MartletHub", "MartletRuntime"]),
+        tests(
+            "Martlet",
+            [
+                "MartletCPU", "MartletCore", "MartletEngineFile", "MartletHub", "MartletRuntime",
+                "MartletTestSupport",
+            ]),
         tests("MartletCPU", ["MartletBackend", "MartletCore", "MartletEngineFile"]),
         tests("MartletEngineFile", ["MartletCore"]),
         tests("MartletEvaluation", ["MartletCore"]),

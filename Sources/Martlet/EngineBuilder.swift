@@ -2,15 +2,15 @@
 // SPDX-License-Identifier: Apache-2.0
 
 import MartletBackend
-import MartletCompiler
-package import MartletCore
+package import MartletCompiler
+import MartletCore
 package import MartletEngineFile
 import MartletFormats
 package import MartletGraph
-import MartletModels
+package import MartletModels
 import MartletQuantization
 
-/// From a traced model to an engine: the compile-time half of `load`.
+/// From a model and its weights to an engine: the compile-time half of `load`.
 package struct EngineBuilder {
     /// Version written into engines; engines of other versions are not reused.
     package static let version = "martlet 0.1.0"
@@ -18,11 +18,27 @@ package struct EngineBuilder {
     let architecture: any ModelArchitecture
     let weights: any WeightProvider
     let options: LoadOptions
-    let catalog: any KernelCatalog
+    /// Targets of the engine; never empty.
+    let catalogs: [any KernelCatalog]
 
-    /// One entry point, compiled.
+    /// The first target.
+    var catalog: any KernelCatalog { catalogs[0] }
+
+    /// Joins a model, its weights and the user's choices.
+    ///
+    /// - Throws: `MartletError` `.invalidArgument` for a target that does not exist.
+    package init(
+        architecture: any ModelArchitecture, weights: any WeightProvider, options: LoadOptions
+    ) throws {
+        self.architecture = architecture
+        self.weights = weights
+        self.options = options
+        catalogs = try options.catalogs.named(options.targets)
+    }
+
+    /// One entry point, compiled for the first target.
     package struct Program: Sendable {
-        /// The optimized graph, decomposed where the backend needs it.
+        /// The optimized device-neutral graph.
         package let graph: Graph
         /// Plan, parameters and decisions.
         package let emitted: EmittedPlan
@@ -32,9 +48,90 @@ package struct EngineBuilder {
         package let traced: Graph
     }
 
+    /// Traces, rewrites and plans all entry points.
+    ///
+    /// - Throws: `MartletError` if the model cannot be compiled.
+    package func programs() throws -> [Program] {
+        let rewritten = try rewritten()
+        let program = try Compiler.emit(rewritten.map(\.graph), for: catalog)
+        return zip(rewritten, program.entries).map { entry, emitted in
+            Program(
+                graph: entry.graph, emitted: emitted, records: entry.records,
+                traced: entry.traced)
+        }
+    }
+
+    /// Everything but the packing of weights.
+    ///
+    /// - Throws: `MartletError` if the model cannot be compiled for all targets.
+    package func draft(_ source: EngineSource) throws -> EngineDraft {
+        let graphs = try rewritten().map(\.graph)
+        let constants = try Compiler.constants(of: graphs)
+        return try EngineDraft(
+            graphs: graphs, catalogs: catalogs, constants: constants,
+            values: ModelParameters(constants: constants, weights: weights), text: source.text,
+            shared: source.text.sections(), onProgress: options.onBuildProgress
+        ) { try describe(source, $0[0].parameters) }
+    }
+
+    private func rewritten() throws -> [(
+        graph: Graph, traced: Graph, records: [Pipeline.Record]
+    )] {
+        var compilerOptions = Compiler.Options()
+        compilerOptions.recipe = try recipe()
+        compilerOptions.rules = options.rules
+        compilerOptions.disabledRules = options.disabledRules
+        compilerOptions.taps = options.taps
+        let compiler = try Compiler(options: compilerOptions)
+        return try architecture.entryPoints.map { entryPoint in
+            let traced = try architecture.trace(entryPoint, dtype: options.dtype)
+            var records: [Pipeline.Record] = []
+            let graph = try compiler.optimize(traced, weights: weights) { records.append($0) }
+            return (graph, traced, records)
+        }
+    }
+
+    /// What an engine of these parameters is.
+    ///
+    /// - Throws: `MartletError` for precisions that the options cannot mean.
+    package func describe(
+        _ source: EngineSource, _ parameters: [ParameterRequest]
+    ) throws -> EngineDescription {
+        let summary = architecture.summary
+        return EngineDescription(
+            builderVersion: Self.version, modelName: source.name,
+            architecture: summary.architecture,
+            sizes: EngineSizes(
+                hiddenSize: summary.hiddenSize, intermediateSize: summary.intermediateSize,
+                layerCount: summary.layerCount, headCount: summary.headCount,
+                kvHeadCount: summary.kvHeadCount, headDim: summary.headDim,
+                vocabularySize: summary.vocabularySize, maxContext: summary.maxContext,
+                parameterCount: parameters.filter { $0.expression != nil }
+                    .reduce(0) { $0 + $1.shape.reduce(1, *) }),
+            precision: EnginePrecision(
+                dtype: options.dtype.rawValue, weights: Self.formats(parameters),
+                activations: try recipe().activations?.rawValue ?? "exact",
+                kvDType: options.kvType.rawValue), sources: source.fingerprints,
+            options: options.disabledRules.isEmpty
+                ? [:] : ["disabledRules": options.disabledRules.sorted().joined(separator: ",")])
+    }
+
+    /// The formats of matrices, most elements first, such as `int4.g32.min.f16, int8.g32.f16`.
+    private static func formats(_ parameters: [ParameterRequest]) -> String {
+        var counts: [String: Int] = [:]
+        for request in parameters where request.shape.count == 2 {
+            counts[request.format.description, default: 0] += request.shape.reduce(1, *)
+        }
+        return counts.sorted { ($1.value, $0.key) < ($0.value, $1.key) }.map(\.key)
+            .joined(separator: ", ")
+    }
+}
+
+extension EngineBuilder {
     /// Precisions that the options ask for.
     ///
-    /// - Throws: `MartletError` `.invalidArgument` for words that mean nothing.
+    /// - Throws: `MartletError` `.invalidArgument` for words that mean nothing, or that a target
+    ///   does not know.
     func recipe() throws -> PrecisionRecipe {
         func weights(_ text: String) throws -> PrecisionRecipe.Weights {
             switch text {
@@ -45,72 +142,75 @@ package struct EngineBuilder {
                 return .scheme(name: choice.name, choice.scheme)
             }
         }
-        let activations: ActivationFormat?
+        for catalog in catalogs { try checkTypes(catalog) }
+        return PrecisionRecipe(
+            dtype: options.dtype, weights: try weights(options.quantize),
+            embedding: try weights(options.quantizeEmbedding),
+            head: try weights(options.quantizeHead), activations: try activations(),
+            kvType: options.kvType)
+    }
+
+    /// The format asked for; without a word the targets' own, where they agree on one.
+    private func activations() throws -> ActivationFormat? {
+        let common = catalogs.dropFirst().reduce(catalog.defaultActivations) { format, other in
+            other.defaultActivations == format ? format : nil
+        }
         switch options.activations {
-        case nil: activations = options.dtype == .f32 ? catalog.defaultActivations : nil
-        case "exact": activations = nil
+        case nil: return options.dtype == .f32 ? common : nil
+        case "exact": return nil
         case let text?:
-            guard let format = ActivationFormat(rawValue: text),
-                format == catalog.defaultActivations
-            else {
+            guard let format = ActivationFormat(rawValue: text), format == common else {
                 throw MartletError(
                     .invalidArgument,
-                    "activations '\(text)' are not supported by \(catalog.target)",
-                    mend: "Use exact or \(catalog.defaultActivations?.rawValue ?? "nothing else")")
+                    "activations '\(text)' are not supported by "
+                        + catalogs.map(\.target).joined(separator: " and "),
+                    mend: "Use "
+                        + (["exact", common?.rawValue].compactMap { $0 })
+                        .joined(separator: " or "))
             }
-            activations = format
+            return format
         }
+    }
+
+    private func checkTypes(_ catalog: any KernelCatalog) throws {
         guard catalog.activationTypes.contains(options.dtype) else {
             throw MartletError(
-                .invalidArgument, "dtype \(options.dtype.rawValue) is no activation type",
+                .invalidArgument,
+                "dtype \(options.dtype.rawValue) is no activation type of \(catalog.target)",
                 mend: "Use \(catalog.activationTypes.map(\.rawValue).joined(separator: ", "))")
         }
         guard catalog.kvTypes.contains(options.kvType) else {
             throw MartletError(
-                .invalidArgument, "the KV cache cannot be \(options.kvType.rawValue)",
+                .invalidArgument,
+                "the KV cache of \(catalog.target) cannot be \(options.kvType.rawValue)",
                 mend: "Use \(catalog.kvTypes.map(\.rawValue).joined(separator: ", "))")
         }
-        return PrecisionRecipe(
-            dtype: options.dtype, weights: try weights(options.quantize),
-            embedding: try weights(options.quantizeEmbedding),
-            head: try weights(options.quantizeHead), activations: activations,
-            kvType: options.kvType)
     }
+}
 
-    /// Traces, rewrites and plans all entry points.
-    package func programs() throws -> [Program] {
-        var compilerOptions = Compiler.Options()
-        compilerOptions.recipe = try recipe()
-        compilerOptions.rules = options.rules
-        compilerOptions.disabledRules = options.disabledRules
-        compilerOptions.taps = options.taps
-        let compiler = try Compiler(options: compilerOptions)
-        return try architecture.entryPoints.map { entryPoint in
-            let traced = try architecture.trace(entryPoint, dtype: options.dtype)
-            var records: [Pipeline.Record] = []
-            let optimized = try compiler.optimize(traced, weights: weights) { records.append($0) }
-            let (graph, emitted) = try compiler.emit(optimized, for: catalog)
-            return Program(graph: graph, emitted: emitted, records: records, traced: traced)
+/// What an engine is built from, besides architecture and weights.
+package struct EngineSource: Sendable {
+    let name: String
+    let text: TextDescription
+    let fingerprints: [SourceFingerprint]
+
+    init(_ source: ModelSource) throws {
+        name = source.displayName
+        text = try TextDescription(source)
+        fingerprints = try source.files.map { file in
+            let bytes = try MappedFile.map(file)
+            let head = bytes.slice(0, count: min(bytes.count, 1 << 20)) ?? ByteView()
+            let crc = head.withUnsafeBytes { CRC32C.checksum($0) }
+            return SourceFingerprint(
+                name: FileStatus.name(file), byteCount: bytes.count,
+                hash: "crc32c-head:" + String(crc, radix: 16))
         }
     }
 
-    /// Makes and packs all parameters of some programs, one at a time.
-    ///
-    /// - Parameter store: Called once per parameter, in a fixed order.
-    package func pack(
-        _ programs: [Program], store: (PlanParameter, ByteView) throws -> Void
-    ) throws {
-        var seen: Set<ParameterRequest> = []
-        let total = max(1, Set(programs.flatMap(\.emitted.parameters)).count)
-        for program in programs {
-            for (request, parameter) in zip(
-                program.emitted.parameters, program.emitted.plan.parameters)
-            where seen.insert(request).inserted {
-                let value = try Compiler.materialize(
-                    request, constants: program.graph.constants, weights: weights)
-                try store(parameter, try catalog.pack(value, layout: request.layout))
-                options.onBuildProgress?("packing weights", Double(seen.count) / Double(total))
-            }
-        }
+    /// A model without files: defined in code.
+    package init(name: String) {
+        self.name = name
+        text = TextDescription()
+        fingerprints = []
     }
 }

@@ -3,6 +3,7 @@
 
 import Crypto
 import MartletCore
+import MartletBackend
 import MartletFormats
 
 #if canImport(Glibc)
@@ -17,12 +18,14 @@ import Darwin
 public enum EngineCache {
     /// `MARTLET_CACHE`, else `$XDG_CACHE_HOME/martlet`, else `~/.cache/martlet`; nil without a home.
     public static var defaultFolder: String? {
-        func variable(_ name: String) -> String? {
-            getenv(name).map { String(cString: $0) }.flatMap { $0.isEmpty ? nil : $0 }
-        }
         if let folder = variable("MARTLET_CACHE") { return folder + "/engines" }
         if let folder = variable("XDG_CACHE_HOME") { return folder + "/martlet/engines" }
         return variable("HOME").map { $0 + "/.cache/martlet/engines" }
+    }
+
+    /// Value of an environment variable; nil if it is empty.
+    static func variable(_ name: String) -> String? {
+        getenv(name).map { String(cString: $0) }.flatMap { $0.isEmpty ? nil : $0 }
     }
 
     /// Path of the engine for sources and options.
@@ -38,12 +41,9 @@ public enum EngineCache {
         identity += options.identity
         var hash = SHA256()
         for part in identity { hash.update(data: Array((part + "\n").utf8)) }
-        let digits = hash.finalize().prefix(12).map { byte in
-            (byte < 16 ? "0" : "") + String(byte, radix: 16)
-        }
         let stem = name.split(separator: ".").dropLast(name.contains(".") ? 1 : 0)
             .joined(separator: ".")
-        return "\(folder)/\(stem)-\(digits.joined()).martlet"
+        return "\(folder)/\(stem)-\(hexadecimal(hash.finalize().prefix(12))).martlet"
     }
 
     /// Makes a folder and those above it.
@@ -64,9 +64,10 @@ extension LoadOptions {
     /// Everything that decides an engine's content, as text.
     var identity: [String] {
         [
-            "dtype \(dtype.rawValue)", "weights \(quantize)", "embedding \(quantizeEmbedding)",
-            "head \(quantizeHead)", "activations \(activations ?? "default")",
-            "kv \(kvType.rawValue)", "disabled \(disabledRules.sorted().joined(separator: ","))",
+            "target \(catalogs.device.target)", "dtype \(dtype.rawValue)", "weights \(quantize)",
+            "embedding \(quantizeEmbedding)", "head \(quantizeHead)",
+            "activations \(activations ?? "default")", "kv \(kvType.rawValue)",
+            "disabled \(disabledRules.sorted().joined(separator: ","))",
             "taps \(taps.joined(separator: ","))",
         ]
     }

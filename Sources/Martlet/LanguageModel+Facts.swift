@@ -29,13 +29,13 @@ extension LanguageModel {
     ///   - batchSize: Requests in the step.
     ///   - context: Tokens each request has seen on average.
     package func bytesPerStep(batchSize: Int, context: Int) -> Int {
-        var read: Set<String> = []
+        var read: Set<PlanParameter> = []
         for plan in engine.plans.prefix(1) {
             for step in plan.steps where step.op != "embedding" {
                 for operand in step.operands {
                     if case .parameter(let index) = operand, plan.parameters.indices.contains(index)
                     {
-                        read.insert(plan.parameters[index].name)
+                        read.insert(plan.parameters[index])
                     }
                 }
             }

@@ -2,7 +2,7 @@
 // SPDX-License-Identifier: Apache-2.0
 
 import MartletCore
-import MartletEngineFile
+package import MartletEngineFile
 import MartletFormats
 public import MartletRuntime
 package import MartletTokenizer
@@ -72,13 +72,18 @@ extension LanguageModel {
 
     /// Precisions of the engine in one line.
     public var precisionLine: String {
-        let precision = engine.description.precision
-        return "weights \(precision.weights), activations \(precision.activations) "
-            + "(\(precision.dtype)), KV \(precision.kvDType)"
+        engine.description.precision.line
     }
 
     /// Bytes of all weights in the engine.
     public var weightBytes: Int { engine.parameters.values.reduce(0) { $0 + $1.count } }
+}
+
+extension EnginePrecision {
+    /// The formats in one line.
+    package var line: String {
+        "weights \(weights), activations \(activations) (\(dtype)), KV \(kvDType)"
+    }
 }
 
 extension LanguageModel {

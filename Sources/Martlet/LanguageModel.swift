@@ -51,16 +51,17 @@ public final class LanguageModel: Sendable {
         _ architecture: any ModelArchitecture, weights: any WeightProvider,
         options: LoadOptions = LoadOptions()
     ) throws -> LanguageModel {
-        let builder = EngineBuilder(
-            architecture: architecture, weights: weights, options: options, catalog: CPUCatalog())
+        let builder = try EngineBuilder(
+            architecture: architecture, weights: weights, options: options)
         let source = EngineSource(name: architecture.summary.architecture)
-        return try LanguageModel(engine: builder.buildInMemory(source), options: options)
+        return try LanguageModel(engine: builder.draft(source).inMemory(), options: options)
     }
 
     /// The engine for a path: read, reused, or built.
     package static func engine(_ path: String, options: LoadOptions) throws -> LoadedEngine {
-        let target = CPUCatalog().target
-        if path.hasSuffix(".martlet") { return try LoadedEngine.open(path, target: target) }
+        if path.hasSuffix(".martlet") { return try LoadedEngine.open(path, options: options) }
+        var options = options
+        options.targets = []
         let files = ModelSource.files(of: path)
         let cached = options.engineCache.flatMap { folder in
             options.isCacheable
@@ -70,21 +71,36 @@ public final class LanguageModel: Sendable {
         }
         if let cached, FileStatus.exists(cached) {
             // A damaged or outdated cached engine is simply built again.
-            if let engine = try? LoadedEngine.open(cached, target: target) { return engine }
+            if let engine = try? LoadedEngine.open(cached, options: options) {
+                EngineCache.touch(cached)
+                return engine
+            }
         }
-        let (builder, source) = try builder(path, options: options)
-        guard let cached, let folder = options.engineCache else {
-            return try builder.buildInMemory(source)
-        }
+        let limit = try EngineCache.byteLimit
+        let draft = try draft(path, options: options)
+        guard let cached, let folder = options.engineCache else { return try draft.inMemory() }
         do {
             try EngineCache.makeFolder(folder)
-            try builder.build(to: cached, source)
-        } catch let error as MartletError where error.code == .io {
+            try draft.write(to: cached)
+            let engine = try LoadedEngine.open(cached, options: options)
+            if let limit { EngineCache.trim(folder, to: limit, keeping: cached) }
+            return engine
+        } catch let error as MartletError where [.io, .notFound].contains(error.code) {
             // No room for the file: the engine still fits memory.
             options.onWarning?("the engine is not kept for the next run: \(error.message)")
-            return try builder.buildInMemory(source)
+            return try draft.inMemory()
         }
-        return try LoadedEngine.open(cached, target: target)
+    }
+
+    /// An engine of a checkpoint, or of another engine for other targets, before its weights are packed.
+    package static func draft(_ path: String, options: LoadOptions) throws -> EngineDraft {
+        guard path.hasSuffix(".martlet") else {
+            let (builder, source) = try builder(path, options: options)
+            return try builder.draft(source)
+        }
+        return try EngineDraft(
+            retargeting: EngineFileReader.open(path),
+            to: options.catalogs.named(options.targets), options: options)
     }
 
     /// The builder of a checkpoint.
@@ -94,10 +110,10 @@ public final class LanguageModel: Sendable {
         let source = try ModelSource.open(path)
         let architecture = try options.architectures.architecture(
             named: source.architectures, source.configuration)
-        let builder = EngineBuilder(
+        let builder = try EngineBuilder(
             architecture: architecture,
             weights: CheckpointWeights(source.checkpoint, map: architecture.weightMap),
-            options: options, catalog: CPUCatalog())
+            options: options)
         return (builder, try EngineSource(source))
     }
 

@@ -21,6 +21,12 @@ public struct LoadOptions: Sendable {
     public var activations: String?
     /// Type of cached keys and values.
     public var kvType: DType = .f32
+    /// Targets that can be compiled for; the first is the device at hand.
+    package var catalogs = CatalogList.builtIn
+    /// Targets of an engine that is built; none stands for the device at hand.
+    public var targets: [String] = []
+    /// What happens to an engine that was not built for the device at hand.
+    public var retarget = RetargetPolicy.auto
     /// Architectures that checkpoints may name.
     public var architectures = ModelRegistry.builtIn
     /// Rewrite rules of the user's own.

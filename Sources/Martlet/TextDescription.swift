@@ -66,16 +66,16 @@ struct TextDescription {
         }
     }
 
-    /// Writes it into an engine file.
-    func write(to writer: EngineFileWriter) throws {
-        if let tokenizer {
-            try writer.addSection(SectionKey(.tokenizer), ByteView(tokenizer.serialized()))
+    /// What engine files hold of it.
+    func sections() -> [SharedSection] {
+        func section(_ kind: SectionKind, _ bytes: [UInt8]) -> SharedSection {
+            SharedSection(key: SectionKey(kind), isRequired: true, bytes: ByteView(bytes))
         }
-        if let chatTemplate {
-            try writer.addSection(SectionKey(.chatTemplate), ByteView(Array(chatTemplate.utf8)))
-        }
+        var sections: [SharedSection] = []
+        if let tokenizer { sections.append(section(.tokenizer, tokenizer.serialized())) }
+        if let chatTemplate { sections.append(section(.chatTemplate, Array(chatTemplate.utf8))) }
         let stops = JSONValue.array(stopTokens.map { .int(Int($0)) })
         let defaults = JSONValue.object(JSONObject([("stop_token_ids", stops)])).serialized()
-        try writer.addSection(SectionKey(.generationDefaults), ByteView(Array(defaults.utf8)))
+        return sections + [section(.generationDefaults, Array(defaults.utf8))]
     }
 }

@@ -1,7 +1,7 @@
 // Part of Martlet. See LICENSE.
 // SPDX-License-Identifier: Apache-2.0
 
-package import MartletBackend
+import MartletBackend
 import MartletCore
 public import MartletGraph
 public import MartletModels
@@ -85,22 +85,6 @@ public struct Compiler: Sendable {
                     mend: "List module paths with: martlet inspect MODEL --graph")
             }
         }
-    }
-
-    /// Chooses kernels and plans memory for one backend.
-    ///
-    /// - Throws: `MartletError` `.unsupported` naming a node that no kernel computes.
-    package func emit(_ graph: Graph, for catalog: any KernelCatalog) throws -> (
-        graph: Graph, plan: EmittedPlan
-    ) {
-        var graph = graph
-        let selection = KernelSelection(catalog: catalog)
-        try selection.legalize(&graph)
-        try selection.copyStridedOperands(&graph)
-        DeadCode.remove(from: &graph)
-        KVLayout.assignBlocks(to: &graph.kvGroups, catalog: catalog)
-        try GraphVerifier.verify(graph)
-        return (graph, try PlanEmitter.emit(graph, for: catalog))
     }
 }
 

@@ -2,7 +2,7 @@
 // SPDX-License-Identifier: Apache-2.0
 
 package import MartletBackend
-package import MartletCore
+import MartletCore
 package import MartletEngineFile
 import MartletGraph
 import MartletReference
@@ -12,12 +12,12 @@ import MartletReference
 /// Each case runs with every kernel family that accepts it; each variant of the family, and the
 /// same tokens one by one, must give the same bits.
 package struct ConformanceSuite: Sendable {
-    /// Loads a plan: plan, packed weights by parameter name, limits.
+    /// Loads a plan: plan, packed weights, limits.
     ///
     /// The executor needs KV pages for all requests at full context in every group, and should
     /// poison its buffers where it can.
     package typealias MakeExecutor =
-        @Sendable (Plan, [String: ByteView], StepLimits) throws -> any PlanExecutor
+        @Sendable (Plan, ParameterBytes, StepLimits) throws -> any PlanExecutor
 
     /// Largest step of the suite.
     package static let limits = StepLimits(

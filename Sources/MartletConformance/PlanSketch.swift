@@ -11,7 +11,7 @@ struct PlanSketch {
     /// The plan.
     private(set) var plan: Plan
     /// Packed weights by name.
-    private(set) var parameters: [String: ByteView] = [:]
+    private(set) var parameters: ParameterBytes = [:]
     /// Index of the plan step that computes the op under test.
     private(set) var testedStep = 0
 
@@ -132,11 +132,9 @@ struct PlanSketch {
         }
         let layout = layout ?? "rows"
         let format = producer.results[0].format
-        // One weight may be wanted in several layouts.
-        let stored = "\(name)/\(layout)"
-        if let index = plan.parameters.firstIndex(where: { $0.name == stored }) {
-            return .parameter(index)
-        }
+        let stored = PlanParameter(
+            name: name, layout: layout, format: format.description, shape: value.shape)
+        if let index = plan.parameters.firstIndex(of: stored) { return .parameter(index) }
         let packed = try catalog.pack(value, layout: layout)
         let unpacked = try catalog.unpack(
             packed, layout: layout, format: format, shape: value.shape)
@@ -145,9 +143,7 @@ struct PlanSketch {
                 .internalError, "layout \(layout) does not give weight \(format) back")
         }
         parameters[stored] = packed
-        plan.parameters.append(
-            PlanParameter(
-                name: stored, layout: layout, format: format.description, shape: value.shape))
+        plan.parameters.append(stored)
         return .parameter(plan.parameters.count - 1)
     }
 

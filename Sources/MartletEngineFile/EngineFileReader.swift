@@ -21,7 +21,7 @@ package struct EngineFileReader: Sendable {
     package var byteCount: Int { bytes.count }
 
     private let bytes: ByteView
-    private let parametersByName: [String: [Int]]
+    private let entriesByName: [String: [Int]]
 
     /// Maps an engine, checks its structure, and verifies every checksum.
     ///
@@ -48,6 +48,42 @@ package struct EngineFileReader: Sendable {
     ///   - threadCount: Threads that verify; nil for one per processor.
     /// - Throws: `MartletError` as `open`.
     package init(_ bytes: ByteView, path: String = "", threadCount: Int? = nil) throws {
+        let parts = try Self.parts(of: bytes)
+        let checksums = parts.table.array(of: UInt32.self).map { UInt32(littleEndian: $0) }
+        if let chunk = firstDamagedChunk(of: parts.body, checksums, threadCount: threadCount) {
+            let start = EngineHeader.pageSize + chunk * EngineHeader.chunkSize
+            let section = parts.manifest.sections.last {
+                $0.offset < start + EngineHeader.chunkSize
+            }
+            throw MartletError(
+                .corrupt,
+                "engine is damaged in the MiB at \(start)"
+                    + (section.map { " (\($0.key))" } ?? ""),
+                mend: EngineHeader.rebuild)
+        }
+        self.bytes = bytes
+        self.path = path
+        manifest = parts.manifest
+        identity = contentIdentity([parts.table, parts.json])
+        entriesByName = Dictionary(
+            manifest.parameters.enumerated().map { ($1.name, [$0]) }, uniquingKeysWith: +)
+    }
+
+    /// What an engine says of itself; its structure is checked, its content neither read nor verified.
+    ///
+    /// - Throws: `MartletError` as `open`.
+    package static func manifest(at path: String) throws -> EngineManifest {
+        do {
+            return try parts(of: MappedFile.map(path)).manifest
+        } catch let error as MartletError {
+            throw error.adding("file", path)
+        }
+    }
+
+    /// Parts of an engine file, their structure checked.
+    private static func parts(of bytes: ByteView) throws -> (
+        manifest: EngineManifest, table: ByteView, json: ByteView, body: ByteView
+    ) {
         let header = try bytes.withUnsafeBytes { try EngineHeader($0) }
         guard
             let padding = bytes.slice(
@@ -63,26 +99,11 @@ package struct EngineFileReader: Sendable {
             let json = bytes.slice(header.manifestOffset, count: header.manifestByteCount),
             let body = bytes.slice(EngineHeader.pageSize, count: header.bodyByteCount)
         else { throw MartletError(.corrupt, "engine header describes parts outside the file") }
-        try Self.check(table, header.checksumCRC, "checksum table")
-        try Self.check(json, header.manifestCRC, "manifest")
+        try check(table, header.checksumCRC, "checksum table")
+        try check(json, header.manifestCRC, "manifest")
         let manifest = try EngineJSON.decode(EngineManifest.self, from: json, part: "manifest")
         try manifest.validate(bodyEnd: header.checksumOffset)
-        let checksums = table.array(of: UInt32.self).map { UInt32(littleEndian: $0) }
-        if let chunk = firstDamagedChunk(of: body, checksums, threadCount: threadCount) {
-            let start = EngineHeader.pageSize + chunk * EngineHeader.chunkSize
-            let section = manifest.sections.last { $0.offset < start + EngineHeader.chunkSize }
-            throw MartletError(
-                .corrupt,
-                "engine is damaged in the MiB at \(start)"
-                    + (section.map { " (\($0.key))" } ?? ""),
-                mend: EngineHeader.rebuild)
-        }
-        self.bytes = bytes
-        self.path = path
-        self.manifest = manifest
-        identity = contentIdentity([table, json])
-        parametersByName = Dictionary(
-            manifest.parameters.enumerated().map { ($1.name, [$0]) }, uniquingKeysWith: +)
+        return (manifest, table, json, body)
     }
 
     private static func check(_ part: ByteView, _ expected: UInt32, _ name: String) throws {
@@ -129,22 +150,53 @@ package struct EngineFileReader: Sendable {
         return text
     }
 
-    /// A parameter and its bytes, the one made most closely for the device.
-    package func parameter(
-        _ name: String, for device: EngineTarget
-    ) -> (entry: EngineParameter, bytes: ByteView)? {
-        let best = (parametersByName[name] ?? [])
-            .map { manifest.parameters[$0] }
-            .filter { manifest.sections[$0.section].key.target.serves(device) }
-            .max {
-                manifest.sections[$0.section].key.target.specificity
-                    < manifest.sections[$1.section].key.target.specificity
+    /// The bytes of a parameter, the ones stored most closely for the device.
+    ///
+    /// - Returns: Nil if the engine does not hold this weight in this layout, format and shape for it.
+    package func parameter(_ wanted: PlanParameter, for device: EngineTarget) -> ByteView? {
+        entries(named: wanted.name)
+            .filter { $0.identity == wanted && target(of: $0).serves(device) }
+            .max { target(of: $0).specificity < target(of: $1).specificity }
+            .flatMap(bytes(of:))
+    }
+
+    /// All forms in which the engine holds a weight, for whatever target, in file order.
+    package func entries(named name: String) -> [EngineParameter] {
+        (entriesByName[name] ?? []).map { manifest.parameters[$0] }
+    }
+
+    /// The target that a parameter of the table was packed for.
+    package func target(of entry: EngineParameter) -> EngineTarget {
+        manifest.sections[entry.section].key.target
+    }
+
+    /// The bytes of a parameter of the table.
+    package func bytes(of entry: EngineParameter) -> ByteView? {
+        view(manifest.sections[entry.section])?.slice(entry.offset, count: entry.byteCount)
+    }
+
+    /// Values of the constants that the engine's graphs name.
+    ///
+    /// - Throws: `MartletError` `.corrupt` for one that is not stored as plain rows.
+    package func constants() throws -> [String: TensorData] {
+        var constants: [String: TensorData] = [:]
+        for entry in manifest.parameters
+        where manifest.sections[entry.section].key == SectionKey(.constants) {
+            guard entry.layout == PlanParameter.rowMajor, let type = DType(rawValue: entry.format),
+                let bytes = bytes(of: entry)
+            else {
+                throw MartletError(
+                    .corrupt, "engine constant \(entry.identity) is not stored as rows",
+                    mend: EngineHeader.rebuild)
             }
-        guard let entry = best,
-            let bytes = view(manifest.sections[entry.section])?
-                .slice(entry.offset, count: entry.byteCount)
-        else { return nil }
-        return (entry, bytes)
+            constants[entry.name] = try TensorData(dtype: type, shape: entry.shape, bytes: bytes)
+        }
+        return constants
+    }
+
+    /// Whether the engine has plans of all its entry points for a device.
+    package func serves(_ device: EngineTarget) -> Bool {
+        manifest.entryPoints.allSatisfy { section(.plan, entryPoint: $0, for: device) != nil }
     }
 
     /// The plan of an entry point, with every index checked and every parameter present.
@@ -164,7 +216,8 @@ package struct EngineFileReader: Sendable {
                 .unsupported,
                 "engine was built for \(manifest.targets.joined(separator: ", ")), "
                     + "not for \(device.name)",
-                mend: "Run with --retarget auto, or build the engine again on this machine",
+                mend: "Allow --retarget auto, or write an engine for it: martlet build \(path) "
+                    + "--target \(device.name) --output NEW.martlet",
                 context: ["file": path])
         }
         let plan = try EngineJSON.decode(Plan.self, from: view, part: "plan '\(entryPoint)'")
@@ -179,22 +232,16 @@ package struct EngineFileReader: Sendable {
     ///   layout, format or shape is not the plan's.
     package func parameters(of plan: Plan, for device: EngineTarget) throws -> [ByteView] {
         try plan.parameters.map { wanted in
-            guard let (entry, bytes) = parameter(wanted.name, for: device) else {
+            if let bytes = parameter(wanted, for: device) { return bytes }
+            let others = entries(named: wanted.name).filter { target(of: $0).serves(device) }
+            guard let found = others.first?.identity else {
                 throw MartletError(
                     .corrupt, "engine lacks parameter '\(wanted.name)' for \(device.name)",
                     mend: EngineHeader.rebuild, context: ["file": path, "tensor": wanted.name])
             }
-            guard entry.layout == wanted.layout, entry.format == wanted.format,
-                entry.shape == wanted.shape
-            else {
-                throw MartletError(
-                    .shapeMismatch,
-                    "engine parameter '\(wanted.name)' is \(entry.format) "
-                        + "\(entry.shape) in \(entry.layout), its plan wants \(wanted.format) "
-                        + "\(wanted.shape) in \(wanted.layout)",
-                    mend: EngineHeader.rebuild, context: ["file": path, "tensor": wanted.name])
-            }
-            return bytes
+            throw MartletError(
+                .shapeMismatch, "engine has parameter \(found), its plan wants \(wanted)",
+                mend: EngineHeader.rebuild, context: ["file": path, "tensor": wanted.name])
         }
     }
 }

@@ -38,6 +38,11 @@ package final class EngineFileWriter {
         self.onProgress = onProgress
     }
 
+    /// Removes what writers that died left in a folder.
+    package static func removeLeftovers(in folder: String) {
+        PartialFile.sweep(folder: folder) { _ in true }
+    }
+
     /// Bytes written up to now.
     package var byteCount: Int { position }
 
@@ -93,16 +98,29 @@ package final class EngineFileWriter {
     ///   - bytes: Its values in that layout.
     /// - Throws: `MartletError` `.internalError` without an open section, `.io` if writing fails.
     package func writeParameter(_ parameter: PlanParameter, _ bytes: ByteView) throws {
+        try writeParameter(parameter) { try $0(bytes) }
+    }
+
+    /// Adds a parameter that comes in pieces to the open section, at the next multiple of 64 bytes.
+    ///
+    /// - Parameters:
+    ///   - parameter: Its name, layout, format and shape, as plans state them.
+    ///   - pieces: Calls its argument with the pieces of the values, in order.
+    /// - Throws: As the other form, and what the closure throws.
+    package func writeParameter(
+        _ parameter: PlanParameter, pieces: ((ByteView) throws -> Void) throws -> Void
+    ) throws {
         guard isSectionOpen, let section = sections.last else {
             throw MartletError(.internalError, "parameter \(parameter.name) outside a section")
         }
         try pad(to: Self.parameterAlignment)
+        let start = position
+        try pieces { try self.write($0) }
         parameters.append(
             EngineParameter(
                 name: parameter.name, section: sections.count - 1,
-                offset: position - section.offset, byteCount: bytes.count,
+                offset: start - section.offset, byteCount: position - start,
                 layout: parameter.layout, format: parameter.format, shape: parameter.shape))
-        try write(bytes)
     }
 
     /// Ends the open section.
@@ -125,10 +143,17 @@ package final class EngineFileWriter {
 
     /// Writes a plan as a section of its target and entry point.
     ///
+    /// - Parameters:
+    ///   - plan: What it computes, and on which device.
+    ///   - target: The device in more words; nil for any of the plan's.
     /// - Throws: `MartletError` as `Plan.validate` and `addSection`.
-    package func addPlan(_ plan: Plan, smCount: Int = 0, rank: Int = 0) throws {
+    package func addPlan(_ plan: Plan, for target: EngineTarget? = nil) throws {
         try plan.validate()
-        let target = EngineTarget(plan.target, smCount: smCount, rank: rank)
+        let target = target ?? EngineTarget(plan.target)
+        guard target.name == plan.target else {
+            throw MartletError(
+                .internalError, "a plan for '\(plan.target)' is stored for '\(target.name)'")
+        }
         try addSection(
             SectionKey(.plan, target: target, entryPoint: plan.entryPoint),
             try EngineJSON.encode(plan))
@@ -155,7 +180,7 @@ package final class EngineFileWriter {
     private func writeTables(_ description: EngineDescription) throws -> EngineManifest {
         let manifest = EngineManifest(
             description: description, targets: Set(plans.map(\.target)).sorted(),
-            entryPoints: Set(plans.map(\.entryPoint)).sorted(), sections: sections,
+            entryPoints: EngineManifest.entryPoints(of: sections), sections: sections,
             parameters: parameters)
         try manifest.validate(bodyEnd: position)
         if (position - EngineHeader.pageSize) % EngineHeader.chunkSize != 0 {

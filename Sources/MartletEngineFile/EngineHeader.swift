@@ -24,7 +24,7 @@ import MartletCore
 /// The checksum table holds one CRC32C (u32) per MiB of the body, the last one for a shorter rest.
 struct EngineHeader: Equatable {
     static let magic: [UInt8] = Array("MARTLET\0".utf8)
-    static let formatVersion: UInt32 = 1
+    static let formatVersion: UInt32 = 2
     static let byteCount = 64
     /// Where the body starts; sections are aligned to it.
     static let pageSize = 4096

@@ -27,7 +27,7 @@ extension EngineManifest {
         try validateParameters()
         let plans = sections.lazy.map(\.key).filter { $0.kind == .plan }
         guard targets == Set(plans.map(\.target.name)).sorted(),
-            entryPoints == Set(plans.map(\.entryPoint)).sorted()
+            entryPoints == Self.entryPoints(of: sections)
         else {
             throw MartletError(
                 .corrupt, "engine lists other targets or entry points than its plans")
@@ -89,7 +89,7 @@ extension EngineManifest {
     }
 
     private func validateParameters() throws {
-        var names: [EngineTarget: Set<String>] = [:]
+        var seen: [EngineTarget: Set<PlanParameter>] = [:]
         for parameter in parameters {
             guard sections.indices.contains(parameter.section) else {
                 throw MartletError(
@@ -98,8 +98,9 @@ extension EngineManifest {
                         + "of \(sections.count)")
             }
             let section = sections[parameter.section]
-            guard names[section.key.target, default: []].insert(parameter.name).inserted else {
-                throw MartletError(.corrupt, "engine has two parameters \(parameter.name)")
+            let identity = parameter.identity
+            guard seen[section.key.target, default: []].insert(identity).inserted else {
+                throw MartletError(.corrupt, "engine has two parameters \(identity)")
             }
             guard parameter.offset % EngineFileWriter.parameterAlignment == 0,
                 isInside(parameter.offset, parameter.byteCount, limit: section.byteCount)

@@ -115,10 +115,26 @@ package struct EngineManifest: Sendable, Hashable, Codable {
     package var description: EngineDescription
     /// Devices that have a plan, sorted.
     package var targets: [String]
-    /// Entry points that have a plan, sorted.
+    /// Entry points that have a plan, in the order of the model: the decoder first.
     package var entryPoints: [String]
     /// Where sections lie, in file order.
     package var sections: [EngineSection]
     /// Where parameters lie, in file order.
     package var parameters: [EngineParameter]
+
+    /// Devices that have plans, in file order.
+    package var planTargets: [EngineTarget] {
+        var seen: Set<EngineTarget> = []
+        return sections.map(\.key).filter { $0.kind == .plan && seen.insert($0.target).inserted }
+            .map(\.target)
+    }
+
+    /// Entry points of the plans among some sections, in file order.
+    static func entryPoints(of sections: [EngineSection]) -> [String] {
+        var seen: Set<String> = []
+        return sections.map(\.key).filter {
+            $0.kind == .plan && seen.insert($0.entryPoint).inserted
+        }
+        .map(\.entryPoint)
+    }
 }

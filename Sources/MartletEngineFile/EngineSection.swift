@@ -114,7 +114,7 @@ package struct EngineSection: Sendable, Hashable, Codable {
 
 /// An entry of the parameter table: where a weight or constant lies, and in which form.
 package struct EngineParameter: Sendable, Hashable, Codable {
-    /// Name, unique among the parameters of one target.
+    /// Name, as in `PlanParameter`.
     package var name: String
     /// Index of its section in the section table.
     package var section: Int
@@ -128,4 +128,9 @@ package struct EngineParameter: Sendable, Hashable, Codable {
     package var format: String
     /// Logical sizes.
     package var shape: [Int]
+
+    /// What plans call it; unique among the parameters of one target.
+    package var identity: PlanParameter {
+        PlanParameter(name: name, layout: layout, format: format, shape: shape)
+    }
 }

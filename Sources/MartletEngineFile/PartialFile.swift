@@ -27,7 +27,7 @@ final class PartialFile {
         self.path = path
         ignoreFileSizeSignal()
         PartialFile.sweep(path)
-        temporaryPath = "\(path).partial-\(getpid())-\(Self.counter.next())"
+        temporaryPath = "\(path)\(Self.mark)\(getpid())-\(Self.counter.next())"
         descriptor = open(temporaryPath, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, 0o644)
         guard descriptor >= 0 else { throw failure("create", errno) }
         // Tells other processes, whatever their process numbering, that the writer lives.
@@ -99,19 +99,26 @@ final class PartialFile {
         return slash == path.startIndex ? "/" : String(path[..<slash])
     }
 
+    private static let mark = ".partial-"
+
     /// Removes partial files of this path whose writers are gone.
     static func sweep(_ path: String) {
-        let folder = folder(of: path)
         let name = path.split(separator: "/").last.map(String.init) ?? path
-        let prefix = name + ".partial-"
+        sweep(folder: folder(of: path)) { $0 == name }
+    }
+
+    /// Removes partial files in a folder whose writers are gone.
+    ///
+    /// - Parameter isIncluded: Decides about the name that a file would have had.
+    static func sweep(folder: String, where isIncluded: (String) -> Bool) {
         guard let directory = opendir(folder) else { return }
         defer { closedir(directory) }
         while let entry = readdir(directory) {
             let found = withUnsafeBytes(of: &entry.pointee.d_name) { raw in
                 String(decoding: raw.prefix { $0 != 0 }, as: UTF8.self)
             }
-            guard found.hasPrefix(prefix),
-                let process = found.dropFirst(prefix.count).split(separator: "-").first,
+            guard let parts = found.components(around: mark), isIncluded(parts.before),
+                let process = parts.after.split(separator: "-").first,
                 let number = pid_t(process), number > 0, kill(number, 0) != 0, errno == ESRCH
             else { continue }
             let stale = open("\(folder)/\(found)", O_RDWR | O_CLOEXEC | O_NOFOLLOW)
@@ -119,6 +126,20 @@ final class PartialFile {
             if flock(stale, LOCK_EX | LOCK_NB) == 0 { unlink("\(folder)/\(found)") }
             close(stale)
         }
+    }
+}
+
+extension String {
+    /// What stands before and after the last place of a mark; nil without one.
+    fileprivate func components(around mark: String) -> (before: String, after: Substring)? {
+        var place = endIndex
+        while place > startIndex {
+            place = index(before: place)
+            if self[place...].hasPrefix(mark) {
+                return (String(self[..<place]), self[place...].dropFirst(mark.count))
+            }
+        }
+        return nil
     }
 }
 

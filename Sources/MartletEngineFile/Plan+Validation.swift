@@ -58,10 +58,9 @@ extension Plan {
     }
 
     private func validateParameters() throws {
-        var names: Set<String> = []
+        var seen: Set<PlanParameter> = []
         for parameter in parameters {
-            try require(
-                names.insert(parameter.name).inserted, "has two parameters '\(parameter.name)'")
+            try require(seen.insert(parameter).inserted, "has two parameters \(parameter)")
             try require(
                 parameter.shape.count <= 8 && TensorData.elementCount(parameter.shape) != nil,
                 "parameter '\(parameter.name)' has shape \(parameter.shape)")

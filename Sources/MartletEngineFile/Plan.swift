@@ -68,8 +68,14 @@ package struct PlanBuffer: Sendable, Hashable, Codable {
 }
 
 /// A weight or constant in the layout that its kernels want.
+///
+/// All four properties together are its identity: plans of several entry points share what is equal,
+/// and a weight that two kernels want in two layouts is two parameters of one name.
 package struct PlanParameter: Sendable, Hashable, Codable {
-    /// Name, unique in the engine; plans of several entry points share by name.
+    /// The layout of elements as they are, row after row: what operands have that no kernel wants packed.
+    package static let rowMajor = "rows"
+
+    /// Name of the weight in the graph.
     package var name: String
     /// Layout with its parameters, such as `panel16.u4.g64`; an invertible permutation.
     package var layout: String
@@ -86,6 +92,14 @@ package struct PlanParameter: Sendable, Hashable, Codable {
         self.shape = shape
     }
 }
+
+extension PlanParameter: CustomStringConvertible {
+    /// The form used in messages, such as `'head.weight' f32 [96, 64] in panel16.f32`.
+    package var description: String { "'\(name)' \(format) \(shape) in \(layout)" }
+}
+
+/// Bytes of parameters, each in its layout.
+package typealias ParameterBytes = [PlanParameter: ByteView]
 
 /// Where a step reads or writes.
 package enum PlanOperand: Sendable, Hashable, Codable {

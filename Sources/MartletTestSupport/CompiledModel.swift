@@ -4,7 +4,7 @@
 package import MartletBackend
 package import MartletCPU
 package import MartletCompiler
-package import MartletCore
+import MartletCore
 package import MartletEngineFile
 package import MartletGraph
 package import MartletModels
@@ -15,16 +15,18 @@ package struct CompiledModel: Sendable {
     package struct Program: Sendable {
         /// As traced.
         package let traced: Graph
-        /// As rewritten, and decomposed where the catalog asked for it.
-        package let graph: Graph
+        /// As rewritten for any device.
+        package let kept: Graph
         /// Plan, parameters and choices.
         package let emitted: EmittedPlan
+        /// As the catalog's kernels compute it.
+        package var graph: Graph { emitted.graph }
     }
 
     /// Entry points in order.
     package let programs: [Program]
-    /// Packed weights by name.
-    package private(set) var parameters: [String: ByteView] = [:]
+    /// Packed weights.
+    package private(set) var parameters: ParameterBytes = [:]
     /// Parameters in the order they are written, each once.
     package private(set) var order: [PlanParameter] = []
 
@@ -37,21 +39,19 @@ package struct CompiledModel: Sendable {
         catalog: any KernelCatalog = CPUCatalog()
     ) throws {
         let compiler = try Compiler(options: options)
-        programs = try architecture.entryPoints.map { entryPoint in
-            let traced = try architecture.trace(entryPoint, dtype: options.recipe.dtype)
-            let optimized = try compiler.optimize(traced, weights: weights)
-            let (graph, emitted) = try compiler.emit(optimized, for: catalog)
-            return Program(traced: traced, graph: graph, emitted: emitted)
+        let traced = try architecture.entryPoints.map {
+            try architecture.trace($0, dtype: options.recipe.dtype)
         }
-        for program in programs {
-            for (request, parameter) in zip(
-                program.emitted.parameters, program.emitted.plan.parameters)
-            where parameters[parameter.name] == nil {
-                let value = try Compiler.materialize(
-                    request, constants: program.graph.constants, weights: weights)
-                parameters[parameter.name] = try catalog.pack(value, layout: request.layout)
-                order.append(parameter)
-            }
+        let kept = try traced.map { try compiler.optimize($0, weights: weights) }
+        let program = try Compiler.emit(kept, for: catalog)
+        programs = traced.indices.map {
+            Program(traced: traced[$0], kept: kept[$0], emitted: program.entries[$0])
+        }
+        let constants = try Compiler.constants(of: kept)
+        for request in program.parameters {
+            let value = try Compiler.materialize(request, constants: constants, weights: weights)
+            parameters[request.parameter] = try catalog.pack(value, layout: request.layout)
+            order.append(request.parameter)
         }
     }
 
@@ -69,7 +69,7 @@ package struct CompiledModel: Sendable {
     ///
     /// - Throws: What the executor throws.
     package static func executor(
-        plans: [Plan], parameters: [String: ByteView], maxTokens: Int = 64
+        plans: [Plan], parameters: ParameterBytes, maxTokens: Int = 64
     ) throws -> CPUExecutor {
         var options = CPUOptions(
             limits: StepLimits(
@@ -87,7 +87,7 @@ package struct CompiledModel: Sendable {
         for plan in plans { try writer.addPlan(plan) }
         try writer.beginSection(SectionKey(.weights, target: EngineTarget("cpu")))
         for parameter in order {
-            guard let bytes = parameters[parameter.name] else { continue }
+            guard let bytes = parameters[parameter] else { continue }
             try writer.writeParameter(parameter, bytes)
         }
         writer.endSection()
@@ -110,13 +110,13 @@ package struct CompiledModel: Sendable {
     package static func load(_ path: String, entryPoints: [String]) throws -> CPUExecutor {
         let file = try EngineFileReader.open(path)
         let device = EngineTarget("cpu")
-        var parameters: [String: ByteView] = [:]
+        var parameters: ParameterBytes = [:]
         let plans = try entryPoints.map { name in
             let plan = try file.plan(entryPoint: name, for: device)
             for (parameter, bytes) in zip(
                 plan.parameters, try file.parameters(of: plan, for: device))
             {
-                parameters[parameter.name] = bytes
+                parameters[parameter] = bytes
             }
             return plan
         }

@@ -112,7 +112,12 @@ struct PlanSketch {
             pageCount: 64, threadCount: threads)
         options.poisonsBuffers = true
         options.instructionSet = instructionSet
-        return try CPUExecutor(plans: [plan], parameters: bytes, options: options)
+        // By name, so that a plan may state what its bytes do not hold.
+        let parameters = Dictionary(
+            plan.parameters.compactMap { parameter in
+                bytes[parameter.name].map { (parameter, $0) }
+            }, uniquingKeysWith: { first, _ in first })
+        return try CPUExecutor(plans: [plan], parameters: parameters, options: options)
     }
 }
 

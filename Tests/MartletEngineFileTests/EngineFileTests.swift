@@ -26,9 +26,9 @@ struct EngineFileTests {
         #expect(weights.count == 2)
         #expect(weights[0].hasSameBytes(as: Tiny.values(1000, seed: 1)))
         #expect(weights[1].hasSameBytes(as: Tiny.values(1001, seed: 2)))
-        let entry = try #require(engine.parameter("layers.0.qkv", for: Tiny.cpu)).entry
-        #expect(entry.offset == 1024)
-        #expect(engine.parameter("layers.0.qkv", for: EngineTarget("cuda")) == nil)
+        let entry = try #require(engine.entries(named: "layers.0.qkv").first)
+        #expect(entry.offset == 1024 && engine.target(of: entry) == Tiny.cpu)
+        #expect(engine.parameter(Tiny.parameters[1], for: EngineTarget("cuda")) == nil)
     }
 
     @Test func equalInputGivesEqualBytesAndIdentity() throws {

@@ -30,7 +30,7 @@ struct PlanValidationTests {
         Case("huge row bytes") { $0.buffers[0].rowBytes = .max },
         Case("row bytes too few") { $0.buffers[0].rowBytes = 31 },
         Case("huge columns") { $0.buffers[0].columns = .max },
-        Case("two parameters of one name") { $0.parameters[1].name = $0.parameters[0].name },
+        Case("two equal parameters") { $0.parameters[1] = $0.parameters[0] },
         Case("parameter shape") { $0.parameters[0].shape = [.max, 2] },
         Case("no layers") { $0.kvGroups[0].layerCount = 0 },
         Case("huge heads") { $0.kvGroups[0].kvHeadCount = .max },

@@ -62,6 +62,8 @@ struct BenchCommand: AsyncParsableCommand {
         }
         var options = try modelOptions.loadOptions()
         try limits.apply(to: &options)
+        // Its build time and memory would be those of another file.
+        if limits.retarget == nil { options.retarget = .never }
         let cases = try BenchCase.parse(batches: batchSize, lengths: inputOutputLen)
         if format == "llama-bench" {
             options.maxContext = limits.maxContext ?? max(promptTokens, generatedTokens) + 2

@@ -16,10 +16,15 @@ struct BuildCommand: AsyncParsableCommand {
         name: [.customShort("o"), .long], help: "Engine file to write.",
         completion: .file(extensions: ["martlet"]))
     var output: String
+    @Option(
+        help: "Device the engine is for; may be repeated (default: this machine's).",
+        completion: .list(CatalogList.builtIn.all.map(\.target)))
+    var target: [String] = []
     @OptionGroup var modelOptions: ModelOptions
 
     func run() async throws {
-        let options = try modelOptions.loadOptions()
+        var options = try modelOptions.loadOptions()
+        options.targets = target
         try OutputFile.check(output)
         guard output.hasSuffix(".martlet") else {
             throw MartletError(
@@ -28,18 +33,11 @@ struct BuildCommand: AsyncParsableCommand {
                 mend: "Write: -o \(output).martlet")
         }
         let path = try await ModelFinder.path(model)
-        guard !path.hasSuffix(".martlet") else {
-            throw MartletError(
-                .unsupported, "\(path) is an engine file, which cannot be built from",
-                mend: "Name the checkpoint it was made of")
-        }
+        try modelOptions.checkEffect(on: path)
         Interrupt.watch(folderOf: output)
-        let (builder, source) = try LanguageModel.builder(path, options: options)
-        let programs = try builder.programs()
-        for program in programs {
-            Console.error(MemoryReport.text(program.emitted.plan))
-        }
-        try builder.build(to: output, source)
+        let draft = try LanguageModel.draft(path, options: options)
+        for plan in draft.targets.flatMap(\.plans) { Console.error(MemoryReport.text(plan)) }
+        try draft.write(to: output)
         let size = FileStatus.stamp(output)?.byteCount ?? 0
         Console.error("\(output): \(Format.bytes(size))")
     }

@@ -170,7 +170,8 @@ struct InspectCommand: AsyncParsableCommand {
         }
         let description = file.manifest.description
         if memory || plan {
-            let plan = try file.plan(entryPoint: entryPoint, for: EngineTarget("cpu"))
+            let plan = try file.plan(
+                entryPoint: entryPoint, for: file.manifest.planTargets.first ?? EngineTarget("cpu"))
             return Console.line(
                 (memory ? memoryTable(plan) : stepsTable(plan)).rendered(form))
         }
@@ -188,8 +189,11 @@ struct InspectCommand: AsyncParsableCommand {
             ])
         }
         Console.line(table.rendered(form))
-        for name in file.manifest.entryPoints {
-            say(MemoryReport.text(try file.plan(entryPoint: name, for: EngineTarget("cpu"))))
+        for target in file.manifest.planTargets {
+            for name in file.manifest.entryPoints {
+                let report = MemoryReport.text(try file.plan(entryPoint: name, for: target))
+                say("\(target.name): \(report)")
+            }
         }
     }
 

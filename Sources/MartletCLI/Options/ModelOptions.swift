@@ -114,6 +114,14 @@ struct LimitOptions: ParsableArguments {
         completion: .list(["scalar", "avx2", "avx512", "neon"]))
     var isa: String?
 
+    @Option(
+        help: """
+            An engine built for another device: auto compiles it again in memory, never stops with \
+            the command that makes one for this device (default: auto; bench: never).
+            """,
+        completion: .list(RetargetPolicy.allCases.map(\.rawValue)))
+    var retarget: String?
+
     /// Refuses a count outside its range.
     ///
     /// - Throws: `MartletError` `.invalidArgument` naming flag, value and range.
@@ -143,8 +151,16 @@ struct LimitOptions: ParsableArguments {
         options.maxContext = maxContext
         options.threadCount = threads
         options.instructionSet = isa
+        if let retarget {
+            guard let policy = RetargetPolicy(rawValue: retarget) else {
+                throw MartletError(
+                    .invalidArgument, "--retarget \(retarget) is not known",
+                    mend: "Use auto or never")
+            }
+            options.retarget = policy
+        }
         if let kvCacheMemory {
-            guard let bytes = Format.byteCount(kvCacheMemory), bytes > 0 else {
+            guard let bytes = ByteCount.parse(kvCacheMemory), bytes > 0 else {
                 throw MartletError(
                     .invalidArgument, "--kv-cache-memory \(kvCacheMemory) is no size",
                     mend: "Write it as 512MB or 2GiB")

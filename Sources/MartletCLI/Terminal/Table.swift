@@ -1,6 +1,7 @@
 // Part of Martlet. See LICENSE.
 // SPDX-License-Identifier: Apache-2.0
 
+import FoundationEssentials
 import MartletCore
 
 /// Rows for people and for programs: one description, four forms.
@@ -112,16 +113,8 @@ enum Format {
         return decimal(value, 1) + " TB"
     }
 
-    /// A byte count as people type it: `512`, `64k`, `2GB`, `1GiB`.
-    static func byteCount(_ text: String) -> Int? {
-        let digits = text.prefix { $0.isNumber || $0 == "." }
-        guard let value = Double(digits), value >= 0 else { return nil }
-        let factors = [
-            "": 1.0, "b": 1, "k": 1e3, "kb": 1e3, "m": 1e6, "mb": 1e6, "g": 1e9, "gb": 1e9,
-            "kib": 1024, "mib": 1_048_576, "gib": 1_073_741_824,
-        ]
-        guard let factor = factors[text.dropFirst(digits.count).lowercased()] else { return nil }
-        let result = value * factor
-        return result < 1e18 ? Int(result) : nil
+    /// A moment in seconds since 1970, as ISO 8601 writes it in UTC.
+    static func time(_ seconds: Int) -> String {
+        Date(timeIntervalSince1970: Double(seconds)).formatted(.iso8601)
     }
 }

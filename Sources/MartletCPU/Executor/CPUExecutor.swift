@@ -19,11 +19,11 @@ package final class CPUExecutor: PlanExecutor {
     ///
     /// - Parameters:
     ///   - plans: Entry points, in the order that step records count them.
-    ///   - parameters: Weights by name, bytes in the plans' layouts; used in place and kept alive.
+    ///   - parameters: Weights, bytes in the plans' layouts; used in place and kept alive.
     ///   - options: Limits, KV memory, threads.
     /// - Throws: `MartletError` `.corrupt` if a plan is damaged, `.unsupported` if it asks for what
     ///   the CPU does not do, `.limitExceeded` if memory does not suffice.
-    package init(plans: [Plan], parameters: [String: ByteView], options: CPUOptions) throws {
+    package init(plans: [Plan], parameters: ParameterBytes, options: CPUOptions) throws {
         let core = try ExecutorCore(plans: plans, parameters: parameters, options: options)
         let dispatcher = JoinableThread { core.dispatch() }
         guard dispatcher.isRunning else {

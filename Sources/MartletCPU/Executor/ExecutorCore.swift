@@ -38,7 +38,7 @@ final class ExecutorCore: @unchecked Sendable {
     private let state: StepState
     private var previousTokens: [Int32] = []
 
-    init(plans: [Plan], parameters: [String: ByteView], options: CPUOptions) throws {
+    init(plans: [Plan], parameters: ParameterBytes, options: CPUOptions) throws {
         let limits = options.limits
         for (name, value) in [
             ("tokens", limits.maxTokens), ("requests", limits.maxRequests),

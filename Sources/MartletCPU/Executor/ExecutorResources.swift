@@ -15,7 +15,7 @@ final class ExecutorResources: @unchecked Sendable {
     let pages: KVPages
     /// Groups of all plans.
     let groups: [KVGroup]
-    private let parameters: [String: ByteView]
+    private let parameters: ParameterBytes
     private var scratch: [MappedArena] = []
     private var owned: [MappedArena] = []
     private(set) var rotaryTables: [RotaryTable.Key: RotaryTable] = [:]
@@ -24,7 +24,7 @@ final class ExecutorResources: @unchecked Sendable {
 
     init(
         kernels: UnsafePointer<martlet_kernels>, limits: StepLimits, pages: KVPages,
-        groups: [KVGroup], parameters: [String: ByteView]
+        groups: [KVGroup], parameters: ParameterBytes
     ) {
         self.kernels = kernels
         self.limits = limits
@@ -47,7 +47,7 @@ final class ExecutorResources: @unchecked Sendable {
 
     /// Bytes of a parameter.
     func bytes(of parameter: PlanParameter) throws -> ByteView {
-        guard let view = parameters[parameter.name] else {
+        guard let view = parameters[parameter] else {
             throw Refusal("parameter '\(parameter.name)' is not in the engine")
         }
         return view

@@ -4,11 +4,11 @@
 import MartletBackend
 package import MartletCore
 package import MartletEngineFile
-import MartletGraph
+package import MartletGraph
 
 /// A weight that the engine must hold: where it comes from and how it is packed.
 package struct ParameterRequest: Sendable, Hashable {
-    /// Name in the plan.
+    /// Name in the graph.
     package let name: String
     /// How its value comes from the checkpoint; nil for a constant of the graph.
     package let expression: WeightExpression?
@@ -30,10 +30,17 @@ package struct ParameterRequest: Sendable, Hashable {
         self.shape = shape
         self.layout = layout
     }
+
+    /// What plans and engine call it.
+    package var parameter: PlanParameter {
+        PlanParameter(name: name, layout: layout, format: format.description, shape: shape)
+    }
 }
 
 /// A plan with what is needed to fill it.
 package struct EmittedPlan: Sendable {
+    /// The graph as the target's kernels compute it: fused forms they lack are decomposed.
+    package let graph: Graph
     /// The plan.
     package let plan: Plan
     /// Parameters in the plan's order.
@@ -123,7 +130,7 @@ struct PlanEmitter {
     ) throws -> PlanOperand {
         guard let operand, let producer = graph.producer(of: operand) else { return .none }
         if producer.op == "parameter" || producer.op == "constant" {
-            return .parameter(try parameter(producer, layout: layout ?? "rows"))
+            return .parameter(try parameter(producer, layout: layout ?? PlanParameter.rowMajor))
         }
         if case .buffer(let buffer, _, _)? = operands[operand] { lifetimes[buffer].last = step }
         return operands[operand] ?? .none
@@ -134,10 +141,8 @@ struct PlanEmitter {
         else {
             throw failure(node, "has no fixed shape")
         }
-        // The same weight in a second layout is a second parameter.
-        let isTaken = parameters.contains { $0.name == name && $0.layout != layout }
         let request = ParameterRequest(
-            name: isTaken ? "\(name)@\(layout)" : name,
+            name: name,
             expression: node.op == "constant" ? nil : try WeightExpression(parameter: node),
             format: node.results[0].format, shape: shape, layout: layout)
         if let known = parameterIndex[request] { return known }
@@ -177,12 +182,9 @@ struct PlanEmitter {
         for (index, slot) in slots.enumerated() { buffers[index].slot = slot }
         let plan = Plan(
             entryPoint: graph.name, target: catalog.target, buffers: buffers, slotCount: slotCount,
-            parameters: parameters.map {
-                PlanParameter(
-                    name: $0.name, layout: $0.layout, format: $0.format.description, shape: $0.shape
-                )
-            }, kvGroups: graph.kvGroups, steps: steps, outputs: outputs)
-        return EmittedPlan(plan: plan, parameters: parameters, choices: choices)
+            parameters: parameters.map(\.parameter), kvGroups: graph.kvGroups, steps: steps,
+            outputs: outputs)
+        return EmittedPlan(graph: graph, plan: plan, parameters: parameters, choices: choices)
     }
 
     private func failure(_ node: Node, _ message: String) -> MartletError {
