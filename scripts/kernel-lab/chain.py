@@ -91,13 +91,13 @@ class Model:
 
     def launcher(self, options, dependent=True):
         """A function that launches one token's kernels."""
-        act, next_layer = self.act, options.get("next", 0)
+        act, next_layer = self.act, options.get("next", 1)
         attention_options = {k[2:]: v for k, v in options.items() if k.startswith("A_")}
         options = {k: v for k, v in options.items() if k.isupper() and not k.startswith("A_")}
         linear = lambda scheme, **d: Kernel("decode/linear.cu", "linear_decode", linear_definitions(**{
             "ACTIVATION": act, "RESULT": act, "INTERLEAVE": GRID if self.interleave else 0, **scheme, **d, **options}))
-        norm, ahead = dict(NORM=options.pop("NORM", 2)), options.pop("AHEAD", 0)
-        kinds = [linear(self.body, INPUTS=H, OUTPUTS=3 * H, **norm), linear(self.body, INPUTS=H, OUTPUTS=H, RESIDUAL=1, AHEAD=ahead),
+        norm = dict(NORM=options.pop("NORM", 2))
+        kinds = [linear(self.body, INPUTS=H, OUTPUTS=3 * H, **norm), linear(self.body, INPUTS=H, OUTPUTS=H, RESIDUAL=1),
                  linear(self.body, INPUTS=H, OUTPUTS=2 * F, GATED=1, **norm),
                  linear(self.body, INPUTS=F, OUTPUTS=H, RESIDUAL=1)]
         head = linear(self.head, INPUTS=H, OUTPUTS=V, ARGMAX=1, RESULT=0, **norm)
@@ -111,11 +111,11 @@ class Model:
             keep.append(arguments)
             launches.append((kernel, arguments, grid, threads, dependent if dependent_ is None else dependent_))
 
-        def call_linear(kernel, weight, x, y, gamma=None, residual=None, after=None):
+        def call_linear(kernel, weight, x, y, gamma=None, residual=None):
             call(kernel, LinearArguments(
                 pointer(self.step), RowCount(tokens=1), Rows.of(x), Rows.of(y), Rows.of(residual), None,
                 pointer(weight[0]), pointer(weight[1]), None, pointer(gamma), None, pointer(self.best),
-                pointer(self.status), pointer(after), after.numel() if after is not None else 0, 1e-6, 0), (GRID, 1, 1))
+                pointer(self.status), 1e-6, 0), (GRID, 1, 1))
 
         call(embedding, EmbeddingArguments(
             pointer(self.step), pointer(self.sources), pointer(self.token), None, Rows.of(self.h),
@@ -132,7 +132,7 @@ class Model:
                       None, pointer(self.table), None, self.table.shape[1], 64, N, D),
                 None, pointer(self.partials), pointer(self.counters),
                 layer_bytes if next_layer and layer + 1 < LAYERS else 0, 0, D ** -0.5, 0, 0), (splits, N, 1))
-            call_linear(kinds[1], weights[1], self.attended, self.h, None, self.h, weights[2][0])
+            call_linear(kinds[1], weights[1], self.attended, self.h, None, self.h)
             call_linear(kinds[2], weights[2], self.h, self.gated, gammas[1])
             call_linear(kinds[3], weights[3], self.gated, self.h, None, self.h)
         call_linear(head, self.head_weight, self.h, self.logits, self.last_gamma)

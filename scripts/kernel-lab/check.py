@@ -52,7 +52,7 @@ def linear(**given):
     step = torch.tensor([tokens, tokens, tokens, 0], device=DEV, dtype=torch.int32)
     a = LinearArguments(pointer(step), RowCount(tokens=1), Rows.of(x), Rows.of(y), Rows.of(residual),
                         pointer(index), pointer(packed), pointer(scales), pointer(zeros), pointer(gamma),
-                        pointer(bias), pointer(best), pointer(status), None, 0, 1e-5, 0)
+                        pointer(bias), pointer(best), pointer(status), 1e-5, 0)
     kernel = Kernel("decode/linear.cu", "linear_decode", d)
     kernel.launch(a, (d["GRID"], 1, 1))
     torch.cuda.synchronize()
@@ -204,8 +204,8 @@ def cases(short):
         attention(lengths, **both[0], HEAD_DIM=128, GROUP=16, TILES=2, WARPS=8, kv_heads=1)
         attention(lengths, **both[1], HEAD_DIM=64, GROUP=12, WARPS=8, kv_heads=1, ALIBI=1)
         attention(lengths, **both[0], HEAD_DIM=128, GROUP=1, ROTARY=2, IDENTITY=1)
-        attention([1, 16, 64, 65, 130, 192, 256, 400], **both[0], HEAD_DIM=128, GROUP=1, SPLITS=4, SPLIT_UNITS=4, WARPS=4, BLOCKS=4, CLUSTER=1)
-        attention([1, 300, 2000], **both[1], HEAD_DIM=64, GROUP=8, SPLITS=8, SPLIT_UNITS=4, WARPS=4, BLOCKS=3, CLUSTER=1)
+        attention([1, 16, 64, 65, 130, 192, 256, 400], **both[0], HEAD_DIM=128, GROUP=1, SPLITS=4, SPLIT_UNITS=4, WARPS=4, BLOCKS=3)
+        attention([1, 300, 2000], **both[1], HEAD_DIM=64, GROUP=8, SPLITS=8, SPLIT_UNITS=4, WARPS=4, BLOCKS=3)
         attention([2300, 4000], **both[0], HEAD_DIM=128, GROUP=8, SPLITS=8, SPLIT_UNITS=4, WARPS=4, BLOCKS=3)
         attention(lengths, **both[1], HEAD_DIM=128, GROUP=2, ROTARY=0, ALIBI=1)
         attention(lengths, **both[0], HEAD_DIM=128, GROUP=2, WINDOW=1, SPLITS=2, SPLIT_UNITS=2, WARPS=4)

@@ -84,9 +84,9 @@ def resources(report):
 
 
 # What the kernels' definitions are unless a case says otherwise.
-LINEAR = dict(GROUP=0, ZERO=0, TOKENS=1, GRID=132, WARPS=16, DEPTH=0, EARLY=0, NORM=0, GATED=0, BIAS=0, RESIDUAL=0,
-              ROW_INDEX=0, LOGITS=1, ARGMAX=0, INTERLEAVE=0, AHEAD=0, PACE=0, REGISTERS=128)
-ATTENTION = dict(TILES=1, WARPS=12, BLOCKS=1, SPLITS=1, CLUSTER=0, SPLIT_UNITS=16, PAGE=64, RELEASE_LATE=0, IDENTITY=0, ROTARY=1, WINDOW=0, ALIBI=0,
+LINEAR = dict(GROUP=0, ZERO=0, TOKENS=1, GRID=132, WARPS=16, DEPTH=0, NORM=0, GATED=0, BIAS=0, RESIDUAL=0,
+              ROW_INDEX=0, LOGITS=1, ARGMAX=0, INTERLEAVE=0)
+ATTENTION = dict(TILES=1, WARPS=12, BLOCKS=1, SPLITS=1, SPLIT_UNITS=16, PAGE=64, IDENTITY=0, ROTARY=1, WINDOW=0, ALIBI=0,
                  SOFT_CAP=0)
 
 
@@ -101,8 +101,7 @@ def depth(d):
 
 def linear_definitions(**given):
     d = {**LINEAR, **given}
-    d["DEPTH"] = d["DEPTH"] or depth(d)
-    return {**d, "EARLY": min(d["EARLY"] or d["DEPTH"], d["DEPTH"])}
+    return {**d, "DEPTH": d["DEPTH"] or depth(d)}
 
 
 def attention_definitions(**given):

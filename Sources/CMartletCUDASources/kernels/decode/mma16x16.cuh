@@ -68,13 +68,17 @@ struct Chunk {
         for (int i = 0; i < layout::chunk_sums; ++i) {
             if (layout::has_zeros) {
                 asm volatile("ld.global.nc.v2.u32 {%0,%1}, [%2];"
-                             : "=r"(groups[2 * i]), "=r"(groups[2 * i + 1]) : "l"(at + i * layout::group_bytes));
+                             : "=r"(groups[2 * i]), "=r"(groups[2 * i + 1])
+                             : "l"(at + i * layout::group_bytes));
             } else {
-                asm volatile("ld.global.nc.u32 %0, [%1];" : "=r"(groups[i]) : "l"(at + i * layout::group_bytes));
+                asm volatile("ld.global.nc.u32 %0, [%1];"
+                             : "=r"(groups[i]) : "l"(at + i * layout::group_bytes));
             }
         }
     }
-    __device__ __forceinline__ u32 scales(int group) const { return groups[group * (layout::has_zeros ? 2 : 1)]; }
+    __device__ __forceinline__ u32 scales(int group) const {
+        return groups[group * (layout::has_zeros ? 2 : 1)];
+    }
     __device__ __forceinline__ u32 zeros(int group) const { return groups[group * 2 + 1]; }
 };
 
