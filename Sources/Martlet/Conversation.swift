@@ -44,11 +44,12 @@ public struct Conversation: Sendable {
 
     /// Refuses a model that cannot hold a conversation.
     ///
-    /// - Throws: `MartletError` `.unsupported` without tokenizer or chat template.
+    /// - Throws: `MartletError` `.unsupported` without tokenizer, or without a form for chats.
     public static func check(_ model: LanguageModel) throws {
-        if model.tokenizer == nil || model.engine.text.chatTemplate == nil {
-            throw cannotChat(model)
+        guard try model.chatTokens([ChatMessage(role: "user", content: "hello")]) == nil else {
+            return
         }
+        throw cannotChat(model)
     }
 
     private static func cannotChat(_ model: LanguageModel) -> MartletError {
@@ -65,20 +66,26 @@ public struct Conversation: Sendable {
     ///   template refuses; nothing is added then.
     public mutating func ask(_ text: String, of model: LanguageModel) throws -> [Int32] {
         let said = messages + [Message(role: "user", text: text)]
-        guard let tokenizer = model.tokenizer,
-            let segments = try model.chatText(
-                said.map { ChatMessage(role: $0.role, content: $0.text) })
-        else { throw Self.cannotChat(model) }
-        let whole = segments.map(\.text).joined()
-        let isContinued = !knownTokens.isEmpty && whole.utf8.starts(with: knownText.utf8)
-        let rest = isContinued ? segments.dropping(utf8Count: knownText.utf8.count) : segments
-        let prompt =
-            (isContinued ? knownTokens : [])
-            // The template writes the tokens that begin a text itself.
-            + tokenizer.encode(rest, addSpecial: false).map { Int32(clamping: $0) }
+        let list = said.map { ChatMessage(role: $0.role, content: $0.text) }
+        var whole = "", prompt: [Int32]
+        var isContinued = false
+        if let tokenizer = model.tokenizer, let segments = try model.chatText(list) {
+            whole = segments.map(\.text).joined()
+            isContinued = !knownTokens.isEmpty && whole.utf8.starts(with: knownText.utf8)
+            let rest = isContinued ? segments.dropping(utf8Count: knownText.utf8.count) : segments
+            prompt =
+                (isContinued ? knownTokens : [])
+                // The template writes the tokens that begin a text itself.
+                + tokenizer.encode(rest, addSpecial: false).map { Int32(clamping: $0) }
+        } else if let tokens = try model.chatTokens(list) {
+            // Role tokens stand between messages, so each is the same tokens in every turn.
+            prompt = tokens
+        } else {
+            throw Self.cannotChat(model)
+        }
         messages = said
         reusedTokenCount = isContinued ? knownTokens.count : 0
-        (knownText, knownTokens) = (whole, prompt)
+        (knownText, knownTokens) = (whole, whole.isEmpty ? [] : prompt)
         return prompt
     }
 

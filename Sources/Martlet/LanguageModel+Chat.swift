@@ -19,9 +19,16 @@ extension LanguageModel {
     ) throws -> [Int32] {
         var messages = [ChatMessage(role: "user", content: text)]
         if let system { messages.insert(ChatMessage(role: "system", content: system), at: 0) }
-        guard !raw, let tokenizer, let segments = try chatText(messages) else {
-            return try tokens(text)
-        }
+        guard !raw, let ids = try chatTokens(messages) else { return try tokens(text) }
+        return ids
+    }
+
+    /// Token ids of a conversation, the assistant's answer begun.
+    ///
+    /// - Returns: The ids; nil without tokenizer or template.
+    /// - Throws: `MartletError` for a template that cannot be honoured, or what it refuses.
+    func chatTokens(_ messages: [ChatMessage]) throws -> [Int32]? {
+        guard let tokenizer, let segments = try chatText(messages) else { return nil }
         // The template writes the tokens that begin a text itself.
         return tokenizer.encode(segments, addSpecial: false).map { Int32(clamping: $0) }
     }

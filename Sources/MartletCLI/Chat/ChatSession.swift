@@ -126,12 +126,16 @@ struct ChatSession {
 
     private mutating func answer(_ text: String) async throws {
         let prompt = try conversation.ask(text, of: model)
+        let reusedBefore = model.statistics.reusedTokenCount
         let clock = ContinuousClock()
         let start = clock.now
         do {
             let output = try await generate(GenerationRequest(prompt: prompt, settings: settings))
             conversation.answered(output.text, tokens: output.tokens, by: model)
-            report(output, promptCount: prompt.count, seconds: (clock.now - start).seconds)
+            report(
+                output, promptCount: prompt.count,
+                reusedCount: model.statistics.reusedTokenCount - reusedBefore,
+                seconds: (clock.now - start).seconds)
         } catch let error as MartletError {
             conversation.withdraw()
             guard error.code == .limitExceeded else { throw error }
@@ -160,7 +164,9 @@ struct ChatSession {
         return try result.get()
     }
 
-    private func report(_ output: GenerationOutput, promptCount: Int, seconds: Double) {
+    private func report(
+        _ output: GenerationOutput, promptCount: Int, reusedCount: Int, seconds: Double
+    ) {
         switch output.finishReason {
         case .cancelled: Console.error("(stopped)")
         case .length:
@@ -173,7 +179,7 @@ struct ChatSession {
         let rate = Format.decimal(Double(output.tokens.count) / max(seconds, 1e-9), 1)
         Console.error(
             "(prompt \(promptCount) tokens, the first \(conversation.reusedTokenCount) as in the "
-                + "turn before; answer \(output.tokens.count) tokens in "
+                + "turn before, \(reusedCount) not computed again; answer \(output.tokens.count) tokens in "
                 + "\(Format.decimal(seconds, 3)) s, \(rate) tokens/s)")
     }
 }
