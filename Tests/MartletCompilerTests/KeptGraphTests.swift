@@ -80,7 +80,7 @@ import Testing
         let bytes = Array(graph.text.utf8)
         var random = SeededRandom(seed: 31)
         var refused = 0
-        for _ in 0..<1500 {
+        for _ in 0..<500 {
             var damaged = bytes
             for _ in 0...Int.random(in: 0...1, using: &random) {
                 let place = Int.random(in: 0..<bytes.count, using: &random)
@@ -88,7 +88,7 @@ import Testing
             }
             if !outcome(String(decoding: damaged, as: UTF8.self), graph.constants) { refused += 1 }
         }
-        #expect(refused > 500 && refused < 1500)
+        #expect(refused > 150 && refused < 500)
     }
 
     /// Numbers everywhere replaced by extreme ones.
@@ -104,7 +104,7 @@ import Testing
             "2147483648", "65536", "1048576*T", "1e308",
         ]
         var random = SeededRandom(seed: 8)
-        for _ in 0..<1500 {
+        for _ in 0..<500 {
             var damaged = text
             let start = starts[Int.random(in: 0..<starts.count, using: &random)]
             let end = text[start...].firstIndex { !$0.isNumber } ?? text.endIndex
