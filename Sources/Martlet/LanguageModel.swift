@@ -128,29 +128,18 @@ public final class LanguageModel: Sendable {
                 "a context of \(maxContext) tokens is outside the model's 1 to \(sizes.maxContext)",
                 mend: "Lower --max-context, or the lengths asked for")
         }
-        let limits = StepLimits(
-            maxTokens: max(1, options.maxTokensPerStep), maxRequests: max(1, options.maxBatchSize),
-            maxLogitRows: max(1, options.maxLogitRows ?? options.maxBatchSize),
-            maxContext: max(1, maxContext))
+        let limits = options.stepLimits(maxContext: maxContext)
         var cpu = CPUOptions(limits: limits, threadCount: options.threadCount)
-        cpu.kvByteCount = options.kvCacheMemory ?? Self.kvBytes(engine, limits)
+        cpu.kvByteCount =
+            options.kvCacheMemory ?? Self.kvBytes(engine.plans.first?.kvGroups ?? [], limits)
         try Self.checkKVMemory(engine, options)
-        if let name = options.instructionSet {
-            guard let set = CPUInstructionSet(rawValue: name),
-                CPUInstructionSet.available.contains(set)
-            else {
-                throw MartletError(
-                    .invalidArgument, "instruction set '\(name)' is not available",
-                    mend: "Available: "
-                        + CPUInstructionSet.available.map(\.rawValue).joined(separator: ", "))
-            }
-            cpu.instructionSet = set
-        }
+        cpu.instructionSet = try CPUInstructionSet.named(options.instructionSet)
         executor = try CPUExecutor(
             plans: engine.plans, parameters: engine.parameters, options: cpu)
         tokenizer = try engine.text.tokenizer.map { try Tokenizer($0) }
         inference = try InferenceEngine(
             executor: executor, decoding: tokenizer.map(TextDecoding.init))
+        HeapMemory.trim()
     }
 
     /// Refuses a KV cache that cannot hold one block, or one request of the context asked for.
@@ -175,8 +164,7 @@ public final class LanguageModel: Sendable {
     deinit { inference.shutdown() }
 
     /// KV memory for a full batch of full contexts, at most a quarter of the machine's memory.
-    private static func kvBytes(_ engine: LoadedEngine, _ limits: StepLimits) -> Int {
-        let groups = engine.plans.first?.kvGroups ?? []
+    static func kvBytes(_ groups: [KVGroup], _ limits: StepLimits) -> Int {
         let page = groups.map(\.bytesPerBlock).max() ?? 0
         let pages = groups.reduce(0) { $0 + (limits.maxContext / max($1.blockSize, 1) + 2) }
         let wanted = pages.multipliedReportingOverflow(by: page * limits.maxRequests)
@@ -185,6 +173,15 @@ public final class LanguageModel: Sendable {
 
     /// Tokens that end an answer.
     public var stopTokens: [Int32] { engine.text.stopTokens }
+}
+
+extension LoadOptions {
+    /// Sizes of the largest step for a context.
+    func stepLimits(maxContext: Int) -> StepLimits {
+        StepLimits(
+            maxTokens: max(1, maxTokensPerStep), maxRequests: max(1, maxBatchSize),
+            maxLogitRows: max(1, maxLogitRows ?? maxBatchSize), maxContext: max(1, maxContext))
+    }
 }
 
 /// The runtime's view of a tokenizer.

@@ -25,7 +25,7 @@ struct MartletProgram: AsyncParsableCommand {
         subcommands: [
             RunCommand.self, ChatCommand.self, BuildCommand.self, PullCommand.self,
             BenchCommand.self,
-            EvalCommand.self, InspectCommand.self, ListCommand.self, RemoveCommand.self,
+            EvalCommand.self, InspectCommand.self, PlanCommand.self, ListCommand.self, RemoveCommand.self,
             DoctorCommand.self, SelftestCommand.self, TokenizeCommand.self, CompletionsCommand.self,
         ])
 

@@ -68,9 +68,11 @@ struct Bench {
             if let failure = outputs.compactMap(\.failure).first { throw failure }
             return (total, outputs.compactMap(\.firstTokenSeconds).max() ?? total)
         }
-        for index in 0..<max(0, warmUp) { _ = try once(UInt64(index)) }
         let probe = try CPUProbe(threadCount: model.threadCount)
         let readBefore = try probe.readBandwidth(passes: 2)
+        // What the probe and the build took is no memory of the runs.
+        ProcessMemory.resetPeak()
+        for index in 0..<max(0, warmUp) { _ = try once(UInt64(index)) }
         let begin = clock.now
         var index: UInt64 = 1000
         while latencies.count < runs || (clock.now - begin).seconds < seconds {
@@ -80,13 +82,13 @@ struct Bench {
             firstTokens.append(first)
             index += 1
         }
+        let peakBytes = ProcessMemory.peakBytes
         let readAfter = try probe.readBandwidth(passes: 2)
         return BenchResult(
             item: item, latencies: latencies, generation: generation, firstTokens: firstTokens,
             bytesPerStep: model.bytesPerStep(
                 batchSize: item.batchSize, context: item.inputLength + item.outputLength / 2),
-            readBandwidth: max(readBefore, readAfter),
-            model: model)
+            readBandwidth: max(readBefore, readAfter), peakBytes: peakBytes, model: model)
     }
 }
 
@@ -98,6 +100,8 @@ struct BenchResult {
     let firstTokens: [Double]
     let bytesPerStep: Int
     let readBandwidth: Double
+    /// Largest resident size during the runs, mapped pages included.
+    let peakBytes: Int
     let model: LanguageModel
 
     private func mean(_ values: [Double]) -> Double {
@@ -128,7 +132,7 @@ struct BenchResult {
             ("output_length", "\(item.outputLength)"),
             (
                 "gpu_peak_mem(gb)",
-                Format.decimal(Double(ProcessMemory.peakBytes) / 1_073_741_824, 3)
+                Format.decimal(Double(peakBytes) / 1_073_741_824, 3)
             ),
             ("build_time(s)", Format.decimal(buildSeconds, 2)),
             (
@@ -146,20 +150,34 @@ struct BenchResult {
         return "[BENCHMARK] " + fields.map { "\($0.0) \($0.1)" }.joined(separator: " ")
     }
 
+    /// Columns of the table; for programs those of the precision too, which people read below it.
+    static func columns(forPrograms: Bool) -> [String] {
+        [
+            "batch", "in", "out", "max context", "latency ms", "p95 ms", "first token ms",
+            "tokens/s", "decode tokens/s", "peak MB", "MB/step", "GB/s", "read GB/s", "share %",
+        ] + (forPrograms ? ["weights", "activations", "KV"] : [])
+    }
+
     /// The row of the table.
-    var row: [JSONValue] {
+    func row(forPrograms: Bool) -> [JSONValue] {
         func number(_ value: Double, _ places: Int) -> JSONValue {
             .double(Double(Format.decimal(value, places)) ?? value)
         }
         let steps = decodeRate / Double(item.batchSize)
         let rate = steps * Double(bytesPerStep)
+        let precision = model.engine.description.precision
         return [
             .int(item.batchSize), .int(item.inputLength), .int(item.outputLength),
-            number(mean(latencies) * 1000, 2), number(percentile(0.95) * 1000, 2),
-            number(mean(firstTokens) * 1000, 2),
+            .int(model.maxContext), number(mean(latencies) * 1000, 2),
+            number(percentile(0.95) * 1000, 2), number(mean(firstTokens) * 1000, 2),
             number(Double(item.batchSize * item.outputLength) / mean(latencies), 1),
-            number(decodeRate, 1), number(Double(bytesPerStep) / 1e6, 1), number(rate / 1e9, 2),
+            number(decodeRate, 1), number(Double(peakBytes) / 1e6, 1),
+            number(Double(bytesPerStep) / 1e6, 1), number(rate / 1e9, 2),
             number(readBandwidth / 1e9, 2), number(100 * rate / readBandwidth, 1),
         ]
+            + (forPrograms
+                ? [precision.weights, precision.activations, precision.kvDType].map {
+                    .string($0)
+                } : [])
     }
 }

@@ -9,11 +9,17 @@ import MartletCPU
 struct BenchCommand: AsyncParsableCommand {
     static let configuration = CommandConfiguration(
         commandName: "bench",
-        abstract: "Measures latency, rates and the share of the memory's ceiling.",
+        abstract: "Measures latency, rates, memory, and the share of the memory's ceiling.",
+        discussion: """
+            Without a checkpoint a preset gives the shape of a published model: its random weights \
+            are made in memory, directly in the precision asked for.
+
+            --compare measures several precisions, each in a process of its own, and prints the \
+            reductions of latency and memory against the first.
+            """,
         aliases: ["benchmark"])
 
-    @Argument(help: "Model: alias, path, engine file, or owner/name:FILE.")
-    var model: String
+    @OptionGroup var choice: ModelChoice
     @Option(help: "Batch sizes, such as \"1;8\".")
     var batchSize = "1"
     @Option(help: "Prompt and answer lengths, such as \"32,50;128,50\".")
@@ -26,7 +32,18 @@ struct BenchCommand: AsyncParsableCommand {
         parsing: .unconditional,
         help: "Fewest seconds of counted runs of each case (classic benchmark.py: 60).")
     var duration = 0.0
-    @Option(help: "text, or llama-bench for its columns.")
+    @Option(
+        help: """
+            Precisions to compare, the first being the measure: keep, none, f32, f16, bf16, or a \
+            scheme as for --quantize, such as bf16,int8,int4.
+            """)
+    var compare: String?
+    @Option(
+        help: "With --compare: draw the figures into this SVG file.",
+        completion: .file(extensions: ["svg"]))
+    var chart: String?
+    @Option(
+        help: "text, or llama-bench for its columns.", completion: .list(["text", "llama-bench"]))
     var format = "text"
     @Option(name: .customShort("p"), parsing: .unconditional, help: "llama-bench: prompt tokens.")
     var promptTokens = 512
@@ -35,7 +52,7 @@ struct BenchCommand: AsyncParsableCommand {
     var generatedTokens = 128
     @Option(name: .customShort("r"), parsing: .unconditional, help: "llama-bench: repetitions.")
     var repetitions = 5
-    @Option(help: "text, json, csv or md.")
+    @Option(help: "text, json, csv or md.", completion: .list(["text", "json", "csv", "md"]))
     var output = "text"
     @Flag(help: "Print time, bytes and operations of each plan step.")
     var profile = false
@@ -43,44 +60,29 @@ struct BenchCommand: AsyncParsableCommand {
     @OptionGroup var limits: LimitOptions
 
     func run() async throws {
-        guard ["text", "llama-bench"].contains(format) else {
-            throw MartletError(
-                .invalidArgument, "--format \(format) is not known", mend: "Use text or llama-bench"
-            )
-        }
         let form = try TableForm.parse(output)
-        for (value, least, flag) in [
-            (warmUp, 0, "--warm-up"), (numRuns, 1, "--num-runs"), (promptTokens, 0, "-p"),
-            (generatedTokens, 0, "-n"), (repetitions, 1, "-r"),
-        ] where value < least || value > 1 << 20 {
-            throw MartletError(
-                .invalidArgument, "\(flag) is \(value), but must be \(least) to \(1 << 20)")
-        }
-        guard duration >= 0, duration <= 86_400 else {
-            throw MartletError(
-                .invalidArgument, "--duration is \(duration), but must be 0 to 86400 seconds")
-        }
+        try checkFlags()
+        let cases = try BenchCase.parse(batches: batchSize, lengths: inputOutputLen)
+        let found = try await choice.find()
+        if found.isEngine { try modelOptions.checkEffect(on: found.path) }
+        if let compare { return try await runComparison(compare, of: found, cases, form) }
         var options = try modelOptions.loadOptions()
         try limits.apply(to: &options)
         // Its build time and memory would be those of another file.
         if limits.retarget == nil { options.retarget = .never }
-        let cases = try BenchCase.parse(batches: batchSize, lengths: inputOutputLen)
         if format == "llama-bench" {
+            options.maxBatchSize = limits.maxBatchSize ?? 1
             options.maxContext = limits.maxContext ?? max(promptTokens, generatedTokens) + 2
         } else {
-            let longest = cases.map { $0.inputLength + $0.outputLength }.max() ?? 1
-            options.maxBatchSize = max(options.maxBatchSize, cases.map(\.batchSize).max() ?? 1)
-            options.maxContext = limits.maxContext ?? longest
+            BenchCase.size(&options, for: cases, limits)
         }
-        let path = try await ModelFinder.path(model)
-        try modelOptions.checkEffect(on: path)
         let clock = ContinuousClock()
         let start = clock.now
-        let loaded = try LanguageModel.load(path, options: options)
+        let loaded = try found.load(options)
         let buildSeconds = (clock.now - start).seconds
         let bench = Bench(model: loaded)
-        if format == "llama-bench" {
-            let result = try LlamaBench(bench: bench, name: model, path: path).run(
+        guard format == "text" else {
+            let result = try LlamaBench(bench: bench, name: found.name, path: found.path).run(
                 prompt: promptTokens, generated: generatedTokens, repetitions: repetitions)
             return Console.line(
                 form == .json
@@ -88,17 +90,13 @@ struct BenchCommand: AsyncParsableCommand {
                     : result.table.rendered(form == .text ? .md : form))
         }
         loaded.isProfiling = profile
-        var table = Table([
-            "batch", "in", "out", "latency ms", "p95 ms", "first token ms", "tokens/s",
-            "decode tokens/s", "MB/step", "GB/s", "read GB/s", "share %",
-        ])
+        var table = Table(BenchResult.columns(forPrograms: form != .text))
         for item in cases {
-            let result = try bench.run(
-                item, warmUp: warmUp, runs: max(1, numRuns), seconds: duration)
-            let line = result.benchmarkLine(name: model, buildSeconds: buildSeconds)
+            let result = try bench.run(item, warmUp: warmUp, runs: numRuns, seconds: duration)
+            let line = result.benchmarkLine(name: found.name, buildSeconds: buildSeconds)
             // Where the output is for programs, only the table is data.
             if form == .text { Console.line(line) } else { Console.error(line) }
-            table.add(result.row)
+            table.add(result.row(forPrograms: form != .text))
         }
         if form == .text { Console.line() }
         let steps = profile ? ProfileTable.table(loaded) : nil
@@ -109,6 +107,63 @@ struct BenchCommand: AsyncParsableCommand {
         Console.line(table.rendered(form))
         if form == .text { Console.line(loaded.precisionLine) }
         if let steps { Console.line("\n" + steps.rendered(form)) }
+    }
+
+    private func checkFlags() throws {
+        guard ["text", "llama-bench"].contains(format) else {
+            throw MartletError(
+                .invalidArgument, "--format \(format) is not known", mend: "Use text or llama-bench"
+            )
+        }
+        for (value, least, flag) in [
+            (warmUp, 0, "--warm-up"), (numRuns, 1, "--num-runs"), (promptTokens, 0, "-p"),
+            (generatedTokens, 0, "-n"), (repetitions, 1, "-r"),
+        ] { try LimitOptions.require(value, atLeast: least, atMost: 1 << 20, flag) }
+        guard duration >= 0, duration <= 86_400 else {
+            throw MartletError(
+                .invalidArgument, "--duration is \(duration), but must be 0 to 86400 seconds")
+        }
+        if compare == nil, chart != nil {
+            throw MartletError(
+                .invalidArgument, "--chart draws a comparison, but nothing is compared",
+                mend: "Add --compare bf16,int8,int4")
+        }
+        if compare != nil, profile || format != "text" {
+            throw MartletError(
+                .invalidArgument, "--compare prints one table of its own",
+                mend: "Leave --profile and --format out")
+        }
+    }
+
+    private func runComparison(
+        _ words: String, of found: ModelChoice.Found, _ cases: [BenchCase], _ form: Table.Form
+    ) async throws {
+        guard !found.isEngine else {
+            throw MartletError(
+                .invalidArgument, "\(found.path) is compiled already, in one precision",
+                mend: "Name the checkpoint it was made of")
+        }
+        if let chart { try OutputFile.check(chart) }
+        let precisions = try BenchPrecision.parse(words)
+        let comparison = try await BenchComparison.measure(
+            precisions, arguments: Array(CommandLine.arguments.dropFirst()), modelOptions)
+        Console.line(comparison.table.rendered(form))
+        if let chart {
+            let svg = ComparisonChart(title: found.name, comparison).svg
+            try OutputFile.write(Array(svg.utf8), to: chart)
+            Console.error("\(chart): chart")
+        }
+    }
+}
+
+extension BenchCase {
+    /// Makes room for the cases and no more, where the user sets no limits: memory is measured too.
+    static func size(_ options: inout LoadOptions, for cases: [BenchCase], _ limits: LimitOptions) {
+        let largest = cases.map(\.batchSize).max() ?? 1
+        options.maxBatchSize = limits.maxBatchSize ?? largest
+        options.maxTokensPerStep = limits.maxNumTokens ?? max(512, largest)
+        options.maxContext =
+            limits.maxContext ?? (cases.map { $0.inputLength + $0.outputLength }.max() ?? 1)
     }
 }
 

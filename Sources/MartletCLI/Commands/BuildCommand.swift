@@ -10,8 +10,7 @@ struct BuildCommand: AsyncParsableCommand {
         commandName: "build", abstract: "Compiles a model to one engine file.",
         aliases: ["convert", "quantize"])
 
-    @Argument(help: "Model: alias, path, or owner/name:FILE.")
-    var model: String
+    @OptionGroup var choice: ModelChoice
     @Option(
         name: [.customShort("o"), .long], help: "Engine file to write.",
         completion: .file(extensions: ["martlet"]))
@@ -32,10 +31,10 @@ struct BuildCommand: AsyncParsableCommand {
                 "'\(output)' does not end in .martlet, by which engines are known",
                 mend: "Write: -o \(output).martlet")
         }
-        let path = try await ModelFinder.path(model)
-        try modelOptions.checkEffect(on: path)
+        let found = try await choice.find()
+        try modelOptions.checkEffect(on: found.path)
         Interrupt.watch(folderOf: output)
-        let draft = try LanguageModel.draft(path, options: options)
+        let draft = try found.draft(options)
         for plan in draft.targets.flatMap(\.plans) { Console.error(MemoryReport.text(plan)) }
         try draft.write(to: output)
         let size = FileStatus.stamp(output)?.byteCount ?? 0
