@@ -147,10 +147,12 @@ let package = Package(
         tests(
             "MartletHub",
             [
-                "MartletCore", .product(name: "Crypto", package: "swift-crypto"),
+                "MartletCLI", "MartletCore",
+                .product(name: "Crypto", package: "swift-crypto"),
                 .product(name: "NIOCore", package: "swift-nio"),
                 .product(name: "NIOHTTP1", package: "swift-nio"),
                 .product(name: "NIOPosix", package: "swift-nio"),
+                .product(name: "NIOSSL", package: "swift-nio-ssl"),
             ]),
         tests("MartletQuantization", ["MartletCore"]),
         tests("MartletReference", ["MartletCore", "MartletGraph"]),

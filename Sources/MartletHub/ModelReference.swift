@@ -15,10 +15,8 @@ public enum ModelReference: Sendable, Hashable, CustomStringConvertible {
 
     /// A file or folder on this machine.
     case path(String)
-    /// A repository on the hub; without a selector all of it.
-    case hub(repository: String, revision: String, selector: Selector?)
-    /// A repository on ModelScope.
-    case modelScope(repository: String)
+    /// A repository on a hub; without a selector the files that the model needs.
+    case repository(HubRepository, Selector?)
     /// A short name of the alias table.
     case alias(ModelAlias)
 
@@ -26,15 +24,11 @@ public enum ModelReference: Sendable, Hashable, CustomStringConvertible {
     public var description: String {
         switch self {
         case .path(let path): return path
-        case .modelScope(let repository): return "modelscope:\(repository)"
         case .alias(let alias): return alias.name
-        case .hub(let repository, let revision, let selector):
-            let base = revision == "main" ? repository : "\(repository)@\(revision)"
-            switch selector {
-            case nil: return base
-            case .file(let file): return "\(base):\(file)"
-            case .quantization(let name): return "\(base):\(name)"
-            }
+        case .repository(let repository, nil): return repository.description
+        case .repository(let repository, .file(let name)),
+            .repository(let repository, .quantization(let name)):
+            return "\(repository):\(name)"
         }
     }
 }
@@ -45,7 +39,7 @@ extension ModelReference {
 
     /// Reads a reference.
     ///
-    /// In this order: a scheme (`modelscope:`, `hf.co/`); a path that is written as one (`/`, `./`,
+    /// In this order: a scheme (`modelscope:`, `hf:`, `hf.co/`); a path that is written as one (`/`, `./`,
     /// `../`, `~/`) or that exists; an alias; `owner/name[@revision][:file-or-quantization]`; a name
     /// that ends like a model file.
     ///
@@ -64,14 +58,9 @@ extension ModelReference {
                 "a model name has 1 to 4096 bytes and no zero byte, this one has \(text.utf8.count)"
             )
         }
-        if let rest = text.droppingPrefix("modelscope:") {
-            guard HubNames.isRepository(rest) else { throw Self.malformed(text) }
-            self = .modelScope(repository: rest)
-            return
-        }
-        for scheme in ["https://huggingface.co/", "https://hf.co/", "huggingface.co/", "hf.co/"] {
+        for (scheme, site) in Self.schemes {
             if let rest = text.droppingPrefix(scheme) {
-                self = try Self.hub(rest, whole: text)
+                self = try Self.repository(rest, site, whole: text)
                 return
             }
         }
@@ -97,32 +86,31 @@ extension ModelReference {
             return
         }
         if text.contains("/") {
-            self = try Self.hub(text, whole: text)
+            self = try Self.repository(text, .huggingFace, whole: text)
             return
         }
         throw Self.unknown(text, aliases)
     }
 
-    private static func hub(_ text: String, whole: String) throws -> ModelReference {
+    private static let schemes: [(prefix: String, site: HubSite)] = [
+        ("modelscope:", .modelScope), ("https://modelscope.cn/models/", .modelScope),
+        ("https://www.modelscope.cn/models/", .modelScope), ("hf:", .huggingFace),
+        ("https://huggingface.co/", .huggingFace), ("https://hf.co/", .huggingFace),
+        ("huggingface.co/", .huggingFace), ("hf.co/", .huggingFace),
+    ]
+
+    private static func repository(
+        _ text: String, _ site: HubSite, whole: String
+    ) throws -> ModelReference {
         let head = text.prefix { $0 != ":" }
-        let tail = text.dropFirst(head.count + 1)
-        let repository = String(head.prefix { $0 != "@" })
-        let revision = head.dropFirst(repository.count + 1)
-        guard HubNames.isRepository(repository) else { throw malformed(whole) }
-        guard !head.contains("@") || HubNames.isRelativePath(String(revision)) else {
-            throw malformed(whole)
-        }
-        guard head.count == text.count || HubNames.isRelativePath(String(tail)) else {
-            throw malformed(whole)
-        }
-        var selector: Selector?
-        if !tail.isEmpty {
-            let isFile = tail.contains("/") || tail.contains(".")
-            selector = isFile ? .file(String(tail)) : .quantization(String(tail))
-        }
-        return .hub(
-            repository: repository, revision: revision.isEmpty ? "main" : String(revision),
-            selector: selector)
+        let name = head.prefix { $0 != "@" }
+        let revision = name.count == head.count ? nil : String(head.dropFirst(name.count + 1))
+        let repository = HubRepository(String(name), site: site, revision: revision)
+        let tail = head.count == text.count ? nil : String(text.dropFirst(head.count + 1))
+        do { try HubFile(repository, tail ?? "all").check() } catch { throw malformed(whole) }
+        guard let tail else { return .repository(repository, nil) }
+        let isFile = tail.contains("/") || tail.contains(".")
+        return .repository(repository, isFile ? .file(tail) : .quantization(tail))
     }
 
     private static func malformed(_ text: String) -> MartletError {

@@ -13,7 +13,7 @@ import Testing
         try folder.write("\(root)/blobs/\(etag).incomplete", bytes)
         return try folder.cache.place(
             "\(folder.blobs)/\(etag).incomplete", as: etag,
-            HubFile(repository: FakeHub.repository, path: path), commit: FakeHub.commit,
+            HubFile(HubRepository(FakeHub.repository), path), commit: FakeHub.commit,
             replacingReference: true)
     }
 
@@ -66,9 +66,12 @@ import Testing
             "HF_TOKEN_PATH": "\(folder.path)/token", "HTTPS_PROXY": "http://u:p%40@p.example:3128",
             "NO_PROXY": ".local.example,other.example", "HF_HUB_OFFLINE": "yes",
         ])
-        #expect(configuration.cacheFolder == "/h/hf/hub")
-        #expect(configuration.endpoint == "https://mirror.example")
-        #expect(configuration.token == "hf_file")
+        #expect(configuration.huggingFace.cacheFolder == "/h/hf/hub")
+        #expect(configuration.huggingFace.endpoint == "https://mirror.example")
+        #expect(configuration.huggingFace.token == "hf_file")
+        #expect(configuration.modelScope.endpoint == "https://modelscope.cn")
+        #expect(configuration.modelScope.token == nil)
+        #expect(configuration.modelScope.cacheFolder == "/h/.cache/modelscope/models")
         #expect(configuration.isOffline)
         let proxy = configuration.proxies.proxy(for: try WebAddress("https://a.example"))
         #expect(proxy?.host == "p.example")
@@ -83,18 +86,17 @@ import Testing
         let lines = TextLog()
         let terminal = PullTerminal(style: .bar(columnCount: 80, hasColor: false)) { lines.add($0) }
         for count in [10, 500, 200, 0, 700, 1000] {
-            terminal.take(
-                .progress(
-                    TransferProgress(
-                        byteCount: count, totalByteCount: 1000, bytesPerSecond: 100, secondsLeft: 65
-                    )))
+            var progress = TransferProgress(byteCount: count, totalByteCount: 1000)
+            progress.bytesPerSecond = 100
+            progress.secondsLeft = 65
+            terminal.take(.progress(progress))
         }
         let percents = lines.all.compactMap { line in
             Int(line.dropFirst(4).prefix { $0 != "%" }.filter { $0 != " " })
         }
         #expect(percents == [1, 50, 50, 50, 70, 100])
         #expect(lines.all.allSatisfy { $0.contains("ETA 1m05s") && $0.count <= 84 })
-        PullTerminal(style: .quiet) { lines.add($0) }.take(.verifying)
+        PullTerminal(style: .quiet) { lines.add($0) }.take(.source("x"))
         #expect(lines.all.count == 6)
     }
 }

@@ -32,9 +32,8 @@ struct FakeHub: Sendable {
 
     var sha256: String { hexadecimal(SHA256.hash(data: content)) }
     var name: String { etag ?? sha256 }
-    var file: HubFile { HubFile(repository: Self.repository, path: Self.path) }
-    static let reference = ModelReference.hub(
-        repository: repository, revision: "main", selector: .file(path))
+    var file: HubFile { HubFile(HubRepository(Self.repository), Self.path) }
+    static let reference = ModelReference.repository(HubRepository(repository), .file(path))
 
     /// What a sound hub answers.
     func answer(_ request: LoopbackServer.Request) -> LoopbackServer.Reply {
@@ -89,6 +88,7 @@ final class TemporaryFolder: Sendable {
         var environment = environment
         environment["HOME"] = path
         environment["HF_ENDPOINT"] = endpoint
+        environment["MODELSCOPE_ENDPOINT"] = endpoint
         environment["HF_TOKEN"] = token
         if environment["PATH"] == nil { environment["PATH"] = "\(path)/bin" }
         var configuration = HubConfiguration(environment: environment)
@@ -133,6 +133,9 @@ final class EventLog: Sendable {
         all.compactMap { if case .progress(let progress) = $0 { progress } else { nil } }
     }
     var retryCount: Int { all.count { if case .retry = $0 { true } else { false } } }
+    var fileNames: [String] {
+        all.compactMap { if case .file(let name, _) = $0 { name } else { nil } }
+    }
     var fallbacks: [String] {
         all.compactMap { if case .fallback(_, let reason) = $0 { reason } else { nil } }
     }

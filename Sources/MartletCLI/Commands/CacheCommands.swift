@@ -11,7 +11,8 @@ struct PullCommand: AsyncParsableCommand {
     static let configuration = CommandConfiguration(
         commandName: "pull", abstract: "Fetches a model into the cache.", aliases: ["get"])
 
-    @Argument(help: "Model: alias such as smollm2, or owner/name:FILE.")
+    @Argument(
+        help: "Model: alias such as smollm2, owner/name, owner/name:Q4_0, modelscope:owner/name.")
     var model: String
     @Flag(name: .shortAndLong, help: "Print nothing but the path.")
     var quiet = false
@@ -19,7 +20,10 @@ struct PullCommand: AsyncParsableCommand {
     func run() async throws {
         let hub = ModelFinder.hub(isQuiet: quiet)
         let terminal = PullTerminal(style: PullTerminal.standardStyle(isQuiet: quiet))
-        let pulled = try await hub.pull(try hub.reference(model), observe: terminal.observer)
+        let reference = try hub.reference(model)
+        let pulled = try await Interrupt.cancelling {
+            try await hub.pull(reference, observe: terminal.observer)
+        }
         Console.line(pulled.path)
     }
 }
@@ -42,7 +46,7 @@ struct ListCommand: ParsableCommand {
         for model in Hub().list() {
             for file in model.files {
                 table.add([
-                    .string("model"), .string(model.repository), .string(file.name), .null,
+                    .string("model"), .string(model.description), .string(file.name), .null,
                     size(file.byteCount), .null, .string(file.path),
                 ])
             }

@@ -28,7 +28,9 @@ enum ModelFinder {
         let reference = try hub.reference(name)
         if let path = try hub.lookup(reference) { return path }
         let terminal = PullTerminal(style: PullTerminal.standardStyle())
-        return try await hub.resolve(reference, observe: terminal.observer)
+        return try await Interrupt.cancelling {
+            try await hub.resolve(reference, observe: terminal.observer)
+        }
     }
 }
 

@@ -47,6 +47,7 @@ enum Interrupt {
                     action()
                     continue
                 }
+                cancelRunning()
                 removePartialFiles()
                 RawTerminal.leave()
                 // Below a progress bar or a half line of an answer.

@@ -3,7 +3,6 @@
 
 import Martlet
 import MartletBackend
-import MartletHub
 
 /// Writes values of module paths for prompts: one array per path, rows of all steps in order.
 enum TapWriter {

@@ -28,25 +28,42 @@ package enum Disk {
     /// The failure of a system call, by its `errno`.
     package static func failure(_ action: String, _ path: String, _ number: Int32) -> MartletError {
         let reason = strerror(number).map { String(cString: $0) } ?? "error \(number)"
-        let message = "cannot \(action) \(path): \(reason)"
+        return MartletError(
+            [ENOENT, ENOTDIR].contains(number) ? .notFound : .io,
+            "cannot \(action) \(path): \(reason)", mend: mend(number), context: ["file": path])
+    }
+
+    /// What mends the failure of a system call, by its `errno`; nil if nothing is known.
+    package static func mend(_ number: Int32) -> String? {
         switch number {
-        case ENOSPC, EDQUOT:
-            return MartletError(
-                .io, message, mend: "Free some space, or set HF_HOME to a larger disk",
-                context: ["file": path])
-        case EFBIG:
-            return MartletError(
-                .io, message, mend: "Raise the file size limit (ulimit -f unlimited)",
-                context: ["file": path])
-        case EROFS, EACCES, EPERM:
-            return MartletError(
-                .io, message, mend: "Set HF_HOME to a folder that can be written",
-                context: ["file": path])
-        case ENOENT, ENOTDIR:
-            return MartletError(.notFound, message, context: ["file": path])
-        default:
-            return MartletError(.io, message, context: ["file": path])
+        case ENOSPC, EDQUOT: "Free some space, or set HF_HOME to a larger disk"
+        case EFBIG: "Raise the file size limit (ulimit -f unlimited)"
+        case EROFS, EACCES, EPERM: "Set HF_HOME to a folder that can be written"
+        default: nil
         }
+    }
+
+    /// Refuses to begin what the disk or the file size limit would stop.
+    ///
+    /// - Parameters:
+    ///   - byteCount: Bytes still to write.
+    ///   - largest: Length of the largest file in bytes.
+    ///   - folder: An existing folder on the disk.
+    ///   - name: What is to be written, for the message.
+    /// - Throws: `MartletError` `.io` naming what is needed and what there is.
+    package static func reserve(
+        _ byteCount: Int, largest: Int, at folder: String, for name: String
+    ) throws {
+        if let free = freeByteCount(at: folder), byteCount > free {
+            throw MartletError(
+                .io, "\(name) needs \(byteCount) bytes, the disk of \(folder) has \(free) free",
+                mend: mend(ENOSPC), context: ["file": folder])
+        }
+        var limits = rlimit()
+        guard getrlimit(fileSizeLimit, &limits) == 0, largest > limits.rlim_cur else { return }
+        throw MartletError(
+            .io, "\(name) has a file of \(largest) bytes, the limit is \(limits.rlim_cur)",
+            mend: mend(EFBIG), context: ["file": folder])
     }
 
     /// What the path leads to; nil if nothing is there or a link is broken.
@@ -153,7 +170,7 @@ package enum Disk {
     }
 
     /// Bytes that an ordinary user may still write where the path lies; nil if unknown.
-    package static func freeByteCount(at path: String) -> Int? {
+    private static func freeByteCount(at path: String) -> Int? {
         var status = statvfs()
         guard statvfs(path, &status) == 0 else { return nil }
         let product = UInt64(status.f_bavail).multipliedReportingOverflow(
@@ -170,6 +187,12 @@ package enum Disk {
         return String(text.drop(while: \.isWhitespace).trimmingSuffix(while: \.isWhitespace))
     }
 }
+
+#if canImport(Glibc)
+private let fileSizeLimit = __rlimit_resource_t(RLIMIT_FSIZE.rawValue)
+#else
+private let fileSizeLimit = RLIMIT_FSIZE
+#endif
 
 extension Substring {
     func trimmingSuffix(while predicate: (Character) -> Bool) -> Substring {

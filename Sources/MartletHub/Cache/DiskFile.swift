@@ -96,9 +96,10 @@ private func systemWrite(_ descriptor: Int32, _ bytes: UnsafeRawPointer?, _ coun
 
 /// Writes a small file so that a reader sees the old content or the new, never a part.
 ///
+/// - Parameters:
+///   - temporary: Where it lies until it is whole, on the same file system.
 /// - Throws: `MartletError` `.io`; the temporary file is removed.
-package func writeAtomically(_ text: String, to path: String) throws {
-    let temporary = "\(path).\(getpid()).tmp"
+package func writeAtomically(_ text: String, to path: String, by temporary: String) throws {
     do {
         let file = try DiskFile(writing: temporary)
         try file.truncate()

@@ -32,18 +32,25 @@ package final class FileLock: Sendable {
     /// - Throws: `MartletError` `.io`; `CancellationError` while waiting.
     package static func acquire(_ path: String, waiting: () -> Void) async throws -> FileLock {
         if let parent = Disk.parent(of: path) { try Disk.makeFolder(parent) }
-        let descriptor = open(path, O_RDWR | O_CREAT | O_CLOEXEC, 0o666)
-        guard descriptor >= 0 else { throw Disk.failure("open lock", path, errno) }
-        let lock = FileLock(descriptor: descriptor)
         var isFirst = true
-        while flock(descriptor, LOCK_EX | LOCK_NB) != 0 {
-            guard errno == EWOULDBLOCK || errno == EINTR else {
-                throw Disk.failure("lock", path, errno)
+        while true {
+            let descriptor = open(path, O_RDWR | O_CREAT | O_CLOEXEC, 0o666)
+            guard descriptor >= 0 else { throw Disk.failure("open lock", path, errno) }
+            let lock = FileLock(descriptor: descriptor)
+            while flock(descriptor, LOCK_EX | LOCK_NB) != 0 {
+                guard errno == EWOULDBLOCK || errno == EINTR else {
+                    throw Disk.failure("lock", path, errno)
+                }
+                if isFirst { waiting() }
+                isFirst = false
+                try await Task.sleep(for: .milliseconds(100))
             }
-            if isFirst { waiting() }
-            isFirst = false
-            try await Task.sleep(for: .milliseconds(100))
+            // Python may remove the file when it lets go: a lock on what has no name guards nothing.
+            var held = stat()
+            var named = stat()
+            if fstat(descriptor, &held) == 0, stat(path, &named) == 0, held.st_ino == named.st_ino {
+                return lock
+            }
         }
-        return lock
     }
 }

@@ -4,7 +4,7 @@
 import MartletCore
 
 /// A repository in the cache.
-public struct CachedModel: Sendable, Hashable {
+public struct CachedModel: Sendable, Hashable, CustomStringConvertible {
     /// One file of it.
     public struct File: Sendable, Hashable {
         /// Path inside the repository.
@@ -19,6 +19,8 @@ public struct CachedModel: Sendable, Hashable {
         public let modified: Int
     }
 
+    /// Where it came from.
+    public let site: HubSite
     /// Owner and name.
     public let repository: String
     /// Files, by name; one that several snapshots share is listed for each.
@@ -27,13 +29,16 @@ public struct CachedModel: Sendable, Hashable {
     public let byteCount: Int
     /// Last change of any file, seconds since 1970.
     public let modified: Int
+
+    /// The repository as a user would type it.
+    public var description: String { HubRepository(repository, site: site).description }
 }
 
 extension HubCache {
     /// All repositories with at least one complete file, by name.
     package func list() -> [CachedModel] {
         Disk.names(in: root).compactMap { name in
-            guard let rest = name.droppingPrefix("models--") else { return nil }
+            guard let rest = name.droppingPrefix(prefix) else { return nil }
             let parts = rest.split(separator: "--", omittingEmptySubsequences: false)
             guard parts.count == 2 else { return nil }
             return model("\(parts[0])/\(parts[1])")
@@ -45,7 +50,7 @@ extension HubCache {
         let snapshots = "\(folder(repository))/snapshots"
         var files: [CachedModel.File] = []
         for commit in Disk.names(in: snapshots) {
-            collect("\(snapshots)/\(commit)", "", commit, depth: 0, into: &files)
+            collect("\(snapshots)/\(commit)", commit, into: &files)
         }
         guard !files.isEmpty else { return nil }
         var seen: Set<String> = []
@@ -54,7 +59,7 @@ extension HubCache {
             byteCount += file.byteCount
         }
         return CachedModel(
-            repository: repository,
+            site: site, repository: repository,
             files: files.sorted { ($0.name, $0.commit) < ($1.name, $1.commit) },
             byteCount: byteCount, modified: files.map(\.modified).max() ?? 0)
     }
@@ -91,13 +96,10 @@ extension HubCache {
         var freed = 0
         for file in doomed {
             let content = content(of: file.path, repository)
+            let isLast = !kept.contains(content)
+            if isLast { freed += Disk.entry(content)?.byteCount ?? 0 }
             try Disk.remove(file.path)
-            if !kept.contains(content), Disk.entry(content) != nil || content != file.path {
-                if content != file.path, Disk.entry(content) != nil {
-                    try Disk.remove(content)
-                }
-                freed = max(freed, file.byteCount)
-            }
+            if isLast { try Disk.remove(content) }
             prune(file, repository)
         }
         return freed
@@ -128,15 +130,16 @@ extension HubCache {
     }
 
     private func collect(
-        _ folder: String, _ prefix: String, _ commit: String, depth: Int,
+        _ folder: String, _ commit: String, prefix: String = "",
         into files: inout [CachedModel.File]
     ) {
-        guard depth < 32 else { return }
+        // Deeper than any repository: links could lead in circles.
+        guard prefix.utf8.count < 1024 else { return }
         for name in Disk.names(in: folder) {
             let path = "\(folder)/\(name)"
-            guard !name.hasSuffix(".tmp"), let entry = Disk.entry(path) else { continue }
+            guard let entry = Disk.entry(path) else { continue }
             if entry.isDirectory, !Disk.isLink(path) {
-                collect(path, "\(prefix)\(name)/", commit, depth: depth + 1, into: &files)
+                collect(path, commit, prefix: "\(prefix)\(name)/", into: &files)
             } else if entry.isFile {
                 files.append(
                     CachedModel.File(

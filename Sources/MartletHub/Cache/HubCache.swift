@@ -15,18 +15,28 @@ import Darwin
 ///
 /// `models--OWNER--NAME/blobs/<etag>` holds content, `snapshots/<commit>/<path>` links to it,
 /// `refs/<revision>` names a commit, `.locks/models--OWNER--NAME/<etag>.lock` guards a blob.
+/// ModelScope's package does almost the same: no prefix, and `snapshots/<revision>`.
 package struct HubCache: Sendable {
     /// The folder that holds all repositories.
     package let root: String
+    /// Whose repositories they are.
+    package let site: HubSite
 
     /// A cache in a folder, which need not exist yet.
-    package init(root: String) { self.root = root }
+    package init(root: String, site: HubSite = .huggingFace) {
+        self.root = root
+        self.site = site
+    }
+
+    /// What the names of repositories' folders start with.
+    var prefix: String { site == .modelScope ? "" : "models--" }
+
+    private func folderName(_ repository: String) -> String {
+        prefix + repository.split(separator: "/").joined(separator: "--")
+    }
 
     /// Folder of a repository.
-    package func folder(_ repository: String) -> String {
-        let name = repository.split(separator: "/").joined(separator: "--")
-        return "\(root)/models--\(name)"
-    }
+    package func folder(_ repository: String) -> String { "\(root)/\(folderName(repository))" }
 
     /// Where a blob lies.
     package func blob(_ repository: String, _ etag: String) -> String {
@@ -35,29 +45,18 @@ package struct HubCache: Sendable {
 
     /// The lock file of a blob.
     package func lock(_ repository: String, _ etag: String) -> String {
-        let name = repository.split(separator: "/").joined(separator: "--")
-        return "\(root)/.locks/models--\(name)/\(etag).lock"
+        "\(root)/.locks/\(folderName(repository))/\(etag).lock"
     }
 
-    /// Where a file of a commit lies.
-    package func pointer(_ file: HubFile, commit: String) -> String {
-        "\(folder(file.repository))/snapshots/\(commit)/\(file.path)"
-    }
-
-    /// Checks the parts of a file's name before they become paths.
-    ///
-    /// - Throws: `MartletError` `.invalidArgument`.
-    package static func check(_ file: HubFile) throws {
-        guard HubNames.isRepository(file.repository), HubNames.isRelativePath(file.revision),
-            HubNames.isRelativePath(file.path)
-        else {
-            throw MartletError(.invalidArgument, "'\(file)' is no file of a hub repository")
-        }
+    /// Folder of a commit's files.
+    package func snapshot(_ repository: String, commit: String) -> String {
+        "\(folder(repository))/snapshots/\(commit)"
     }
 
     /// The commit that a revision stands for in the cache.
-    package func commit(_ repository: String, revision: String) -> String? {
-        let text = Disk.shortText("\(folder(repository))/refs/\(revision)") ?? revision
+    package func commit(_ repository: HubRepository) -> String? {
+        let reference = "\(folder(repository.name))/refs/\(repository.revision)"
+        let text = Disk.shortText(reference) ?? repository.revision
         return HubNames.isComponent(text) ? text : nil
     }
 
@@ -69,17 +68,14 @@ package struct HubCache: Sendable {
     /// - Returns: Path of the file in its snapshot; nil if the cache does not hold it.
     package func find(_ file: HubFile, byteCount: Int? = nil) -> String? {
         func usable(_ commit: String) -> String? {
-            let path = pointer(file, commit: commit)
+            let path = "\(snapshot(file.repository.name, commit: commit))/\(file.path)"
             guard let entry = Disk.entry(path), entry.isFile else { return nil }
             return byteCount == nil || byteCount == entry.byteCount ? path : nil
         }
-        if let commit = commit(file.repository, revision: file.revision),
-            let path = usable(commit)
-        {
-            return path
-        }
+        if let path = commit(file.repository).flatMap(usable) { return path }
         guard byteCount != nil else { return nil }
-        return Disk.names(in: "\(folder(file.repository))/snapshots").lazy.compactMap(usable).first
+        return Disk.names(in: "\(folder(file.repository.name))/snapshots").lazy
+            .compactMap(usable).first
     }
 
     /// Moves a complete partial file to its blob and links it into a snapshot.
@@ -93,28 +89,33 @@ package struct HubCache: Sendable {
         _ partial: String?, as etag: String, _ file: HubFile, commit: String,
         replacingReference: Bool
     ) throws -> String {
-        let blob = blob(file.repository, etag)
-        let pointer = pointer(file, commit: commit)
+        let root = folder(file.repository.name)
+        let blob = "\(root)/blobs/\(etag)"
+        let pointer = "\(root)/snapshots/\(commit)/\(file.path)"
         if let partial {
             try Disk.rename(partial, to: blob)
-            Disk.syncFolder("\(folder(file.repository))/blobs")
+            Disk.syncFolder("\(root)/blobs")
         }
         if let parent = Disk.parent(of: pointer) { try Disk.makeFolder(parent) }
-        try link(pointer, to: blob, etag, depth: file.path.split(separator: "/").count - 1)
-        let reference = "\(folder(file.repository))/refs/\(file.revision)"
-        if file.revision != commit, replacingReference || Disk.entry(reference) == nil,
+        let depth = file.path.split(separator: "/").count - 1
+        let target = String(repeating: "../", count: depth + 2) + "blobs/\(etag)"
+        // Half-made names lie where neither Python nor a listing looks, should we die now.
+        try link(pointer, to: blob, target, by: "\(root)/.link-\(etag)")
+        let reference = "\(root)/refs/\(file.repository.revision)"
+        if file.repository.revision != commit,
+            replacingReference || Disk.entry(reference) == nil,
             Disk.shortText(reference) != commit
         {
             if let parent = Disk.parent(of: reference) { try Disk.makeFolder(parent) }
-            try writeAtomically(commit, to: reference)
+            try writeAtomically(commit, to: reference, by: "\(root)/.reference-\(getpid())")
         }
         return pointer
     }
 
-    private func link(_ pointer: String, to blob: String, _ etag: String, depth: Int) throws {
-        let target = String(repeating: "../", count: depth + 2) + "blobs/\(etag)"
+    private func link(
+        _ pointer: String, to blob: String, _ target: String, by temporary: String
+    ) throws {
         if Disk.linkTarget(pointer) == target { return }
-        let temporary = "\(pointer).\(getpid()).tmp"
         try Disk.remove(temporary)
         if symlink(target, temporary) == 0 { return try Disk.rename(temporary, to: pointer) }
         guard [EPERM, EOPNOTSUPP, ENOSYS].contains(errno) else {

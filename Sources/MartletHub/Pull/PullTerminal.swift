@@ -24,7 +24,6 @@ public final class PullTerminal: Sendable {
     }
 
     private struct State {
-        var name = ""
         var shown = 0.0
         var isBarOpen = false
         var decade = 0
@@ -70,14 +69,15 @@ public final class PullTerminal: Sendable {
     /// Draws one event.
     public func take(_ event: PullEvent) {
         guard style != .quiet else { return }
-        let text = state.withLock { state in draw(event, &state) }
-        if !text.isEmpty { write(text) }
+        state.withLock { state in
+            let text = draw(event, &state)
+            if !text.isEmpty { write(text) }
+        }
     }
 
     private func draw(_ event: PullEvent, _ state: inout State) -> String {
         switch event {
         case .source(let name):
-            state.name = name
             state.shown = 0
             state.decade = 0
             return line("source: \(name)", &state)
@@ -88,9 +88,8 @@ public final class PullTerminal: Sendable {
             let wait = decimal(Double(delay) / 1000)
             return line("\(reason); retry \(repetition) of \(limit) in \(wait) s", &state)
         case .progress(let progress): return draw(progress, &state)
-        case .verifying:
-            guard case .lines = style else { return "" }
-            return line("verifying SHA-256", &state)
+        case .file(let name, let byteCount):
+            return line("\(name): \(Self.bytes(byteCount))", &state, over: true)
         case .done(let model):
             return line("done: \(Self.bytes(model.byteCount)) from \(model.source)", &state)
         }
@@ -100,7 +99,10 @@ public final class PullTerminal: Sendable {
         let rate =
             progress.bytesPerSecond > 0
             ? "\(Self.bytes(Int(clampingFinite: progress.bytesPerSecond)))/s" : ""
-        let eta = progress.secondsLeft.map { "ETA \(Self.time($0))" } ?? ""
+        var eta = progress.secondsLeft.map { "ETA \(Self.time($0))" } ?? ""
+        if progress.fileCount > 1 {
+            eta += "  \(progress.finishedFileCount)/\(progress.fileCount) files"
+        }
         guard let total = progress.totalByteCount, total > 0 else {
             guard case .bar = style else { return "" }
             state.isBarOpen = true
@@ -126,9 +128,10 @@ public final class PullTerminal: Sendable {
         return "\r\u{1b}[K\(head)\(bar)\(tail.prefix(max(0, columnCount - head.count - width - 1)))"
     }
 
-    private func line(_ text: String, _ state: inout State) -> String {
+    /// A line of its own; one about a file takes the bar's place, which is drawn below again.
+    private func line(_ text: String, _ state: inout State, over: Bool = false) -> String {
         defer { state.isBarOpen = false }
-        return (state.isBarOpen ? "\n" : "") + text + "\n"
+        return (state.isBarOpen ? over ? "\r\u{1b}[K" : "\n" : "") + text + "\n"
     }
 
     /// Bytes in decimal units, such as `98.4 MB`.

@@ -3,9 +3,11 @@
 
 import Synchronization
 
-/// Measures a transfer's rate over the last seconds and reports it at most ten times a second.
+/// Measures the rate of all transfers of a pull over the last seconds and reports it at most ten
+/// times a second.
 package final class TransferMeter: Sendable {
     private struct State {
+        var progress: TransferProgress
         var samples: [(time: ContinuousClock.Instant, byteCount: Int)] = []
         var lastReport: ContinuousClock.Instant?
     }
@@ -13,43 +15,59 @@ package final class TransferMeter: Sendable {
     private static let window = Duration.seconds(4)
     private static let interval = Duration.milliseconds(100)
 
-    private let total: Int?
     private let observe: PullObserver
-    private let state = Mutex(State())
+    private let state: Mutex<State>
 
-    /// A meter for a transfer of some bytes.
-    package init(total: Int?, observe: @escaping PullObserver) {
-        self.total = total
+    /// A meter for some files.
+    ///
+    /// - Parameter total: Bytes there will be, if known.
+    package init(total: Int?, fileCount: Int, observe: @escaping PullObserver) {
         self.observe = observe
+        state = Mutex(
+            State(
+                progress: TransferProgress(
+                    byteCount: 0, totalByteCount: total, fileCount: fileCount)))
     }
 
-    /// Notes where the transfer starts; bytes of earlier runs do not count for the rate.
-    package func start(at byteCount: Int) {
-        state.withLock { $0 = State() }
-        advance(to: byteCount)
+    /// Counts bytes that did not just arrive, such as those of earlier runs; negative takes back.
+    package func skip(_ byteCount: Int) {
+        guard byteCount != 0 else { return }
+        report { state in
+            state.progress.byteCount += byteCount
+            state.samples = []
+        }
     }
 
-    /// Notes how many bytes there are now.
-    package func advance(to byteCount: Int) {
+    /// Counts bytes that arrived.
+    package func advance(_ byteCount: Int) {
+        report { $0.progress.byteCount += byteCount }
+    }
+
+    /// Counts a file that is in its place.
+    package func finishFile() {
+        report { $0.progress.finishedFileCount += 1 }
+    }
+
+    private func report(_ change: (inout State) -> Void) {
         let now = ContinuousClock.now
         let progress: TransferProgress? = state.withLock { state in
-            if let last = state.samples.last, byteCount < last.byteCount { state.samples = [] }
-            let isEnd = byteCount == total
+            change(&state)
+            let isEnd = state.progress.byteCount == state.progress.totalByteCount
             if let last = state.lastReport, now - last < Self.interval, !isEnd { return nil }
             state.lastReport = now
-            state.samples.append((now, byteCount))
+            state.samples.append((now, state.progress.byteCount))
             while let first = state.samples.first, state.samples.count > 2,
                 now - first.time > Self.window
             {
                 state.samples.removeFirst()
             }
-            var progress = TransferProgress(
-                byteCount: byteCount, totalByteCount: total, bytesPerSecond: 0, secondsLeft: nil)
+            var progress = state.progress
             if let first = state.samples.first, now > first.time {
                 let seconds = (now - first.time) / .seconds(1)
-                progress.bytesPerSecond = Double(byteCount - first.byteCount) / seconds
-                if let total, progress.bytesPerSecond > 0 {
-                    progress.secondsLeft = Double(total - byteCount) / progress.bytesPerSecond
+                progress.bytesPerSecond = Double(progress.byteCount - first.byteCount) / seconds
+                if let total = progress.totalByteCount, progress.bytesPerSecond > 0 {
+                    progress.secondsLeft =
+                        Double(total - progress.byteCount) / progress.bytesPerSecond
                 }
             }
             return progress

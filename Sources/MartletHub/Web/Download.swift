@@ -27,15 +27,12 @@ struct Download {
     /// - Returns: SHA-256 and length of the complete partial file.
     /// - Throws: `MartletError`, `CancellationError`, `Changed` if the file is another by now.
     func run() async throws -> (sha256: String, byteCount: Int) {
-        var state = try State(path, metadata)
-        try reserve(state.offset)
+        var state = try State(path, metadata, meter)
         var hadPrefix = state.offset > 0
-        meter.start(at: state.offset)
         while true {
             if metadata.byteCount == nil || state.offset != metadata.byteCount {
                 try await fetch(&state)
             }
-            client.observe(.verifying)
             try state.file.sync()
             let (sha256, mismatch) = state.hash.finish()
             guard let mismatch else { return (sha256, state.offset) }
@@ -58,12 +55,13 @@ struct Download {
     private struct State: ~Copyable {
         let file: DiskFile
         let metadata: HubMetadata
+        let meter: TransferMeter
         var hash: ContentHash
         var offset = 0
         /// Entity tag of the host that sends the bytes, once known.
         var senderTag: String?
 
-        init(_ path: String, _ metadata: HubMetadata) throws {
+        init(_ path: String, _ metadata: HubMetadata, _ meter: TransferMeter) throws {
             let file = try DiskFile(writing: path)
             var hash = ContentHash(metadata.expectation)
             var offset = 0
@@ -77,32 +75,26 @@ struct Download {
             }
             self.file = file
             self.metadata = metadata
+            self.meter = meter
             self.hash = hash
             self.offset = offset
+            meter.skip(offset)
         }
 
         mutating func append(_ bytes: UnsafeRawBufferPointer) throws {
             try file.write(bytes)
             hash.update(bytes)
             offset += bytes.count
+            meter.advance(bytes.count)
         }
 
         mutating func restart() throws {
             try file.truncate()
+            meter.skip(-offset)
             hash = ContentHash(metadata.expectation)
             offset = 0
             senderTag = nil
         }
-    }
-
-    private func reserve(_ offset: Int) throws {
-        guard let wanted = metadata.byteCount, let free = Disk.freeByteCount(at: path),
-            wanted - offset > free
-        else { return }
-        throw MartletError(
-            .io,
-            "\(file) needs \(wanted - offset) more bytes, the disk of \(path) has \(free) free",
-            mend: "Free some space, or set HF_HOME to a larger disk", context: ["file": path])
     }
 
     private func fetch(_ state: inout State) async throws {
@@ -127,97 +119,83 @@ struct Download {
     }
 
     private func attempt(_ state: inout State) async throws {
-        let address = try client.address(file, revision: metadata.commit)
+        let address = try client.address(file.path, commit: metadata.commit)
         var headers = HTTPHeaders()
         if state.offset > 0 {
             headers.add(name: "Range", value: "bytes=\(state.offset)-")
             if let tag = state.senderTag { headers.add(name: "If-Range", value: "\"\(tag)\"") }
         }
         let response = try await client.web.send(.GET, address, headers: headers)
-        try begin(response, &state)
+        try await begin(response, &state)
         do {
             for try await buffer in response.body {
                 try Task.checkCancellation()
-                let count = buffer.readableBytes
-                if let wanted = metadata.byteCount, count > wanted - state.offset {
-                    try Disk.remove(path)
-                    throw wrongLength(state.offset + count, wanted)
+                let count = state.offset + buffer.readableBytes
+                if let wanted = metadata.byteCount, count > wanted {
+                    throw try wrongLength(count, wanted)
                 }
                 try buffer.withUnsafeReadableBytes { try state.append($0) }
-                meter.advance(to: state.offset)
             }
         } catch {
             throw TransferFailure.describing(error, response.address)
         }
         if let wanted = metadata.byteCount, state.offset < wanted {
-            throw TransferFailure(
-                MartletError(
-                    .network, "\(file) ended after \(state.offset) of \(wanted) bytes"),
-                isTransient: true)
+            throw TransferFailure("\(file) ended after \(state.offset) of \(wanted) bytes")
         }
     }
 
     /// Checks the head of an answer and brings the partial file to where its bytes belong.
-    private func begin(_ response: WebClient.Response, _ state: inout State) throws {
+    private func begin(_ response: WebClient.Response, _ state: inout State) async throws {
+        let host = response.address.host
         let tag = response.header("ETag").flatMap {
             $0.hasPrefix("W/") ? nil : HubClient.plainTag($0)
         }
         if let coding = response.header("Content-Encoding"), coding != "identity" {
-            throw MartletError(
-                .network, "\(response.address.host) sends \(file) encoded as \(coding), unasked")
+            throw MartletError(.network, "\(host) sends \(file) encoded as \(coding), unasked")
+        }
+        if response.status == 200 || response.status == 206,
+            let known = state.senderTag, let tag, tag != known
+        {
+            throw Changed()
         }
         switch response.status {
         case 206:
-            if let known = state.senderTag, let tag, tag != known { throw Changed() }
-            let range = try contentRange(response)
-            guard range.start == state.offset, range.total == metadata.byteCount ?? range.total
+            // bytes START-END/TOTAL
+            let text = response.header("Content-Range") ?? ""
+            let range = text.split { !$0.isNumber }.compactMap { Int($0) }
+            guard range.count == 3, range[0] == state.offset,
+                range[2] == metadata.byteCount ?? range[2]
             else {
                 // A server that answers another range than asked for can still send the whole.
                 try state.restart()
-                throw TransferFailure(
-                    MartletError(
-                        .network,
-                        "\(response.address.host) sends \(file) from byte \(range.start) of "
-                            + "\(range.total)"), isTransient: true)
+                throw TransferFailure("\(host) sends '\(text.prefix(80))' of \(file)")
             }
         case 200:
-            if let known = state.senderTag, let tag, tag != known { throw Changed() }
             if state.offset > 0 { try state.restart() }
             if let length = response.header("Content-Length").flatMap({ Int($0) }),
                 let wanted = metadata.byteCount, length != wanted
             {
-                try Disk.remove(path)
-                throw wrongLength(length, wanted)
+                // A mirror that was cloned without Git LFS sends a line of text for the weights.
+                if length <= LargeFilePointer.lengthLimit,
+                    LargeFilePointer.isOne(try await client.web.bytes(response, limit: length))
+                {
+                    throw LargeFilePointer.error(file, sender: host)
+                }
+                throw try wrongLength(length, wanted)
             }
         case 416:
             try state.restart()
-            throw TransferFailure(
-                MartletError(.network, "\(response.address.host) refuses the rest of \(file)"),
-                isTransient: true)
+            throw TransferFailure("\(host) refuses the rest of \(file)")
         case 412: throw Changed()
-        default: throw client.refusal(response, file)
+        default: throw client.refusal(response, file.path)
         }
         state.senderTag = tag
     }
 
-    private func contentRange(_ response: WebClient.Response) throws -> (start: Int, total: Int) {
-        let text = response.header("Content-Range") ?? ""
-        if let rest = text.droppingPrefix("bytes ") {
-            let parts = rest.split(separator: "/")
-            if parts.count == 2, let start = Int(parts[0].prefix { $0 != "-" }),
-                let total = Int(parts[1])
-            {
-                return (start, total)
-            }
-        }
-        throw TransferFailure(
-            MartletError(
-                .network, "\(response.address.host) sends a part without a usable Content-Range"),
-            isTransient: false)
-    }
-
-    private func wrongLength(_ found: Int, _ wanted: Int) -> MartletError {
-        MartletError(
+    /// The failure where more or fewer bytes come than announced; the partial file goes.
+    private func wrongLength(_ found: Int, _ wanted: Int) throws -> MartletError {
+        try Disk.remove(path)
+        return MartletError(
             .corrupt, "\(file) comes with \(found) bytes or more, the hub announces \(wanted)",
             mend: "Pull again; if it repeats, a proxy or mirror alters the file")
     }

@@ -5,9 +5,9 @@ import MartletCore
 import NIOCore
 import NIOHTTP1
 
-/// What the hub says about a file before it is fetched.
+/// What a site says about a file before it is fetched.
 struct HubMetadata: Sendable, Hashable {
-    /// Commit the revision stands for.
+    /// Commit the revision stands for, or what names the snapshot instead.
     let commit: String
     /// Name of the content; SHA-256 for large files.
     let etag: String
@@ -22,31 +22,112 @@ struct HubMetadata: Sendable, Hashable {
         }
         return .unknown
     }
+
+    /// Takes what may become parts of paths.
+    ///
+    /// - Throws: `MartletError` `.network` for names that could lead elsewhere.
+    init(commit: String, etag: String, byteCount: Int?, of path: String) throws {
+        // A petabyte at most: then no sum of lengths overflows.
+        guard HubNames.isComponent(commit), HubNames.isComponent(etag),
+            (0...1 << 50).contains(byteCount ?? 0)
+        else {
+            throw MartletError(
+                .network, "the hub names \(path) by an unusable commit, ETag or length")
+        }
+        self.commit = commit
+        self.etag = etag
+        self.byteCount = byteCount
+    }
 }
 
-/// The Hugging Face protocol over a `WebClient`.
+/// The files of a repository at a commit.
+struct HubListing: Sendable {
+    /// Paths in the order of the site.
+    var paths: [String] = []
+    /// What is known of files by path; the site may not say it here.
+    var metadata: [String: HubMetadata] = [:]
+}
+
+/// What the protocols of the sites have in common.
 struct HubClient: Sendable {
+    private static let listingLimit = 1 << 26
+
     let web: WebClient
     let configuration: HubConfiguration
+    let repository: HubRepository
     /// Told about repetitions.
     let observe: PullObserver
     /// Whether another source is at hand, so that an unreachable hub is given up soon.
     let hasAlternative: Bool
 
-    /// Asks for a file's commit, name of content and length.
-    ///
-    /// - Throws: `MartletError`, `CancellationError`.
-    func metadata(_ file: HubFile) async throws -> HubMetadata {
-        let address = try address(file, revision: file.revision)
-        return try await repeating { try await readMetadata(file, address) }
+    var endpoint: String { configuration.access(repository.site).endpoint }
+    /// The page for people.
+    var page: String {
+        repository.site == .modelScope
+            ? "\(endpoint)/models/\(repository.name)" : "\(endpoint)/\(repository.name)"
     }
 
-    /// Address of a file at a revision.
-    func address(_ file: HubFile, revision: String) throws -> WebAddress {
-        let revision = percentEncoded(revision, keepingSlashes: false)
-        let path = percentEncoded(file.path, keepingSlashes: true)
-        return try WebAddress(
-            "\(configuration.endpoint)/\(file.repository)/resolve/\(revision)/\(path)")
+    /// Asks for the files of the repository.
+    ///
+    /// - Throws: `MartletError`, `CancellationError`.
+    func listing() async throws -> HubListing {
+        switch repository.site {
+        case .huggingFace: try await huggingFaceListing()
+        case .modelScope: try await modelScopeListing()
+        }
+    }
+
+    /// Asks for one file's commit, name of content and length.
+    ///
+    /// - Throws: `MartletError`, `CancellationError`.
+    func metadata(_ path: String) async throws -> HubMetadata {
+        switch repository.site {
+        case .huggingFace: return try await huggingFaceMetadata(path)
+        case .modelScope:
+            guard let metadata = try await modelScopeListing().metadata[path] else {
+                throw noFile(path)
+            }
+            return metadata
+        }
+    }
+
+    /// Address of a file's bytes at a commit.
+    func address(_ path: String, commit: String) throws -> WebAddress {
+        switch repository.site {
+        case .huggingFace:
+            try WebAddress(
+                "\(endpoint)/\(repository.name)/resolve/"
+                    + percentEncoded(commit, keepingSlashes: false) + "/"
+                    + percentEncoded(path, keepingSlashes: true))
+        case .modelScope:
+            try WebAddress(
+                "\(endpoint)/api/v1/models/\(repository.name)/repo?Revision="
+                    + percentEncoded(commit, keepingSlashes: false) + "&FilePath="
+                    + percentEncoded(path, keepingSlashes: false))
+        }
+    }
+
+    /// Reads a JSON answer.
+    ///
+    /// - Throws: `MartletError`, `CancellationError`.
+    func json(_ path: String) async throws -> JSONValue {
+        let address = try WebAddress("\(endpoint)\(path)")
+        return try await repeating {
+            let response = try await web.send(.GET, address)
+            guard response.status == 200 else { throw refusal(response, nil) }
+            let bytes = try await web.bytes(response, limit: Self.listingLimit)
+            do {
+                return try JSONValue.parse(bytes)
+            } catch {
+                throw MartletError(
+                    .network, "\(endpoint) is no hub: its listing is no JSON",
+                    mend: "Check \(endpointVariable)")
+            }
+        }
+    }
+
+    var endpointVariable: String {
+        repository.site == .modelScope ? "MODELSCOPE_ENDPOINT" : "HF_ENDPOINT"
     }
 
     /// Runs a request until it succeeds, fails for good or patience ends.
@@ -81,94 +162,66 @@ struct HubClient: Sendable {
         try await Task.sleep(for: .milliseconds(milliseconds))
     }
 
-    private func readMetadata(_ file: HubFile, _ address: WebAddress) async throws -> HubMetadata {
-        var commit: String?
-        var etag: String?
-        var byteCount: Int?
-        func collect(_ response: WebClient.Response) {
-            commit = commit ?? response.header("X-Repo-Commit")
-            etag = etag ?? response.header("X-Linked-Etag")
-            byteCount = byteCount ?? response.header("X-Linked-Size").flatMap { Int($0) }
-        }
-        let response = try await web.send(
-            .HEAD, address, deadlineMilliseconds: configuration.metadataTimeoutMilliseconds
-        ) { redirect in
-            collect(redirect)
-            return commit != nil && etag != nil && byteCount != nil
-        }
-        collect(response)
-        guard response.status < 400 else { throw refusal(response, file) }
-        if response.status == 200 {
-            etag = etag ?? response.header("ETag")
-            byteCount = byteCount ?? response.header("Content-Length").flatMap { Int($0) }
-        }
-        guard let commit, let etag = etag.map(Self.plainTag) else {
-            throw MartletError(
-                .network,
-                "\(configuration.endpoint) is no hub: its answer lacks X-Repo-Commit or an ETag",
-                mend: "Check HF_ENDPOINT")
-        }
-        guard HubNames.isComponent(commit), HubNames.isComponent(etag), byteCount ?? 0 >= 0 else {
-            throw MartletError(
-                .network, "the hub names \(file) by an unusable commit, ETag or length")
-        }
-        return HubMetadata(commit: commit, etag: etag, byteCount: byteCount)
-    }
-
     /// An entity tag without `W/` and quotes.
     static func plainTag(_ tag: String) -> String {
         String((tag.droppingPrefix("W/") ?? tag).drop { $0 == "\"" }.prefix { $0 != "\"" })
     }
 
     /// The failure an error status stands for.
-    func refusal(_ response: WebClient.Response, _ file: HubFile) -> TransferFailure {
-        let page = "\(configuration.endpoint)/\(file.repository)"
+    ///
+    /// - Parameters:
+    ///   - path: The file that was asked for; nil if it was the repository.
+    func refusal(_ response: WebClient.Response, _ path: String?) -> TransferFailure {
         let word = response.header("X-Error-Code") ?? ""
-        func fatal(_ code: MartletError.Code, _ message: String, _ mend: String) -> TransferFailure
-        {
-            TransferFailure(
-                MartletError(
-                    code, message, mend: mend,
-                    context: ["status": String(response.status), "repository": file.repository]),
-                isTransient: false)
-        }
-        switch response.status {
-        case 401, 403:
-            if word == "GatedRepo" {
-                return fatal(
-                    .network, "\(file.repository) is gated (HTTP \(response.status))",
-                    "Accept its licence at \(page), then set HF_TOKEN to a token that may read it")
-            }
-            let hint =
-                configuration.token == nil
-                ? "It is private or does not exist: check the name, or set HF_TOKEN"
-                : "Check the name, and that HF_TOKEN may read it"
-            return fatal(
-                .network, "the hub refuses \(file.repository) (HTTP \(response.status))", hint)
-        case 404:
-            switch word {
-            case "EntryNotFound":
-                return fatal(
-                    .notFound, "\(file.repository) has no file '\(file.path)'",
-                    "See \(page)/tree/main")
-            case "RevisionNotFound":
-                return fatal(
-                    .notFound, "\(file.repository) has no revision '\(file.revision)'",
-                    "Leave out @\(file.revision) for the main one")
-            default:
-                return fatal(
-                    .notFound, "the hub has no \(file) (HTTP 404)", "Check the name at \(page)")
-            }
+        let status = "HTTP \(response.status)"
+        let subject = path.map { HubFile(repository, $0).description } ?? "\(repository)"
+        let token = repository.site == .modelScope ? "MODELSCOPE_API_TOKEN" : "HF_TOKEN"
+        let tokenPage =
+            repository.site == .modelScope
+            ? "\(endpoint)/my/myaccesstoken" : "\(endpoint)/settings/tokens"
+        let error: MartletError
+        switch (response.status, word) {
+        case (401, "GatedRepo"), (403, "GatedRepo"):
+            error = MartletError(
+                .network, "\(repository) is gated (\(status))",
+                mend: "Accept its licence at \(page), then set \(token) to a token of that account "
+                    + "(\(tokenPage))")
+        case (401, _), (403, _):
+            let isAnonymous = configuration.access(repository.site).token == nil
+            error = MartletError(
+                .network, "the hub refuses \(repository) (\(status))",
+                mend: isAnonymous
+                    ? "It is private, gated or does not exist: check \(page), or set \(token) "
+                        + "(\(tokenPage))"
+                    : "Check the name, and that \(token) may read it",
+                context: ["missing": "repository"])
+        case (404, "EntryNotFound"): return TransferFailure(noFile(path ?? ""), isTransient: false)
+        case (404, "RevisionNotFound"):
+            error = MartletError(
+                .notFound, "\(repository.name) has no revision '\(repository.revision)'",
+                mend: "Leave out @\(repository.revision) for the main one")
+        case (404, _):
+            error = MartletError(
+                .notFound, "the hub has no \(subject) (\(status))",
+                mend: "Check the name at \(page)",
+                context: ["missing": "repository"])
         default:
-            let isTransient = [408, 425, 429, 500, 502, 503, 504].contains(response.status)
             let wait = response.header("Retry-After").flatMap { Int($0) }.map { max(0, $0) }
             return TransferFailure(
                 MartletError(
-                    .network,
-                    "\(response.address.host) answers HTTP \(response.status) for \(file)",
-                    mend: response.status == 429 ? "Too many requests: wait, or set HF_TOKEN" : nil,
+                    .network, "\(response.address.host) answers \(status) for \(subject)",
+                    mend: response.status == 429 ? "Too many requests: wait, or set \(token)" : nil,
                     context: ["status": String(response.status)]),
-                isTransient: isTransient, retryAfterSeconds: wait)
+                isTransient: [408, 425, 429, 500, 502, 503, 504].contains(response.status),
+                retryAfterSeconds: wait)
         }
+        return TransferFailure(error.adding("status", "\(response.status)"), isTransient: false)
+    }
+
+    /// The repository lacks a file.
+    func noFile(_ path: String) -> MartletError {
+        MartletError(
+            .notFound, "\(repository) has no file '\(path)'", mend: "See \(page)",
+            context: ["missing": "file"])
     }
 }

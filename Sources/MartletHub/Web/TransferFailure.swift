@@ -29,41 +29,51 @@ struct TransferFailure: Error {
         self.retryAfterSeconds = retryAfterSeconds
     }
 
+    /// A failure that may be over at the next attempt.
+    init(_ message: String) { self.init(MartletError(.network, message), isTransient: true) }
+
     /// A lower layer's error in words; cancellation and our own errors pass unchanged.
     static func describing(_ error: any Error, _ address: WebAddress) -> any Error {
+        func failure(_ message: String, mend: String? = nil, isTransient: Bool = true) -> Self {
+            Self(
+                MartletError(.network, message, mend: mend, context: ["host": address.host]),
+                isTransient: isTransient)
+        }
+        let place = "\(address.host):\(address.port)"
+        let mend = "Check the network, HF_ENDPOINT and HTTPS_PROXY"
         switch error {
         case is TransferFailure, is MartletError, is CancellationError: return error
-        case let error as HTTPClientError where error == .cancelled: return CancellationError()
-        case let error as HTTPClientError: return client(error, address)
         case let error as NIOConnectionError:
             let reason =
-                error.connectionErrors.first.map { ioReason($0.error) }
+                error.connectionErrors.first.map { short($0.error) }
                 ?? "its name cannot be resolved"
-            return TransferFailure(
-                MartletError(
-                    .network, "cannot connect to \(address.host):\(address.port): \(reason)",
-                    mend: "Check the network, HF_ENDPOINT and HTTPS_PROXY",
-                    context: ["host": address.host]), isTransient: true)
+            return failure("cannot connect to \(place): \(reason)", mend: mend)
         case let error as IOError where unreachable.contains(error.errnoCode):
             let reason = strerror(error.errnoCode).map { String(cString: $0) } ?? "no way there"
-            return TransferFailure(
-                MartletError(
-                    .network, "cannot connect to \(address.host):\(address.port): \(reason)",
-                    mend: "Check the network, HF_ENDPOINT and HTTPS_PROXY",
-                    context: ["host": address.host]), isTransient: true)
+            return failure("cannot connect to \(place): \(reason)", mend: mend)
+        case let error as HTTPClientError:
+            if error == .cancelled { return CancellationError() }
+            if timeouts.contains(error) {
+                return failure("\(place) does not answer in time", mend: mend)
+            }
+            if error == .proxyAuthenticationRequired || error == .invalidProxyResponse {
+                return failure(
+                    "the proxy refuses the way to \(address.host): \(error)",
+                    mend: "Check HTTPS_PROXY, its name and password, and NO_PROXY",
+                    isTransient: false)
+            }
+            let isClosed = error == .remoteConnectionClosed || error == .uncleanShutdown
+            let reason = isClosed ? "the server closed it" : short(error)
+            return failure("the connection to \(address.host) failed: \(reason)")
         default:
             let text = String(describing: error)
-            guard text.contains("CERTIFICATE") || text.contains("certificate") else {
-                return TransferFailure(
-                    MartletError(
-                        .network, "the connection to \(address.host) failed: \(ioReason(error))",
-                        context: ["host": address.host]), isTransient: true)
+            guard text.lowercased().contains("certificate") else {
+                return failure("the connection to \(address.host) failed: \(short(error))")
             }
-            return TransferFailure(
-                MartletError(
-                    .network, "the certificate of \(address.host) is not trusted: \(text)",
-                    mend: "Set SSL_CERT_FILE to a file with your certificate authorities",
-                    context: ["host": address.host]), isTransient: false)
+            return failure(
+                "the certificate of \(address.host) is not trusted: \(short(error))",
+                mend: "Set SSL_CERT_FILE to a file with your certificate authorities",
+                isTransient: false)
         }
     }
 
@@ -72,35 +82,12 @@ struct TransferFailure: Error {
         ECONNREFUSED, EHOSTUNREACH, ENETUNREACH, EHOSTDOWN, ETIMEDOUT,
     ]
 
-    private static func client(_ error: HTTPClientError, _ address: WebAddress) -> TransferFailure {
-        let timeouts: [HTTPClientError] = [
-            .connectTimeout, .readTimeout, .deadlineExceeded, .tlsHandshakeTimeout,
-            .getConnectionFromPoolTimeout, .httpProxyHandshakeTimeout,
-        ]
-        if timeouts.contains(error) {
-            return TransferFailure(
-                MartletError(
-                    .network, "\(address.host):\(address.port) does not answer in time",
-                    mend: "Check the network, HF_ENDPOINT and HTTPS_PROXY",
-                    context: ["host": address.host]), isTransient: true)
-        }
-        if error == .proxyAuthenticationRequired || error == .invalidProxyResponse {
-            return TransferFailure(
-                MartletError(
-                    .network, "the proxy refuses the way to \(address.host): \(error)",
-                    mend: "Check HTTPS_PROXY, its name and password, and NO_PROXY"),
-                isTransient: false)
-        }
-        let closed: [HTTPClientError] = [.remoteConnectionClosed, .uncleanShutdown]
-        let reason = closed.contains(error) ? "the server closed it" : String(describing: error)
-        return TransferFailure(
-            MartletError(.network, "the connection to \(address.host) failed: \(reason)"),
-            isTransient: true)
-    }
+    private static let timeouts: [HTTPClientError] = [
+        .connectTimeout, .readTimeout, .deadlineExceeded, .tlsHandshakeTimeout,
+        .getConnectionFromPoolTimeout, .httpProxyHandshakeTimeout,
+    ]
 
-    /// The reason inside a system call's error, without the call.
-    private static func ioReason(_ error: any Error) -> String {
-        let text = String(describing: error)
-        return text.count <= 200 ? text : String(text.prefix(200))
+    private static func short(_ error: any Error) -> String {
+        String(String(describing: error).prefix(200))
     }
 }

