@@ -66,25 +66,60 @@ public struct ConfigurationReader: Sendable {
     /// A truth value, or a default where the key is absent or null.
     ///
     /// - Throws: `MartletError` `.unsupported` if it is something else.
-    public func bool(_ key: String, default fallback: Bool) throws -> Bool {
-        guard let value = present(key) else { return fallback }
+    public func bool(_ key: String, default fallback: Bool?) throws -> Bool {
+        guard let value = present(key) else {
+            guard let fallback else {
+                throw failure("'\(key)' is missing: set it to true or false")
+            }
+            return fallback
+        }
         guard let flag = value.bool else {
             throw failure("'\(key)' is \(value.serialized()), not true or false")
         }
         return flag
     }
 
+    /// An integer of at least 0, or a default where the key is absent or null.
+    ///
+    /// - Throws: `MartletError` `.unsupported` if it is no such integer.
+    public func count(_ key: String, default fallback: Int) throws -> Int {
+        present(key)?.int == 0 ? 0 : try int(key, default: fallback)
+    }
+
     /// A text out of a closed set, or a default where the key is absent or null.
     ///
     /// - Throws: `MartletError` `.unsupported` naming what is supported.
-    public func word(_ key: String, of allowed: [String], default fallback: String) throws -> String
-    {
-        guard let value = present(key) else { return fallback }
+    public func word(
+        _ key: String, of allowed: [String], default fallback: String?
+    ) throws -> String {
+        guard let value = present(key) else {
+            guard let fallback else {
+                throw failure("'\(key)' is missing: set it to \(allowed.joined(separator: " or "))")
+            }
+            return fallback
+        }
         guard let word = value.string, allowed.contains(word) else {
             throw failure(
                 "'\(key)' is \(value.serialized()), supported: \(allowed.joined(separator: ", "))")
         }
         return word
+    }
+
+    /// A list of texts out of a closed set; nil where the key is absent or null.
+    ///
+    /// - Parameter count: How many there must be.
+    /// - Throws: `MartletError` `.unsupported` naming what is supported.
+    public func words(_ key: String, of allowed: [String], count: Int) throws -> [String]? {
+        guard let value = present(key) else { return nil }
+        let words = value.array?.compactMap(\.string) ?? []
+        guard words.count == count, value.array?.count == count else {
+            throw failure("'\(key)' is no list of \(count) words")
+        }
+        if let other = words.first(where: { !allowed.contains($0) }) {
+            throw failure(
+                "'\(key)' has '\(other)', supported: \(allowed.joined(separator: ", "))")
+        }
+        return words
     }
 
     /// A nested object; nil where the key is absent or null.
@@ -109,10 +144,14 @@ public struct ConfigurationReader: Sendable {
 
     /// Refuses keys that would change the mathematics if they were ignored.
     ///
-    /// - Throws: `MartletError` `.unsupported` naming the first that is set to anything but null or false.
-    public func refuse(_ keys: [String]) throws {
+    /// - Parameters:
+    ///   - keys: What must not be set to anything but null or false.
+    ///   - neutral: Numbers that change nothing.
+    /// - Throws: `MartletError` `.unsupported` naming the first that is set.
+    public func refuse(_ keys: [String], unless neutral: [Double] = []) throws {
         for key in keys {
             guard let value = present(key), value != .bool(false) else { continue }
+            if let number = value.double, neutral.contains(number) { continue }
             throw failure("'\(key)' is \(value.serialized()), which is not supported")
         }
     }

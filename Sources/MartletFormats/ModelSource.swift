@@ -13,6 +13,8 @@ package struct ModelSource: Sendable {
         case gguf([String: GGUFValue])
         /// In `tokenizer.json`, with `tokenizer_config.json` beside it or not.
         case json(tokenizer: ByteView, configuration: JSONValue?)
+        /// In SentencePiece's `tokenizer.model`, with `tokenizer_config.json` beside it or not.
+        case sentencePiece(model: ByteView, configuration: JSONValue?)
     }
 
     /// Class names such as `LlamaForCausalLM`.
@@ -32,73 +34,61 @@ package struct ModelSource: Sendable {
     /// Name for people: file or folder name.
     package let displayName: String
 
-    /// Opens a `.gguf` file, a `.safetensors` file with `config.json` beside it, or a folder of both.
+    /// Opens a `.gguf` file, a folder in Hugging Face's layout, or weights in such a folder:
+    /// `.safetensors`, `.bin`, or the index of several.
     ///
     /// - Throws: `MartletError` saying what is missing and what would mend it.
     package static func open(_ path: String) throws -> ModelSource {
         if path.hasSuffix(".gguf") { return try GGUFModel.open(path) }
-        if path.hasSuffix(".safetensors") {
-            let folder = path.split(separator: "/", omittingEmptySubsequences: false).dropLast()
-                .joined(separator: "/")
-            return try open(folder: folder.isEmpty ? "." : folder, weights: path)
+        if CheckpointFolder.isWeights(path), !FileStatus.isFolder(path) {
+            return try open(folder: CheckpointFolder.folder(of: path), weights: path)
         }
-        let weights = path + "/model.safetensors"
-        if !FileStatus.exists(weights) {
-            for (file, what) in [
-                ("model.safetensors.index.json", "sharded safetensors"),
-                ("pytorch_model.bin", "PyTorch .bin files"),
-                ("pytorch_model.bin.index.json", "PyTorch .bin files"),
-            ] where FileStatus.exists(path + "/" + file) {
-                throw MartletError(
-                    .unsupported, "\(path) holds \(what), which are not supported yet",
-                    mend: "Use a single model.safetensors or a .gguf file")
-            }
-            throw MartletError(
-                .notFound, "\(path) holds no model.safetensors",
-                mend: "Name a folder with config.json and model.safetensors, or a .gguf file")
-        }
-        return try open(folder: path, weights: weights)
+        return try open(folder: path, weights: CheckpointFolder.weights(in: path))
     }
 
-    /// Files that decide a model's content, without opening any.
+    /// Files that decide a model's content, without opening any weights.
     package static func files(of path: String) -> [String] {
         if path.hasSuffix(".gguf") { return [path] }
-        let folder =
-            path.hasSuffix(".safetensors")
-            ? path.split(separator: "/", omittingEmptySubsequences: false).dropLast()
-                .joined(separator: "/") : path
-        let names = [
-            "config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json",
-            "generation_config.json",
-        ]
-        return names.map { (folder.isEmpty ? "." : folder) + "/" + $0 }
+        let isWeights = CheckpointFolder.isWeights(path) && !FileStatus.isFolder(path)
+        let folder = isWeights ? CheckpointFolder.folder(of: path) : path
+        let weights = isWeights ? path : try? CheckpointFolder.weights(in: folder)
+        return (weights.map(CheckpointFolder.files(of:)) ?? [])
+            + textFiles.map { folder + "/" + $0 }
     }
 
+    private static let textFiles = [
+        "config.json", "tokenizer.json", "tokenizer.model", "tokenizer_config.json",
+        "generation_config.json",
+    ]
+
     private static func open(folder: String, weights: String) throws -> ModelSource {
-        func json(_ name: String) throws -> JSONValue? {
-            let path = folder + "/" + name
-            guard FileStatus.exists(path) else { return nil }
-            return try JSONValue.parse(MappedFile.map(path), name: path)
-        }
         let configPath = folder + "/config.json"
-        guard let config = try json("config.json")?.object else {
+        guard let config = try CheckpointText.object(configPath) else {
             throw MartletError(
                 .notFound, "there is no \(configPath) beside the weights",
                 mend: "Put the model's config.json beside \(weights)")
         }
-        let tokenizerConfig = try json("tokenizer_config.json")
-        let tokenizerPath = folder + "/tokenizer.json"
-        let tokenizer: TokenizerFiles =
-            FileStatus.exists(tokenizerPath)
-            ? .json(tokenizer: try MappedFile.map(tokenizerPath), configuration: tokenizerConfig)
-            : .none
+        let tokenizerConfig = try CheckpointText.object(
+            folder + "/tokenizer_config.json", byteLimit: 16 << 20)
+        let textConfig = tokenizerConfig.map(JSONValue.object)
+        var tokenizer = TokenizerFiles.none
+        if FileStatus.exists(folder + "/tokenizer.json") {
+            tokenizer = .json(
+                tokenizer: try MappedFile.map(folder + "/tokenizer.json"),
+                configuration: textConfig)
+        } else if FileStatus.exists(folder + "/tokenizer.model") {
+            tokenizer = .sentencePiece(
+                model: try MappedFile.map(folder + "/tokenizer.model"), configuration: textConfig)
+        }
         return ModelSource(
             architectures: config["architectures"]?.array?.compactMap(\.string) ?? [],
             configuration: ConfigurationReader(config, origin: configPath),
-            checkpoint: try SafetensorsFile(path: weights), tokenizer: tokenizer,
+            checkpoint: try CheckpointFolder.checkpoint(weights), tokenizer: tokenizer,
             chatTemplate: tokenizerConfig?["chat_template"]?.string,
-            generation: try json("generation_config.json"),
-            files: [configPath, weights], displayName: FileStatus.name(folder))
+            generation: try CheckpointText.object(folder + "/generation_config.json").map(
+                JSONValue.object),
+            files: [configPath] + CheckpointFolder.files(of: weights),
+            displayName: FileStatus.name(folder))
     }
 
     package init(

@@ -8,14 +8,20 @@ struct JSONParser {
     let name: String
     let depthLimit: Int
     let refusesDuplicateKeys: Bool
+    let valueLimit: Int
     var position = 0
+    private var valueCount = 0
 
-    init(bytes: UnsafeRawBufferPointer, name: String, depthLimit: Int, refusesDuplicateKeys: Bool) {
+    init(
+        bytes: UnsafeRawBufferPointer, name: String, depthLimit: Int, refusesDuplicateKeys: Bool,
+        valueLimit: Int
+    ) {
         self.bytes = bytes
         self.count = bytes.count
         self.name = name
         self.depthLimit = depthLimit
         self.refusesDuplicateKeys = refusesDuplicateKeys
+        self.valueLimit = valueLimit
     }
 
     /// The byte at the position; 0, which no JSON token contains, at the end.
@@ -40,6 +46,8 @@ struct JSONParser {
 
     private mutating func parseValue(depth: Int) throws -> JSONValue {
         skipSpace()
+        valueCount += 1
+        if valueCount > valueLimit { throw failure("more than \(valueLimit) values") }
         switch peek() {
         case UInt8(ascii: "\""): return .string(try parseString())
         case UInt8(ascii: "{"): return try parseObject(depth: depth + 1)

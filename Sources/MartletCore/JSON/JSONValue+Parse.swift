@@ -12,25 +12,27 @@ extension JSONValue {
     ///   - name: What it is, for messages.
     ///   - depthLimit: Arrays and objects within each other; at most 512.
     ///   - refusesDuplicateKeys: Whether a repeated key is an error; otherwise the last one counts.
+    ///   - valueLimit: Most values in all; bounds the memory that a hostile text can take.
     /// - Throws: `MartletError` `.corrupt` naming what was expected, its byte offset, line, column.
     public static func parse(
         _ bytes: UnsafeRawBufferPointer, name: String = "JSON", depthLimit: Int = 128,
-        refusesDuplicateKeys: Bool = false
+        refusesDuplicateKeys: Bool = false, valueLimit: Int = .max
     ) throws -> JSONValue {
         var parser = JSONParser(
             bytes: bytes, name: name, depthLimit: min(depthLimit, 512),
-            refusesDuplicateKeys: refusesDuplicateKeys)
+            refusesDuplicateKeys: refusesDuplicateKeys, valueLimit: valueLimit)
         return try parser.parse()
     }
 
     /// Reads a JSON text; see `parse(_:name:depthLimit:refusesDuplicateKeys:)` of raw bytes.
     public static func parse(
         _ bytes: ByteView, name: String = "JSON", depthLimit: Int = 128,
-        refusesDuplicateKeys: Bool = false
+        refusesDuplicateKeys: Bool = false, valueLimit: Int = .max
     ) throws -> JSONValue {
         try bytes.withUnsafeBytes {
             try parse(
-                $0, name: name, depthLimit: depthLimit, refusesDuplicateKeys: refusesDuplicateKeys)
+                $0, name: name, depthLimit: depthLimit, refusesDuplicateKeys: refusesDuplicateKeys,
+                valueLimit: valueLimit)
         }
     }
 

@@ -20,15 +20,27 @@ struct GGUFModel: CheckpointSource {
         let configuration = ConfigurationReader(
             configuration(file, architecture), origin: path)
         return ModelSource(
-            architectures: [classNames[architecture] ?? architecture],
+            architectures: [className(architecture, configuration)],
             configuration: configuration,
             checkpoint: GGUFModel(file, architecture), tokenizer: .gguf(file.metadata),
             chatTemplate: file.metadata["tokenizer.chat_template"]?.string, generation: nil,
             files: [path], displayName: FileStatus.name(path))
     }
 
-    /// Class names of architectures that Hugging Face names otherwise.
-    private static let classNames = ["llama": "LlamaForCausalLM"]
+    /// The class name of an architecture that Hugging Face names otherwise.
+    private static func className(
+        _ architecture: String, _ configuration: ConfigurationReader
+    ) -> String {
+        switch architecture {
+        // Files of both are named `llama`; a window makes the difference.
+        case "llama":
+            (configuration.json["sliding_window"]?.int ?? 0) > 0
+                ? "MistralForCausalLM" : "LlamaForCausalLM"
+        case "qwen2": "Qwen2ForCausalLM"
+        case "baichuan": "BaichuanForCausalLM"
+        default: architecture
+        }
+    }
 
     /// GGUF keys after the architecture's prefix, and their names in `config.json`.
     private static let keys = [
@@ -38,6 +50,12 @@ struct GGUFModel: CheckpointSource {
         "attention.layer_norm_rms_epsilon": "rms_norm_eps",
         "context_length": "max_position_embeddings", "vocab_size": "vocab_size",
         "attention.key_length": "head_dim", "attention.sliding_window": "sliding_window",
+        "expert_count": "num_local_experts", "logit_scale": "logit_scale",
+        "attention.scale": "attention_scale", "attention.clamp_kqv": "clip_qkv",
+        "attention.max_alibi_bias": "alibi_bias_max", "residual_scale": "residual_multiplier",
+        "embedding_scale": "embedding_multiplier",
+        "attn_logit_softcapping": "attn_logit_softcapping",
+        "final_logit_softcapping": "final_logit_softcapping",
     ]
 
     private static func configuration(_ file: GGUFFile, _ architecture: String) -> JSONObject {
@@ -54,9 +72,32 @@ struct GGUFModel: CheckpointSource {
         if config["vocab_size"] == nil, let shape = try? file.shape(of: "token_embd.weight") {
             config["vocab_size"] = .int(shape[0])
         }
+        if config["num_key_value_heads"] == nil {
+            config["num_key_value_heads"] = config["num_attention_heads"]
+        }
         config["tie_word_embeddings"] = .bool(!file.contains("output.weight"))
+        config["attention_bias"] = .bool(file.contains("blk.0.attn_q.bias"))
+        config["mlp_bias"] = .bool(file.contains("blk.0.ffn_gate.bias"))
         config["rope_scaling"] = scaling(file, architecture)
+        config["partial_rotary_factor"] = rotaryShare(file, architecture, config)
+        // Heads were normalized when the file was made, if at all, and doing it twice is harmless
+        // where it must have been.
+        if architecture == "baichuan", config["vocab_size"]?.int != 125_696 {
+            config["norm_head"] = .bool(false)
+        }
         return config
+    }
+
+    /// The share of a head that is rotated, where the file says so.
+    private static func rotaryShare(
+        _ file: GGUFFile, _ architecture: String, _ config: JSONObject
+    ) -> JSONValue? {
+        guard let rotated = file.metadata["\(architecture).rope.dimension_count"]?.int,
+            let heads = config["num_attention_heads"]?.int, heads > 0,
+            let size = config["head_dim"]?.int ?? config["hidden_size"]?.int.map({ $0 / heads }),
+            size > 0
+        else { return nil }
+        return .double(Double(rotated) / Double(size))
     }
 
     private static func scaling(_ file: GGUFFile, _ architecture: String) -> JSONValue? {
@@ -84,7 +125,7 @@ struct GGUFModel: CheckpointSource {
         let heads = file.metadata["\(architecture).attention.head_count"]?.int
         let kvHeads = file.metadata["\(architecture).attention.head_count_kv"]?.int ?? heads
         var permuted: [String: Int] = [:]
-        if architecture == "llama" {
+        if architecture == "llama" || architecture == "baichuan" {
             permuted[".self_attn.q_proj."] = heads
             permuted[".self_attn.k_proj."] = kvHeads
         }
@@ -119,7 +160,7 @@ struct GGUFModel: CheckpointSource {
 
     func weight(_ name: String) throws -> WeightValue {
         let value = try file.weight(fileName(name))
-        for (part, heads) in permutedHeads where name.contains(part) && value.shape.count == 2 {
+        for (part, heads) in permutedHeads where name.contains(part) {
             let rows = value.shape[0]
             guard heads > 0, rows % heads == 0, (rows / heads) % 2 == 0 else {
                 throw MartletError(
@@ -127,19 +168,22 @@ struct GGUFModel: CheckpointSource {
             }
             // The converter turned the halves of a head into pairs; rotary here works on halves.
             let headDim = rows / heads
-            return try value.selectingRows(
-                (0..<rows).map { row in
-                    let head = row / headDim, place = row % headDim
-                    let half = place / (headDim / 2), pair = place % (headDim / 2)
-                    return head * headDim + 2 * pair + half
-                })
+            let order = (0..<rows).map { row in
+                let head = row / headDim, place = row % headDim
+                let half = place / (headDim / 2), pair = place % (headDim / 2)
+                return head * headDim + 2 * pair + half
+            }
+            guard case .plain(let bias) = value, value.shape.count == 1 else {
+                return try value.selectingRows(order)
+            }
+            return .plain(try TensorData(order.map { try bias.floats()[$0] }, shape: [rows]))
         }
         return value
     }
 
     private func fileName(_ name: String) throws -> String {
         guard let found = fileNames[name] else {
-            throw MartletError(.notFound, "the checkpoint has no tensor '\(name)'")
+            throw MartletError.missingTensor(name)
         }
         return found
     }

@@ -55,7 +55,8 @@ package struct SafetensorsFile: CheckpointSource {
                 .corrupt, "InvalidHeaderLength: \(declared) bytes in a file of \(bytes.count)")
         }
         let json = try JSONValue.parse(
-            header, name: "safetensors header", refusesDuplicateKeys: true)
+            header, name: "safetensors header", refusesDuplicateKeys: true,
+            valueLimit: CheckpointText.valueLimit)
         guard let object = json.object else {
             throw MartletError(.corrupt, "InvalidHeader: not a JSON object")
         }
@@ -142,26 +143,15 @@ package struct SafetensorsFile: CheckpointSource {
         guard let bytes = data.slice(entry.range.lowerBound, count: entry.range.count) else {
             throw MartletError(.corrupt, "InvalidOffset: tensor '\(name)' lies outside the file")
         }
-        return try TensorData(dtype: entry.dtype, shape: entry.shape, bytes: bytes)
+        return try TensorData(
+            dtype: entry.dtype, shape: entry.shape,
+            bytes: bytes.aligned(to: entry.dtype.byteCount))
     }
 
     private func entry(_ name: String) throws -> Entry {
         guard let entry = entries[name] else {
-            throw MartletError(.notFound, "the checkpoint has no tensor '\(name)'")
+            throw MartletError.missingTensor(name)
         }
         return entry
-    }
-}
-
-/// Text files that stand for large ones in repositories cloned without their content.
-enum GitLFSPointer {
-    static func refuse(_ bytes: ByteView) throws {
-        let mark = Array("version https://git-lfs".utf8)
-        let isPointer = bytes.withUnsafeBytes { $0.prefix(mark.count).elementsEqual(mark) }
-        guard !isPointer else {
-            throw MartletError(
-                .corrupt, "this is a Git LFS pointer, not the weights themselves",
-                mend: "Run: git lfs pull")
-        }
     }
 }

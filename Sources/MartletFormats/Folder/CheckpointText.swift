@@ -1,0 +1,41 @@
+// Part of Martlet. See LICENSE.
+// SPDX-License-Identifier: Apache-2.0
+
+import MartletCore
+
+/// JSON files beside weights, and their bounds.
+enum CheckpointText {
+    /// Most values of a header or an index: what bounds its memory.
+    static let valueLimit = 1 << 18
+    /// Largest `config.json` and the like, in bytes.
+    private static let byteLimit = 1 << 20
+
+    /// The object in a file; nil if there is no such file.
+    ///
+    /// - Throws: `MartletError` `.corrupt` for other content, naming the file.
+    static func object(_ path: String, byteLimit: Int = byteLimit) throws -> JSONObject? {
+        guard FileStatus.exists(path) else { return nil }
+        let bytes = try MappedFile.map(path)
+        do { try GitLFSPointer.refuse(bytes) } catch let error as MartletError {
+            throw error.adding("file", path)
+        }
+        guard bytes.count <= byteLimit else {
+            throw MartletError(
+                .corrupt, "\(path) has \(bytes.count) bytes, at most \(byteLimit) are read")
+        }
+        let value = try JSONValue.parse(bytes, name: path, valueLimit: valueLimit)
+        guard let object = value.object else {
+            throw MartletError(.corrupt, "\(path) holds \(value.kind) where an object is due")
+        }
+        return object
+    }
+}
+
+/// Text files that stand for large ones in repositories cloned without their content.
+enum GitLFSPointer {
+    static func refuse(_ bytes: ByteView) throws {
+        guard bytes.starts(with: Array("version https://git-lfs".utf8)) else { return }
+        throw MartletError(
+            .corrupt, "this is a Git LFS pointer, not the file itself", mend: "Run: git lfs pull")
+    }
+}
