@@ -15,7 +15,10 @@ public struct ModelRegistry: Sendable {
 
     /// The architectures of Martlet.
     public static let builtIn = ModelRegistry([
-        Llama.self
+        Baichuan.self,
+        Llama.self,
+        Mistral.self,
+        Qwen2.self,
     ])
 
     /// These architectures and more.

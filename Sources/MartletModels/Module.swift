@@ -32,10 +32,13 @@ public struct StepInputs {
     public let positions: Tensor
     /// Inverse rotary frequencies `[R/2]`, where the model has them.
     public let inverseFrequencies: Tensor?
+    /// Slopes of the heads `[N]`, where scores fall with distance (ALiBi).
+    public let slopes: Tensor?
 
     /// Collects the inputs.
-    public init(positions: Tensor, inverseFrequencies: Tensor? = nil) {
+    public init(positions: Tensor, inverseFrequencies: Tensor? = nil, slopes: Tensor? = nil) {
         self.positions = positions
         self.inverseFrequencies = inverseFrequencies
+        self.slopes = slopes
     }
 }

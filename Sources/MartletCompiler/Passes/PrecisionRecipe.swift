@@ -78,7 +78,10 @@ extension PrecisionRecipe {
         case .apply("concat", let parts):
             let formats = try parts.map { try storage(of: $0, provider) }
             return Set(formats).count == 1 ? formats[0] : .plain(.f32)
-        case .apply: return .plain(.f32)
+        case .apply(_, let parts):
+            // Computed in f32, kept in the type of its numbers: a normalized bf16 head stays bf16.
+            let stored = try parts.first.map { try storage(of: $0, provider) }
+            return .plain(stored?.dtype ?? .f32)
         }
     }
 

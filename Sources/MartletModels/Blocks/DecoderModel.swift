@@ -13,6 +13,7 @@ public struct DecoderModel: Sendable {
     let layers: [DecoderLayer]
     let norm: RMSNorm
     let tiesEmbedding: Bool
+    let normalizesHead: Bool
     let logitSoftCap: Double?
 
     /// Combines the parts.
@@ -23,16 +24,18 @@ public struct DecoderModel: Sendable {
     ///   - layers: Layers in order.
     ///   - norm: Final norm.
     ///   - tiesEmbedding: Whether the head is the embedding table.
+    ///   - normalizesHead: Whether the head's rows are divided by their lengths.
     ///   - logitSoftCap: Limits logits to `cap * tanh(x / cap)`.
     public init(
         vocabularySize: Int, hiddenSize: Int, layers: [DecoderLayer], norm: RMSNorm,
-        tiesEmbedding: Bool, logitSoftCap: Double? = nil
+        tiesEmbedding: Bool, normalizesHead: Bool = false, logitSoftCap: Double? = nil
     ) {
         self.vocabularySize = vocabularySize
         self.hiddenSize = hiddenSize
         self.layers = layers
         self.norm = norm
         self.tiesEmbedding = tiesEmbedding
+        self.normalizesHead = normalizesHead
         self.logitSoftCap = logitSoftCap
     }
 
@@ -47,8 +50,11 @@ public struct DecoderModel: Sendable {
     /// Records the whole decoder.
     public func decode(_ builder: GraphBuilder, _ step: StepInputs) {
         let hidden = hidden(builder, step)
-        let weight = builder.parameter(
+        var weight = builder.parameter(
             tiesEmbedding ? "embedding.weight" : "head.weight", [vocabularySize, hiddenSize])
+        if normalizesHead {
+            weight = builder.scope("head") { builder.record("normalizeRows", [weight]) }
+        }
         var logits = builder.scope("head") { hidden.linear(weight, dtype: .f32) }
         if let logitSoftCap { logits = logits.softCap(logitSoftCap) }
         let rows = builder.scope("head") { logits.gatherRows(builder.input("logitRows")) }

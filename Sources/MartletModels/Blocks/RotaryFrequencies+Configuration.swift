@@ -11,6 +11,13 @@ extension RotaryFrequencies {
     public init(_ configuration: ConfigurationReader, headDim: Int) throws {
         let nested = try configuration.object("rope_parameters")
         let base = try nested?.positive("rope_theta", default: 10_000)
+        try nested?.refuse(["partial_rotary_factor"], unless: [1])
+        guard headDim % 2 == 0 else {
+            throw MartletError(
+                .unsupported,
+                "\(configuration.origin): 'head_dim' is \(headDim), but rotary positions need pairs"
+            )
+        }
         self.init(
             rotaryDim: headDim,
             base: try configuration.positive("rope_theta", default: base ?? 10_000))

@@ -93,7 +93,7 @@ public struct SelfAttention: Module {
                 ])
             let scale = configuration.scale ?? 1 / Double(headDim).squareRoot()
             let context = builder.record(
-                "attention", [queries, state, step.positions],
+                "attention", [queries, state, step.positions] + (step.slopes.map { [$0] } ?? []),
                 [
                     "group": .int(cache.group), "layer": .int(cache.layer),
                     "headCount": .int(configuration.headCount),

@@ -2,13 +2,20 @@
 // SPDX-License-Identifier: Apache-2.0
 
 /// How a parameter's value comes from tensors of the checkpoint, without decoding quantized ones.
-public indirect enum WeightSource: Sendable, Hashable {
+public enum WeightSource: Sendable, Hashable {
     /// A tensor as it is.
     case tensor(String)
     /// Some rows of a tensor (a fused projection, taken apart).
     case rows(String, Range<Int>)
     /// A tensor plus one (norm weights stored as deviation).
     case plusOne(String)
+
+    /// The tensor's name in the checkpoint.
+    public var tensor: String {
+        switch self {
+        case .tensor(let name), .rows(let name, _), .plusOne(let name): name
+        }
+    }
 }
 
 /// Names of an architecture's parameters in its checkpoints: rules from Martlet's names to tensors.
@@ -38,27 +45,25 @@ public struct WeightMap: Sendable {
 
     private let rules: [Rule]
 
-    /// Collects rules; the first that matches counts.
+    /// Collects rules; of those that match, the first whose tensor the checkpoint has counts.
     public init(_ rules: [Rule]) { self.rules = rules }
 
     /// These rules, tried before another map's.
     public func over(_ other: WeightMap) -> WeightMap { WeightMap(rules + other.rules) }
 
-    /// Where a parameter comes from; nil if no rule matches.
-    public func source(of name: String) -> WeightSource? {
-        for rule in rules {
+    /// Where a parameter may come from, in the order of the rules.
+    public func sources(of name: String) -> [WeightSource] {
+        rules.compactMap { rule in
             let parts = rule.pattern.split(separator: "*", omittingEmptySubsequences: false)
             if parts.count == 1 {
-                if name == rule.pattern { return rule.source("") }
-                continue
+                return name == rule.pattern ? rule.source("") : nil
             }
             guard let head = parts.first, let tail = parts.last, name.hasPrefix(head),
                 name.hasSuffix(tail), name.count > head.count + tail.count
-            else { continue }
+            else { return nil }
             let layer = name.dropFirst(head.count).dropLast(tail.count)
-            if layer.allSatisfy(\.isNumber) { return rule.source(String(layer)) }
+            return layer.allSatisfy(\.isNumber) ? rule.source(String(layer)) : nil
         }
-        return nil
     }
 
     /// The names of Hugging Face decoders with q, k, v and gate, up, down projections.

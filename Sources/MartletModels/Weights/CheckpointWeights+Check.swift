@@ -1,0 +1,78 @@
+// Part of Martlet. See LICENSE.
+// SPDX-License-Identifier: Apache-2.0
+
+import MartletCore
+import MartletFormats
+import MartletGraph
+
+extension CheckpointWeights {
+    /// Compares what a model reads with what the checkpoint holds, before anything is built.
+    ///
+    /// A weight that nothing reads is as wrong as one that is missing: a bias left out gives other
+    /// answers. Only what is all zeros, or known to be computed, may be left.
+    ///
+    /// - Throws: `MartletError` `.notFound` naming missing tensors, `.shapeMismatch` for others of
+    ///   another shape, `.unsupported` for tensors that the architecture does not read.
+    package func check(_ architecture: any ModelArchitecture) throws {
+        var used: Set<String> = []
+        var missing: [String] = []
+        var rowCounts: [String: Int] = [:]
+        for entryPoint in architecture.entryPoints {
+            for node in try architecture.trace(entryPoint).nodes where node.op == "parameter" {
+                let source = try source(node.attributes["name"]?.string ?? "")
+                let isNew = used.insert(source.tensor).inserted
+                guard checkpoint.contains(source.tensor) else {
+                    if isNew { missing.append(source.tensor) }
+                    continue
+                }
+                if case .rows(let tensor, let rows) = source {
+                    rowCounts[tensor] = max(rows.upperBound, rowCounts[tensor] ?? 0)
+                    continue
+                }
+                let wanted = node.results[0].fixedShape ?? []
+                let found = try checkpoint.shape(of: source.tensor)
+                if found != wanted { throw Self.mismatch(source.tensor, found, wanted) }
+            }
+        }
+        // Parts of a tensor must be all of it.
+        for (tensor, end) in rowCounts.sorted(by: { $0.key < $1.key }) {
+            let found = try checkpoint.shape(of: tensor)
+            let wanted = [end] + found.dropFirst()
+            if found != wanted { throw Self.mismatch(tensor, found, wanted) }
+        }
+        if let first = missing.first {
+            throw MartletError(
+                .notFound,
+                "the checkpoint lacks \(missing.count) of the model's tensors, such as '\(first)'",
+                mend: "config.json and weights do not belong together")
+        }
+        let left = try checkpoint.names.filter { !used.contains($0) && matters($0) }.filter {
+            try !isZero($0)
+        }
+        if let first = left.first {
+            throw MartletError(
+                .unsupported,
+                "the checkpoint has \(left.count) tensors that \(architecture.summary.architecture) "
+                    + "does not read, such as '\(first)'",
+                mend:
+                    "config.json and weights do not belong together, or the model has a part that "
+                    + "is not supported")
+        }
+    }
+
+    /// Whether a tensor that is not read would change the model's answers.
+    private func matters(_ name: String) -> Bool {
+        // A head stored beside the table that it is tied to; factors that became part of the graph.
+        let ignored = ["lm_head.weight", "rope_freqs.weight"]
+        guard name.hasSuffix(".weight") || name.hasSuffix(".bias") else { return false }
+        return !ignored.contains(name) && !name.hasSuffix(".attn.bias")
+    }
+
+    private func isZero(_ name: String) throws -> Bool {
+        let shape = try checkpoint.shape(of: name)
+        guard shape.count == 1, case .plain(let tensor) = try checkpoint.weight(name) else {
+            return false
+        }
+        return try tensor.floats().allSatisfy { $0 == 0 }
+    }
+}
