@@ -68,6 +68,12 @@ let package = Package(
         layer(
             "MartletCPU",
             ["CMartletMicrokernels", "MartletBackend", "MartletCore", "MartletEngineFile"]),
+        layer(
+            "MartletCUDA",
+            [
+                "CMartletCUDASources", "CMartletDriver", "MartletBackend", "MartletCore",
+                "MartletEngineFile", .product(name: "Crypto", package: "swift-crypto"),
+            ]),
         layer("MartletReference", ["MartletCore", "MartletGraph"]),
         // Layer 5
         layer(
@@ -88,7 +94,7 @@ let package = Package(
         layer(
             "Martlet",
             [
-                "MartletBackend", "MartletCPU", "MartletCompiler", "MartletCore",
+                "MartletBackend", "MartletCPU", "MartletCUDA", "MartletCompiler", "MartletCore",
                 "MartletEngineFile", "MartletEvaluation", "MartletFormats", "MartletGraph",
                 "MartletModels", "MartletQuantization", "MartletRuntime", "MartletTokenizer",
                 .product(name: "Crypto", package: "swift-crypto"),
@@ -107,7 +113,7 @@ let package = Package(
         .executableTarget(
             name: "MartletCLI",
             dependencies: [
-                "Martlet", "MartletBackend", "MartletCPU", "MartletCompiler",
+                "Martlet", "MartletBackend", "MartletCPU", "MartletCUDA", "MartletCompiler",
                 "MartletConformance", "MartletCore", "MartletEngineFile", "MartletEvaluation",
                 "MartletGraph", "MartletHub", "MartletRuntime", "MartletTokenizer",
                 .product(name: "ArgumentParser", package: "swift-argument-parser"),
@@ -140,6 +146,12 @@ let package = Package(
                 "MartletTestSupport",
             ]),
         tests("MartletCPU", ["MartletBackend", "MartletCore", "MartletEngineFile"]),
+        tests(
+            "MartletCUDA",
+            [
+                "CMartletDriver", "MartletBackend", "MartletCompiler", "MartletCore",
+                "MartletEngineFile", "MartletModels", "MartletTestSupport",
+            ]),
         tests("MartletEngineFile", ["MartletCore"]),
         tests("MartletEvaluation", ["MartletCore"]),
         tests("MartletFormats", ["MartletCore", "MartletQuantization"]),

@@ -2,7 +2,6 @@
 // SPDX-License-Identifier: Apache-2.0
 
 package import MartletBackend
-import MartletCPU
 import MartletCore
 
 /// The targets that a program can compile for: a value, so that backends and tests add to it.
@@ -19,7 +18,7 @@ package struct CatalogList: Sendable {
     }
 
     /// The targets of this version.
-    package static let builtIn = CatalogList(device: CPUCatalog())
+    package static let builtIn = Device.cpu.catalogs()
 
     /// All targets, the device at hand first.
     package var all: [any KernelCatalog] { [device] + others }

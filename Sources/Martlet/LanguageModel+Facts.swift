@@ -2,7 +2,8 @@
 // SPDX-License-Identifier: Apache-2.0
 
 import MartletBackend
-import MartletCPU
+package import MartletCPU
+import MartletCUDA
 import MartletCore
 import MartletEngineFile
 public import MartletRuntime
@@ -10,17 +11,27 @@ public import MartletRuntime
 extension LanguageModel {
     /// Tokens of the vocabulary.
     public var vocabularySize: Int { executor.vocabularySize }
-    /// Threads that compute.
-    public var threadCount: Int { executor.threadCount }
-    /// Name of the device and its instruction set.
-    public var deviceName: String { "cpu-\(executor.instructionSet.rawValue)" }
+    /// Threads that compute; 1 on a GPU, where the host only starts work.
+    public var threadCount: Int { cpuExecutor?.threadCount ?? 1 }
+    /// Name of the device: the CPU's instruction set, or the GPU's product name.
+    public var deviceName: String {
+        if let gpu = executor as? CUDAExecutor {
+            return "cuda-sm_\(gpu.device.capability) (\(gpu.device.name))"
+        }
+        return "cpu-\(cpuExecutor?.instructionSet.rawValue ?? "none")"
+    }
+    private var cpuExecutor: CPUExecutor? { executor as? CPUExecutor }
     /// Counts since loading.
     public var statistics: EngineStatistics { inference.statistics }
 
-    /// Whether plan steps are timed.
+    /// Whether plan steps are timed; on the CPU only.
     package var isProfiling: Bool {
-        get { executor.isProfiling }
-        set { executor.isProfiling = newValue }
+        get { cpuExecutor?.isProfiling ?? false }
+        set { cpuExecutor?.isProfiling = newValue }
+    }
+    /// What each step of an entry point's plan took since profiling began; on the CPU only.
+    package func profile(entryPoint: Int) -> [PlanStepProfile] {
+        cpuExecutor?.profile(entryPoint: entryPoint) ?? []
     }
 
     /// Bytes that one decode step must read: all weights but the embedding's unread rows, and the KV of a request.

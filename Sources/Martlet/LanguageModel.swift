@@ -1,8 +1,7 @@
 // Part of Martlet. See LICENSE.
 // SPDX-License-Identifier: Apache-2.0
 
-import MartletBackend
-package import MartletCPU
+package import MartletBackend
 import MartletCore
 import MartletEngineFile
 import MartletFormats
@@ -20,7 +19,7 @@ public final class LanguageModel: Sendable {
     /// The engine that runs.
     package let engine: LoadedEngine
     /// The device.
-    package let executor: CPUExecutor
+    package let executor: any PlanExecutor
     /// The request loop.
     package let inference: InferenceEngine
     /// Text to tokens and back; nil without a tokenizer.
@@ -129,16 +128,15 @@ public final class LanguageModel: Sendable {
                 mend: "Lower --max-context, or the lengths asked for")
         }
         let limits = options.stepLimits(maxContext: maxContext)
-        var cpu = CPUOptions(limits: limits, threadCount: options.threadCount)
-        cpu.kvByteCount =
-            options.kvCacheMemory ?? Self.kvBytes(engine.plans.first?.kvGroups ?? [], limits)
         try Self.checkKVMemory(engine, options)
-        cpu.instructionSet = try CPUInstructionSet.named(options.instructionSet)
-        executor = try CPUExecutor(
-            plans: engine.plans, parameters: engine.parameters, options: cpu)
+        executor = try options.executor(
+            engine, limits: limits,
+            cacheBytes: Self.kvBytes(engine.plans.first?.kvGroups ?? [], limits))
         tokenizer = try engine.text.tokenizer.map { try Tokenizer($0) }
+        var running = InferenceEngine.Options()
+        running.reusesPrefixes = options.reusesPrefixes
         inference = try InferenceEngine(
-            executor: executor, decoding: tokenizer.map(TextDecoding.init))
+            executor: executor, decoding: tokenizer.map(TextDecoding.init), options: running)
         HeapMemory.trim()
     }
 

@@ -21,6 +21,10 @@ public struct LoadOptions: Sendable {
     public var activations: String?
     /// Type of cached keys and values.
     public var kvType: DType = .f32
+    /// Where the model runs.
+    public var device = Device.cpu { didSet { updateCatalogs() } }
+    /// Chips that engines for GPUs hold kernels for, such as `sm_90a`; none are compiled where they run.
+    public var gpuCode: [String] = [] { didSet { updateCatalogs() } }
     /// Targets that can be compiled for; the first is the device at hand.
     package var catalogs = CatalogList.builtIn
     /// Targets of an engine that is built; none stands for the device at hand.
@@ -48,6 +52,12 @@ public struct LoadOptions: Sendable {
     public var maxContext: Int?
     /// Bytes for cached keys and values; nil for what the batch needs, at most a quarter of memory.
     public var kvCacheMemory: Int?
+    /// Part of a GPU's free memory that may be used where no size is given.
+    public var memoryFraction = 0.9
+    /// GPU code to run, such as `compute_80`; nil for the GPU's own.
+    public var gpuArchitecture: String?
+    /// Whether a prompt's beginning that an earlier request computed is not computed again.
+    public var reusesPrefixes = true
     /// Threads; nil for one per core.
     public var threadCount: Int?
     /// Instruction set to force, such as `scalar` or `avx2`; nil for the best.
@@ -61,4 +71,8 @@ public struct LoadOptions: Sendable {
 
     /// The defaults.
     public init() {}
+
+    private mutating func updateCatalogs() {
+        catalogs = device.catalogs(gpuCode: gpuCode, engineCache: engineCache)
+    }
 }

@@ -15,6 +15,8 @@ package struct LoadedEngine: Sendable {
     package var parameters: ParameterBytes
     /// What the engine is.
     package var description: EngineDescription
+    /// Kernels compiled for GPUs, by module identity.
+    package var deviceCode: [String: ByteView] = [:]
     /// Where it was read from; nil if it was built in memory.
     package var path: String?
     var text: TextDescription
@@ -47,6 +49,7 @@ package struct LoadedEngine: Sendable {
         description = file.manifest.description
         path = file.path
         text = try TextDescription(file)
+        deviceCode = file.deviceCode
     }
 
     /// Opens and verifies an engine file for the device at hand, re-targeting it where that is due

@@ -37,7 +37,7 @@ package struct ConformanceReport: Sendable, CustomStringConvertible {
     }
 
     /// One entry per case and family that accepts it, or per case that all refuse.
-    package internal(set) var entries: [Entry] = []
+    package var entries: [Entry] = []
 
     /// Entries that passed.
     package var passedCount: Int { entries.count { $0.outcome == .passed } }

@@ -25,8 +25,8 @@ package struct ConformanceSuite: Sendable {
 
     /// What is checked.
     package let cases: [ConformanceCase]
-    private let catalog: any KernelCatalog
-    private let makeExecutor: MakeExecutor
+    let catalog: any KernelCatalog
+    let makeExecutor: MakeExecutor
 
     /// Prepares the suite.
     ///

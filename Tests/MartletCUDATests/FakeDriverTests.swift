@@ -78,6 +78,27 @@ import Testing
         #expect(executor.launchCounts == (4, 2))
     }
 
+    /// In 16-bit numbers a layer of a decode step is five kernels.
+    @Test(arguments: [DType.bf16, .f16]) func decodeLayerIsFiveKernels(dtype: DType) throws {
+        FakeDriver.reset()
+        let model = try FakeModel(dtype: dtype)
+        let executor = try model.executor()
+        let layer = [
+            "linear_decode", "attention_decode", "linear_decode", "linear_decode", "linear_decode",
+        ]
+        let expected =
+            ["embedding_plain"] + layer + layer.prefix(2)
+            // After the last attention only the rows that need logits go on, to the head behind the layer.
+            + ["gather_plain", "gather_plain"] + layer.suffix(3) + [
+                "linear_decode", "sample_plain",
+            ]
+        let launches = FakeDriver.state.withLock { $0.launches.filter(\.isCaptured) }
+        #expect(launches.prefix(expected.count).map(\.kernel) == expected)
+        #expect(
+            model.compiled.plans[0].steps.map(\.op).filter { $0.contains("inear") }.count == 9)
+        withExtendedLifetime(executor) {}
+    }
+
     /// Inputs reach the device where kernels look for them.
     @Test func countsReachTheDevice() async throws {
         FakeDriver.reset()

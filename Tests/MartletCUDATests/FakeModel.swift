@@ -17,9 +17,13 @@ struct FakeModel {
     let compiled: CompiledModel
     let images: KernelImages
 
-    init() throws {
+    init(dtype: DType = .f32) throws {
+        var options = Compiler.Options()
+        options.recipe.dtype = dtype
+        options.recipe.kvType = dtype
         compiled = try CompiledModel(
-            TinyModels.llama(), weights: RandomWeights(seed: 3), catalog: CUDACatalog())
+            TinyModels.llama(), weights: RandomWeights(seed: 3), options: options,
+            catalog: CUDACatalog())
         images = try Self.images(of: compiled.plans)
     }
 

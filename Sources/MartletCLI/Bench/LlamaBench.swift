@@ -133,7 +133,7 @@ enum ProfileTable {
         var order: [String] = []
         var groups: [String: (family: String, count: Int, ns: Int, bytes: Int, operations: Int)] =
             [:]
-        for step in model.executor.profile(entryPoint: 0) {
+        for step in model.profile(entryPoint: 0) {
             let key =
                 step.op + " "
                 + step.path.split(separator: ".").map {

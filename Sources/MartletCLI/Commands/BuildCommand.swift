@@ -3,6 +3,7 @@
 
 import ArgumentParser
 import Martlet
+import MartletCUDA
 
 /// Builds an engine file.
 struct BuildCommand: AsyncParsableCommand {
@@ -19,11 +20,20 @@ struct BuildCommand: AsyncParsableCommand {
         help: "Device the engine is for; may be repeated (default: this machine's).",
         completion: .list(CatalogList.builtIn.all.map(\.target)))
     var target: [String] = []
+    @Option(
+        name: .customLong("gpu-code"),
+        help: """
+            Chip that a GPU engine holds kernels for, such as sm_90a, or none; may be repeated \
+            (default: all where NVRTC is found).
+            """,
+        completion: .list(CUDACatalog.allCode + ["none"]))
+    var gpuCode: [String] = []
     @OptionGroup var modelOptions: ModelOptions
 
     func run() async throws {
         var options = try modelOptions.loadOptions()
         options.targets = target
+        options.gpuCode = deviceCode()
         try OutputFile.check(output)
         guard output.hasSuffix(".martlet") else {
             throw MartletError(
@@ -39,5 +49,11 @@ struct BuildCommand: AsyncParsableCommand {
         try draft.write(to: output)
         let size = FileStatus.stamp(output)?.byteCount ?? 0
         Console.error("\(output): \(Format.bytes(size))")
+    }
+
+    private func deviceCode() -> [String] {
+        guard gpuCode.isEmpty else { return gpuCode.filter { $0 != "none" } }
+        if case .success = NVRTC.shared { return CUDACatalog.allCode }
+        return []
     }
 }

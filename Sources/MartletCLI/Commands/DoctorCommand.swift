@@ -4,6 +4,7 @@
 import ArgumentParser
 import Martlet
 import MartletCPU
+import MartletCUDA
 
 /// Says what this machine offers.
 struct DoctorCommand: ParsableCommand {
@@ -23,6 +24,9 @@ struct DoctorCommand: ParsableCommand {
         table.add([.string("instruction sets"), .string(sets)])
         table.add([.string("best"), .string(CPUInstructionSet.best.rawValue)])
         table.add([.string("engine cache"), .string(EngineCache.defaultFolder ?? "none")])
+        for line in GPUProbe.lines() {
+            table.add([.string(line.item), .string(line.found)])
+        }
         let probe = try CPUProbe()
         let rates = [
             ("read bandwidth", try probe.readBandwidth(passes: 3), "GB/s"),

@@ -5,6 +5,7 @@ import ArgumentParser
 import Martlet
 import MartletBackend
 import MartletCPU
+import MartletCUDA
 import MartletConformance
 import MartletHub
 
@@ -19,7 +20,7 @@ struct SelftestCommand: AsyncParsableCommand {
             bit for bit. Ends with exit code 1 if a check fails.
             """)
 
-    @Option(help: "Device to check: cpu.", completion: .list(["cpu"]))
+    @Option(help: "Device to check: cpu or cuda.", completion: .list(["cpu", "cuda"]))
     var device = "cpu"
     @Option(
         help: "Instruction set to check; may be repeated (default: all of this machine).",
@@ -29,6 +30,8 @@ struct SelftestCommand: AsyncParsableCommand {
     var op: [String] = []
     @Option(parsing: .unconditional, help: "Threads (default: one per core).")
     var threads: Int?
+    @Option(help: "GPU code to check, such as compute_80 (default: the GPU's own).")
+    var gpuCode: String?
     @Flag(help: "One row for each check instead of one for each op.")
     var details = false
     @Option(help: "text, json, csv or md.", completion: TableForm.completion)
@@ -49,10 +52,11 @@ struct SelftestCommand: AsyncParsableCommand {
                 let clock = ContinuousClock()
                 let start = clock.now
                 let before = done
-                let report = await suite.run(where: { $0.op == name }) {
+                var report = await suite.run(where: { $0.op == name }) {
                     done = before + $0
                     meter.show(done)
                 }
+                if name == "sample" { report.entries += await suite.runSampler().entries }
                 for failure in report.failures { Console.error("\(failure)") }
                 counts.checks += report.entries.count
                 counts.failures += report.failures.count
@@ -79,9 +83,28 @@ struct SelftestCommand: AsyncParsableCommand {
     private func suites() throws -> [(String, ConformanceSuite)] {
         switch device {
         case "cpu": return try instructionSets().map { ("cpu-\($0.rawValue)", suite($0)) }
+        case "cuda":
+            let device = try CUDADevice(CUDADriver.required())
+            let code = gpuCode.map { KernelArchitecture($0) }
+            return [("cuda-\(code?.name ?? "sm_\(device.capability)")", gpuSuite(device, code))]
         default:
             throw MartletError(
-                .invalidArgument, "--device \(device) is not known", mend: "Devices: cpu")
+                .invalidArgument, "--device \(device) is not known", mend: "Devices: cpu, cuda")
+        }
+    }
+
+    private func gpuSuite(
+        _ device: CUDADevice, _ code: KernelArchitecture?
+    ) -> ConformanceSuite {
+        let images = KernelImages(
+            cacheFolder: EngineCache.defaultFolder.map { $0 + "/kernels" })
+        return ConformanceSuite(catalog: CUDACatalog()) { plan, parameters, limits in
+            var options = CUDAOptions(limits: limits, pageCount: 32)
+            options.architecture = code
+            options.images = images
+            options.poisonsBuffers = true
+            return try CUDAExecutor(
+                device.driver, plans: [plan], parameters: parameters, options: options)
         }
     }
 

@@ -7,9 +7,10 @@ import MartletHub
 
 /// Which model, and how it is compiled: the same flags on every command.
 struct ModelOptions: ParsableArguments {
+    @Option(help: "Where the model runs: cpu or cuda.", completion: .list(["cpu", "cuda"]))
+    var device = "cpu"
     @Option(
-        help: "Type of activations: f32, f16 or bf16.",
-        completion: .list(["f32", "f16", "bf16"]))
+        help: "Type of activations: f32, f16 or bf16.", completion: .list(["f32", "f16", "bf16"]))
     var dtype = "f32"
     @Option(
         help: "Linear weights: keep, none, int8, int4, or with a group, such as int4:g64:asym.",
@@ -38,6 +39,12 @@ struct ModelOptions: ParsableArguments {
     /// The options as the library takes them.
     func loadOptions() throws -> LoadOptions {
         var options = LoadOptions()
+        guard let device = Device(rawValue: device) else {
+            throw MartletError(
+                .invalidArgument, "--device \(device) is not known",
+                mend: "Devices: \(Device.allCases.map(\.rawValue).joined(separator: ", "))")
+        }
+        options.device = device
         options.dtype = try Self.type(dtype, flag: "--dtype")
         options.kvType = try Self.type(kvDtype, flag: "--kv-dtype")
         options.quantize = quantize
@@ -113,7 +120,6 @@ struct LimitOptions: ParsableArguments {
         help: "Instruction set to force: scalar, avx2, avx512 or neon.",
         completion: .list(["scalar", "avx2", "avx512", "neon"]))
     var isa: String?
-
     @Option(
         help: """
             An engine built for another device: auto compiles it again in memory, never stops with \

@@ -208,7 +208,24 @@ struct BoundPlan {
                 kernel: "rotary_table_plain", arguments: arguments, block: 256
             ) { _ in ((count + 255) / 256, 1, 1) }
         }
-        return (bound, setUp, memory)
+        let conversions = memory.conversions.map { source, target in
+            var arguments = ArgumentBytes()
+            arguments.add(memory.inputs.counts)
+            for vector in [source, target] {
+                arguments.add(
+                    DeviceRows(
+                        address: vector.address, stride: vector.count, columns: vector.count,
+                        rows: 1, type: vector.type))
+            }
+            arguments.add(rows: 1)
+            arguments.add(int: source.count)
+            arguments.add(int: 0)
+            arguments.add(Float(0))
+            return KernelLaunch(
+                module: CUDAFamily.rowModule(source.type, target.type), kernel: "unary_plain",
+                arguments: arguments, block: 256, grid: CUDAFamily.elementGrid(1, source.count))
+        }
+        return (bound, setUp + conversions, memory)
     }
 }
 

@@ -48,6 +48,7 @@ final class DeviceMap {
     private(set) var parameters: [PlanParameter: UInt64] = [:]
     private(set) var rotaryTables: [RotaryTable] = []
     private(set) var sampling: SamplingMemory?
+    private(set) var conversions: [(source: DeviceVector, target: DeviceVector)] = []
     private var scratchAreas: [String: UInt64] = [:]
     private let stateSlotCount: Int
 
@@ -85,6 +86,20 @@ final class DeviceMap {
         used += size
         budget.add(size, for: purpose)
         return address
+    }
+
+    /// A vector in another type, converted once after loading.
+    func converted(_ vector: DeviceVector, to type: DType) throws -> DeviceVector {
+        if vector.type == type { return vector }
+        if let known = conversions.first(where: {
+            $0.source.address == vector.address && $0.target.type == type
+        }) {
+            return known.target
+        }
+        let address = try reserve(vector.count * type.byteCount, for: "converted vectors")
+        let target = DeviceVector(address: address, count: vector.count, type: type)
+        conversions.append((vector, target))
+        return target
     }
 
     /// Memory that kernels use for the length of one launch, shared by all that want as much for the

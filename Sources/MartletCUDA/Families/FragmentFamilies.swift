@@ -30,11 +30,11 @@ extension CUDAFamily {
         bind: { binder in
             let (x, y) = (try binder.rows(0), try binder.result(0))
             let weight = try binder.plainWeight(1)
+            let bias = try binder.vector(2, count: weight.outputs)
             let decode = DecodeLinear(
-                layout: try binder.fragments(1), weight: weight, x: x, y: y,
-                bias: try binder.vector(2, count: weight.outputs))
+                layout: try binder.fragments(1), weight: weight, x: x, y: y, bias: bias)
             return try decode.launches(binder)
-                + [plainLaunch(binder, x, y, weight, above: DecodeLinear.rowLimit)]
+                + [plainLaunch(binder, x, y, weight, bias: bias, above: DecodeLinear.rowLimit)]
         })
 
     /// `embedding` from a table that the head shares.
@@ -138,6 +138,8 @@ struct DecodeLinear {
     func launches(_ binder: CUDABinder) throws -> [KernelLaunch] {
         try binder.require(
             x.columns == layout.inputs && x.rows == y.rows, "input and result do not fit together")
+        try binder.require(
+            x.address % 16 == 0 && x.stride % 8 == 0, "rows are not aligned to 16 bytes")
         let most = x.rows.evaluate(binder.memory.limits.dimensions) ?? 0
         let rows = rowsAtOnce(binder.memory.sharedLimit)
         var launches = [launch(binder, rows: 1, from: 0) { $0 == 1 }]

@@ -42,7 +42,9 @@ struct CUDAFamily: Sendable {
 
     /// Every family.
     static let all: [CUDAFamily] =
-        linearFamilies + rowFamilies + shapeFamilies + attentionFamilies + [sample]
+        linearFamilies + fusedLinearFamilies + rowFamilies + shapeFamilies + attentionFamilies + [
+            sample
+        ]
 
     /// The families by name.
     static let byName: [String: CUDAFamily] = Dictionary(

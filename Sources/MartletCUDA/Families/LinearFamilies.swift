@@ -63,18 +63,18 @@ extension CUDAFamily {
     private static func bindLinear(_ binder: CUDABinder) throws -> [KernelLaunch] {
         let (x, y) = (try binder.rows(0), try binder.result(0))
         let weight = try binder.plainWeight(1)
-        return [try plainLaunch(binder, x, y, weight)]
+        let bias = try binder.vector(2, count: weight.outputs)
+        return [try plainLaunch(binder, x, y, weight, bias: bias)]
     }
 
     /// A launch of the linear that is right for all weights, for row counts above a limit.
     static func plainLaunch(
         _ binder: CUDABinder, _ x: DeviceRows, _ y: DeviceRows, _ weight: PlainWeight,
-        above limit: Int = 0
+        bias: DeviceVector? = nil, above limit: Int = 0
     ) throws -> KernelLaunch {
         try binder.require(
             x.columns == weight.inputs && y.columns == weight.outputs && x.rows == y.rows,
             "input, weight and result do not fit together")
-        let bias = try binder.vector(2, count: weight.outputs)
         var arguments = binder.arguments()
         arguments.add(x)
         arguments.add(y)

@@ -65,6 +65,8 @@ extension Compiler {
     ) throws -> EmittedPlan {
         var graph = graph
         let selection = KernelSelection(catalog: catalog)
+        try RuleFamily.fuse(&graph, for: catalog)
+        DeadCode.remove(from: &graph)
         try selection.legalize(&graph)
         try selection.copyStridedOperands(&graph)
         DeadCode.remove(from: &graph)

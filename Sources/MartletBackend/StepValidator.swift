@@ -1,21 +1,47 @@
 // Part of Martlet. See LICENSE.
 // SPDX-License-Identifier: Apache-2.0
 
-import MartletBackend
-import MartletCore
+package import MartletCore
 
 /// Checks a step record against limits and plan before anything of it is used.
-struct StepValidator {
-    let limits: StepLimits
-    let idLimit: Int
-    let embeddingSize: Int
-    let vocabularySize: Int
-    let groups: [KVGroup]
-    let activeGroups: Range<Int>
-    let pageCount: Int
-    let stateSlotCount: Int
-    /// O of the step submitted before.
-    let previousLogitRows: Int
+package struct StepValidator {
+    private let limits: StepLimits
+    private let idLimit: Int
+    private let embeddingSize: Int
+    private let vocabularySize: Int
+    private let groups: [KVGroup]
+    private let activeGroups: Range<Int>
+    private let pageCount: Int
+    private let stateSlotCount: Int
+    private let previousLogitRows: Int
+
+    /// Gathers what a record is checked against.
+    ///
+    /// - Parameters:
+    ///   - limits: Largest step.
+    ///   - idLimit: Ids that may be looked up.
+    ///   - embeddingSize: Floats of a row given as embedding.
+    ///   - vocabularySize: V; 0 without logits.
+    ///   - groups: KV groups of all plans, and which of them the plan uses.
+    ///   - activeGroups: Groups of the plan.
+    ///   - pageCount: Pages of the KV arena.
+    ///   - stateSlotCount: Slots of sampling state.
+    ///   - previousLogitRows: O of the step submitted before.
+    package init(
+        limits: StepLimits, idLimit: Int, embeddingSize: Int, vocabularySize: Int,
+        groups: [KVGroup], activeGroups: Range<Int>, pageCount: Int, stateSlotCount: Int,
+        previousLogitRows: Int
+    ) {
+        self.limits = limits
+        self.idLimit = idLimit
+        self.embeddingSize = embeddingSize
+        self.vocabularySize = vocabularySize
+        self.groups = groups
+        self.activeGroups = activeGroups
+        self.pageCount = pageCount
+        self.stateSlotCount = stateSlotCount
+        self.previousLogitRows = previousLogitRows
+    }
 
     private func failure(_ message: String) -> MartletError {
         MartletError(.invalidArgument, "step record: \(message)")
@@ -25,8 +51,10 @@ struct StepValidator {
         if !holds { throw failure(message()) }
     }
 
+    /// Checks a record.
+    ///
     /// - Throws: `MartletError` `.limitExceeded` or `.invalidArgument` naming what is wrong.
-    func check(_ record: StepRecord) throws {
+    package func check(_ record: StepRecord) throws {
         let (tokens, requests, rows) = (
             record.tokenCount, record.requestCount, record.logitRowCount
         )
@@ -224,7 +252,7 @@ struct StepValidator {
         for operation in UnsafeBufferPointer(start: operations, count: count) {
             try require(
                 operation.kind == BlockOperation.Kind.copy.rawValue,
-                "block operation \(operation.kind) is not offered by the CPU")
+                "block operation \(operation.kind) is not offered by this device")
             try require(
                 operation.source >= 0 && Int(operation.source) < pageCount
                     && operation.destination >= 0 && Int(operation.destination) < pageCount,

@@ -1,0 +1,69 @@
+// Part of Martlet. See LICENSE.
+// SPDX-License-Identifier: Apache-2.0
+
+import MartletBackend
+import MartletCPU
+import MartletCUDA
+import MartletCore
+import MartletEngineFile
+
+/// Where models run.
+public enum Device: String, Sendable, Hashable, CaseIterable {
+    /// The cores of this machine.
+    case cpu
+    /// An NVIDIA GPU.
+    case cuda
+
+    /// What can be compiled for where this device is at hand.
+    ///
+    /// - Parameters:
+    ///   - gpuCode: Chips that engines for GPUs hold code for.
+    ///   - engineCache: Folder of cached engines, under which compiled kernels are kept.
+    func catalogs(gpuCode: [String] = [], engineCache: String? = nil) -> CatalogList {
+        let gpu = CUDACatalog(code: gpuCode, cacheFolder: engineCache.map { $0 + "/kernels" })
+        return switch self {
+        case .cpu: CatalogList(device: CPUCatalog(), others: [gpu])
+        case .cuda: CatalogList(device: gpu, others: [CPUCatalog()])
+        }
+    }
+}
+
+extension LoadOptions {
+    /// Loads an engine's plans on the device.
+    ///
+    /// - Throws: `MartletError` if the device is not there or its memory does not suffice.
+    func executor(
+        _ engine: LoadedEngine, limits: StepLimits, cacheBytes: Int
+    ) throws -> any PlanExecutor {
+        switch device {
+        case .cpu:
+            var cpu = CPUOptions(limits: limits, threadCount: threadCount)
+            cpu.kvByteCount = kvCacheMemory ?? min(cacheBytes, MachineMemory.byteCount / 4)
+            cpu.instructionSet = try CPUInstructionSet.named(instructionSet)
+            return try CPUExecutor(
+                plans: engine.plans, parameters: engine.parameters, options: cpu)
+        case .cuda:
+            var cuda = CUDAOptions(limits: limits)
+            cuda.kvByteCount = kvCacheMemory
+            cuda.kvByteLimit = cacheBytes
+            cuda.memoryFraction = memoryFraction
+            cuda.architecture = gpuArchitecture.map { KernelArchitecture($0) }
+            cuda.images = KernelImages(
+                engine: engine.deviceCode, cacheFolder: engineCache.map { $0 + "/kernels" })
+            return try CUDAExecutor(
+                CUDADriver.required(), plans: engine.plans, parameters: engine.parameters,
+                options: cuda)
+        }
+    }
+}
+
+extension EngineFileReader {
+    /// Code of kernels for all chips, by module identity.
+    var deviceCode: [String: ByteView] {
+        var code: [String: ByteView] = [:]
+        for section in manifest.sections where section.key.kind == .deviceCode {
+            code[section.key.name] = view(section)
+        }
+        return code
+    }
+}
