@@ -159,6 +159,8 @@ struct BenchCommand: AsyncParsableCommand {
 extension BenchCase {
     /// Makes room for the cases and no more, where the user sets no limits: memory is measured too.
     static func size(_ options: inout LoadOptions, for cases: [BenchCase], _ limits: LimitOptions) {
+        // Every run computes its whole prompt.
+        options.reusesPrefixes = false
         let largest = cases.map(\.batchSize).max() ?? 1
         options.maxBatchSize = limits.maxBatchSize ?? largest
         options.maxTokensPerStep = limits.maxNumTokens ?? max(512, largest)
