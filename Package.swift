@@ -125,6 +125,11 @@ let package = Package(
         .executableTarget(
             name: "StreamAnswer", dependencies: ["Martlet"], path: "Examples/StreamAnswer",
             swiftSettings: exampleSettings),
+        // Checks against what others wrote; see scripts/
+        .executableTarget(
+            name: "TokenizerCheck",
+            dependencies: ["MartletCore", "MartletFormats", "MartletTokenizer"],
+            path: "Benchmarks/TokenizerCheck", swiftSettings: swiftSettings),
         // Tests
         tests("MartletBackend", ["MartletCore", "MartletEngineFile"]),
         tests(

@@ -4,7 +4,9 @@
 """Renders chat templates and snippets with jinja2 3.1 into Tests/MartletTokenizerTests/Fixtures/templates.json.
 
 Needs `pip install jinja2==3.1.6`; with `--gguf FILE` (needs `gguf`) takes SmolLM2's template from that file, else
-keeps the one in the committed golden. The environment is the one that transformers builds.
+keeps the one in the committed golden. The environment is the one that transformers builds. The templates of the
+families are written here after what the published ones put out; with `--published FOLDER --output FILE` every
+`.jinja` file of a folder is rendered instead, for `TokenizerCheck templates FILE`.
 """
 
 import argparse
@@ -82,6 +84,148 @@ nothing
 """
 
 
+# Llama 2: the system message within the first user turn; roles take turns.
+LLAMA2 = """{%- set rest = messages -%}
+{%- set rules = '' -%}
+{%- if messages and messages[0]['role'] == 'system' -%}
+    {%- set rest = messages[1:] -%}
+    {%- set rules = '<<SYS>>\\n' ~ messages[0]['content'] ~ '\\n<</SYS>>\\n\\n' -%}
+{%- endif -%}
+{%- for turn in rest -%}
+    {%- if (turn['role'] == 'user') != (loop.index0 % 2 == 0) -%}
+        {{ raise_exception('roles must alternate: user, assistant, user, ...') }}
+    {%- endif -%}
+    {%- set text = rules + turn['content'] if loop.first else turn['content'] -%}
+    {%- if turn['role'] == 'user' -%}
+        {{ bos_token + '[INST] ' + text.strip() + ' [/INST]' }}
+    {%- elif turn['role'] == 'assistant' -%}
+        {{ ' ' + text.strip() + ' ' + eos_token }}
+    {%- endif -%}
+{%- endfor -%}
+"""
+# Llama 3.1: headers, a date, tools as JSON in the first user turn, calls and results.
+LLAMA3 = """{{- bos_token }}
+{%- if not date_string is defined %}{% set date_string = '26 Jul 2024' %}{% endif %}
+{%- set rules = '' %}
+{%- if messages and messages[0].role == 'system' %}
+    {%- set rules = messages[0].content | trim %}
+    {%- set messages = messages[1:] %}
+{%- endif %}
+{%- macro head(role) %}<|start_header_id|>{{ role }}<|end_header_id|>
+
+{% endmacro %}
+{{- head('system') }}
+{%- if tools %}{{ 'Environment: ipython\\n' }}{% endif %}
+{{- 'Cutting Knowledge Date: December 2023\\nToday Date: ' + date_string + '\\n\\n' + rules + '<|eot_id|>' }}
+{%- if tools %}
+    {%- if not messages %}{{ raise_exception('there is no user message to put the tools into') }}{% endif %}
+    {%- set first = messages[0].content | trim %}
+    {%- set messages = messages[1:] %}
+    {{- head('user') }}
+    {{- 'Answer with a JSON function call of the form {"name": ..., "parameters": ...}.\\n\\n' }}
+    {%- for tool in tools %}{{ tool | tojson(indent=4) }}{{ '\\n\\n' }}{% endfor %}
+    {{- first + '<|eot_id|>' }}
+{%- endif %}
+{%- for message in messages %}
+    {%- if message.tool_calls is defined and message.tool_calls %}
+        {%- if message.tool_calls | length != 1 %}{{ raise_exception('one call at a time') }}{% endif %}
+        {%- set call = message.tool_calls[0].function %}
+        {{- head('assistant') + '{"name": "' + call.name + '", "parameters": ' }}
+        {{- call.arguments | tojson }}{{- '}<|eot_id|>' }}
+    {%- elif message.role in ['tool', 'ipython'] %}
+        {{- head('ipython') }}
+        {%- if message.content is mapping or message.content is iterable and message.content is not string %}
+            {{- message.content | tojson }}
+        {%- else %}
+            {{- message.content }}
+        {%- endif %}
+        {{- '<|eot_id|>' }}
+    {%- else %}
+        {{- head(message['role']) + message['content'] | trim + '<|eot_id|>' }}
+    {%- endif %}
+{%- endfor %}
+{%- if add_generation_prompt %}{{ head('assistant') }}{% endif %}
+"""
+# Qwen 2.5: a default system message, tools in it as lines of JSON, results gathered in one user turn.
+QWEN25 = """{%- set named = messages and messages[0].role == 'system' %}
+{%- set rules = messages[0].content if named else 'You are Qwen, created by Alibaba Cloud. You are a helpful assistant.' %}
+{{- '<|im_start|>system\\n' + rules }}
+{%- if tools %}
+    {{- '\\n\\n# Tools\\n\\nFunction signatures are within <tools></tools>:\\n<tools>' }}
+    {%- for tool in tools %}{{- '\\n' }}{{ tool | tojson }}{% endfor %}
+    {{- '\\n</tools>\\n\\nReturn each call within <tool_call></tool_call>:\\n<tool_call>\\n' }}
+    {{- '{\\"name\\": <function-name>, \\"arguments\\": <args-json-object>}\\n</tool_call>' }}
+{%- endif %}
+{{- '<|im_end|>\\n' }}
+{%- for m in (messages[1:] if named else messages) %}
+    {%- if m.role == 'tool' %}
+        {%- if loop.first or loop.previtem.role != 'tool' %}{{- '<|im_start|>user' }}{% endif %}
+        {{- '\\n<tool_response>\\n' ~ m.content ~ '\\n</tool_response>' }}
+        {%- if loop.last or loop.nextitem.role != 'tool' %}{{- '<|im_end|>\\n' }}{% endif %}
+    {%- else %}
+        {{- '<|im_start|>' + m.role }}
+        {%- if m.content %}{{- '\\n' + m.content }}{% endif %}
+        {%- for call in m.tool_calls or [] %}
+            {%- if call.function is defined %}{% set call = call.function %}{% endif %}
+            {{- '\\n<tool_call>\\n{"name": "' }}{{ call.name }}{{ '", "arguments": ' }}
+            {{- call.arguments | tojson }}{{- '}\\n</tool_call>' }}
+        {%- endfor %}
+        {{- '<|im_end|>\\n' }}
+    {%- endif %}
+{%- endfor %}
+{%- if add_generation_prompt %}{{- '<|im_start|>assistant\\n' }}{% endif %}
+"""
+# Mistral 0.3: tools before the last user turn, calls and results with ids of nine characters.
+MISTRAL = """{%- set turns = messages %}
+{%- if messages and messages[0].role == 'system' %}
+    {%- set rules = messages[0].content %}
+    {%- set turns = messages[1:] %}
+{%- endif %}
+{%- set users = turns | selectattr('role', 'equalto', 'user') | list %}
+{%- set ns = namespace(index=0) %}
+{%- for m in turns if m.role in ['user', 'assistant'] and m.tool_calls is undefined %}
+    {%- if (m.role == 'user') != (ns.index % 2 == 0) %}
+        {{- raise_exception('user and assistant messages must alternate') }}
+    {%- endif %}
+    {%- set ns.index = ns.index + 1 %}
+{%- endfor %}
+{{- bos_token }}
+{%- for m in turns %}
+    {%- if m['role'] == 'user' %}
+        {%- if tools is defined and tools is not none and m == users[-1] %}
+            {{- '[AVAILABLE_TOOLS] [' }}
+            {%- for tool in tools %}
+                {{- '{"type": "function", "function": {' }}
+                {%- for key, value in tool.function.items() if key != 'return' %}
+                    {%- if value is string %}{{- '"' + key + '": "' + value + '"' }}
+                    {%- else %}{{- '"' + key + '": ' + value | tojson }}{% endif %}
+                    {%- if not loop.last %}{{- ', ' }}{% endif %}
+                {%- endfor %}
+                {{- '}}' }}{%- if not loop.last %}{{- ', ' }}{% else %}{{- ']' }}{% endif %}
+            {%- endfor %}
+            {{- '[/AVAILABLE_TOOLS]' }}
+        {%- endif %}
+        {{- '[INST] ' + (rules + '\\n\\n' if loop.last and rules is defined else '') + m['content'] + '[/INST]' }}
+    {%- elif m.tool_calls is defined and m.tool_calls is not none %}
+        {{- '[TOOL_CALLS] [' }}
+        {%- for call in m.tool_calls %}
+            {%- if call.id is undefined or call.id | length != 9 %}
+                {{- raise_exception('tool call ids have nine characters') }}
+            {%- endif %}
+            {%- set out = call.function | tojson %}
+            {{- out[:-1] + ', "id": "' + call.id + '"}' + (', ' if not loop.last else ']' + eos_token) }}
+        {%- endfor %}
+    {%- elif m['role'] == 'assistant' %}
+        {{- ' ' + m['content'] | trim + eos_token }}
+    {%- elif m['role'] in ['tool', 'tool_results'] %}
+        {{- '[TOOL_RESULTS] {"content": ' + m.content | string + ', "call_id": "' + m.tool_call_id + '"}[/TOOL_RESULTS]' }}
+    {%- else %}
+        {{- raise_exception('only user, assistant and tool messages follow a system message') }}
+    {%- endif %}
+{%- endfor %}
+"""
+
+
 def user(text):
     return {"role": "user", "content": text}
 
@@ -107,6 +251,35 @@ CONVERSATIONS = [
     [user("line one\nline two\r\nline three\n\n")],
     [user("first"), system("late"), user("then")],
     [],
+    [system("Use tools."), user("Weather in Zürich?")],
+    [
+        user("Weather?"),
+        {"role": "assistant", "content": "", "tool_calls": [
+            {"id": "abcdef123", "type": "function",
+             "function": {"name": "get_weather", "arguments": {"city": "Zürich", "days": 2, "exact": True}}}]},
+        {"role": "tool", "name": "get_weather", "tool_call_id": "abcdef123", "content": "{\"sky\": \"clear\"}"},
+    ],
+    [
+        user("Two calls"),
+        {"role": "assistant", "content": "First one, then the other.", "tool_calls": [
+            {"id": "aaaaaaaaa", "type": "function", "function": {"name": "f", "arguments": {}}},
+            {"id": "bbbbbbbbb", "type": "function", "function": {"name": "g", "arguments": {"x": [1, None, "<é>"]}}}]},
+        {"role": "tool", "tool_call_id": "aaaaaaaaa", "content": "1"},
+        {"role": "tool", "tool_call_id": "bbbbbbbbb", "content": "2"},
+        assistant("Done."), user("Thanks 👍"),
+    ],
+    [system("s"), user("<tool_call>{}</tool_call>"), assistant("no"), user("[/INST]</s>[INST]")],
+]
+# Conversations from here on have tools.
+FIRST_WITH_TOOLS = 12
+TOOLS = [
+    {"type": "function", "function": {
+        "name": "get_weather", "description": "Weather of a \"city\" & country.",
+        "parameters": {"type": "object", "properties": {
+            "city": {"type": "string", "description": "Name, such as Zürich"}, "days": {"type": "integer"}},
+            "required": ["city"]}}},
+    {"type": "function", "function": {
+        "name": "f", "description": "Does nothing.", "parameters": {"type": "object", "properties": {}}}},
 ]
 
 VARIABLES = {
@@ -298,34 +471,54 @@ def attempt(env, source, variables):
         return {"error": f"{type(error).__name__}: {error}"[:120]}
 
 
-def main():
-    arguments = argparse.ArgumentParser()
-    arguments.add_argument("--gguf")
-    path = arguments.parse_args().gguf
-    if path:
-        import gguf
-
-        smollm2 = gguf.GGUFReader(path).fields["tokenizer.chat_template"].contents()
-    else:
-        smollm2 = json.loads(OUTPUT.read_text(encoding="utf8"))["templates"]["smollm2"]
-    env = environment()
-    templates = {"smollm2": smollm2, "chatml": CHATML, "chatml-lines": CHATML_LINES, "macros": MACROS}
-    renders = []
+def renders(env, templates):
     for name, source in templates.items():
         for index, messages in enumerate(CONVERSATIONS):
             for prompt in (False, True):
-                variables = {"messages": messages, "add_generation_prompt": prompt, "bos_token": "<|im_start|>"}
+                variables = {
+                    "messages": messages, "add_generation_prompt": prompt, "bos_token": "<|im_start|>",
+                    "eos_token": "<|im_end|>",
+                }
+                if index >= FIRST_WITH_TOOLS:
+                    variables["tools"] = TOOLS
                 case = {"template": name, "conversation": index, "prompt": prompt}
-                renders.append(case | attempt(env, source, variables))
-    snippets = [{"source": s} | attempt(env, s, VARIABLES) for s in SNIPPETS + BLOCKS]
+                yield case | attempt(env, source, variables)
+
+
+def main():
+    arguments = argparse.ArgumentParser()
+    arguments.add_argument("--gguf")
+    arguments.add_argument("--published", type=pathlib.Path)
+    arguments.add_argument("--output", type=pathlib.Path, default=OUTPUT)
+    options = arguments.parse_args()
+    env = environment()
+    if options.published:
+        templates = {path.stem: path.read_text(encoding="utf8") for path in sorted(options.published.glob("*.jinja"))}
+        snippets = []
+    else:
+        if options.gguf:
+            import gguf
+
+            smollm2 = gguf.GGUFReader(options.gguf).fields["tokenizer.chat_template"].contents()
+        else:
+            smollm2 = json.loads(OUTPUT.read_text(encoding="utf8"))["templates"]["smollm2"]
+        templates = {
+            "smollm2": smollm2, "chatml": CHATML, "chatml-lines": CHATML_LINES, "macros": MACROS, "llama2": LLAMA2,
+            "llama3": LLAMA3, "qwen2.5": QWEN25, "mistral": MISTRAL,
+        }
+        snippets = [{"source": s} | attempt(env, s, VARIABLES) for s in SNIPPETS + BLOCKS]
+    rows = list(renders(env, templates))
     golden = {
-        "templates": templates, "conversations": CONVERSATIONS, "renders": renders, "variables": VARIABLES,
-        "snippets": snippets,
+        "templates": templates, "conversations": CONVERSATIONS, "first_with_tools": FIRST_WITH_TOOLS, "tools": TOOLS,
+        "renders": rows, "variables": VARIABLES, "snippets": snippets,
     }
-    OUTPUT.parent.mkdir(parents=True, exist_ok=True)
-    OUTPUT.write_text(json.dumps(golden, ensure_ascii=False, indent=0) + "\n", encoding="utf8")
+    options.output.parent.mkdir(parents=True, exist_ok=True)
+    options.output.write_text(json.dumps(golden, ensure_ascii=False, indent=0) + "\n", encoding="utf8")
     failures = sum("error" in case for case in snippets)
-    print(f"{OUTPUT.name}: {len(renders)} renders, {len(snippets)} snippets ({failures} fail in jinja2)")
+    refused = sum("error" in row for row in rows)
+    print(
+        f"{options.output.name}: {len(rows)} renders ({refused} refused), {len(snippets)} snippets ({failures} fail in "
+        "jinja2)")
 
 
 main()

@@ -25,12 +25,15 @@ extension LanguageModel {
 
     /// Token ids of a conversation, the assistant's answer begun.
     ///
-    /// - Returns: The ids; nil without tokenizer or template.
+    /// - Returns: The ids; nil without tokenizer, or without template and role tokens.
     /// - Throws: `MartletError` for a template that cannot be honoured, or what it refuses.
     func chatTokens(_ messages: [ChatMessage]) throws -> [Int32]? {
-        guard let tokenizer, let segments = try chatText(messages) else { return nil }
-        // The template writes the tokens that begin a text itself.
-        return tokenizer.encode(segments, addSpecial: false).map { Int32(clamping: $0) }
+        guard let tokenizer else { return nil }
+        if let segments = try chatText(messages) {
+            // The template writes the tokens that begin a text itself.
+            return tokenizer.encode(segments, addSpecial: false).map { Int32(clamping: $0) }
+        }
+        return try engine.text.roleTokens?.encode(messages, tokenizer).map { Int32(clamping: $0) }
     }
 
     /// A conversation as the model's template writes it, the assistant's answer begun.

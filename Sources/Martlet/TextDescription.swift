@@ -11,6 +11,8 @@ struct TextDescription {
     var tokenizer: TokenizerDescription?
     var chatTemplate: String?
     var stopTokens: [Int32] = []
+    /// Tokens before the turns of a chat, where the model has them in place of a template.
+    var roleTokens: RoleTokens?
 
     /// No text: token ids only.
     init() {}
@@ -22,12 +24,13 @@ struct TextDescription {
         chatTemplate = source.chatTemplate
         switch source.tokenizer {
         case .none: break
-        case .gguf(let metadata): tokenizer = try Self.gguf(metadata)
+        case .gguf(let metadata): tokenizer = try TokenizerDescription(gguf: metadata)
         case .json(let bytes, let configuration):
-            tokenizer = try TokenizerDescription(
-                tokenizerJSON: JSONValue.parse(bytes, name: "tokenizer.json"),
-                config: configuration)
+            tokenizer = try TokenizerDescription(tokenizerJSON: bytes, config: configuration)
+        case .sentencePiece(let bytes, let configuration):
+            tokenizer = try TokenizerDescription(sentencePiece: bytes, config: configuration)
         }
+        if chatTemplate == nil { roleTokens = Self.roleTokens(source) }
         var stops = Set(tokenizer?.stopIDs.map { Int32(clamping: $0) } ?? [])
         if let eos = tokenizer?.eosID { stops.insert(Int32(clamping: eos)) }
         let eos = source.generation?["eos_token_id"] ?? source.configuration.json["eos_token_id"]
@@ -37,19 +40,12 @@ struct TextDescription {
         stopTokens = stops.sorted()
     }
 
-    private static func gguf(_ metadata: [String: GGUFValue]) throws -> TokenizerDescription? {
-        guard let tokens = metadata["tokenizer.ggml.tokens"]?.array else { return nil }
-        func id(_ name: String) -> Int? { metadata["tokenizer.ggml.\(name)_token_id"]?.int }
-        return try TokenizerDescription(
-            ggufTokens: tokens.map { $0.string ?? "" },
-            merges: (metadata["tokenizer.ggml.merges"]?.array ?? []).map { $0.string ?? "" },
-            tokenTypes: (metadata["tokenizer.ggml.token_type"]?.array ?? []).map { $0.int ?? 1 },
-            model: metadata["tokenizer.ggml.model"]?.string ?? "",
-            pre: metadata["tokenizer.ggml.pre"]?.string, bosID: id("bos"), eosID: id("eos"),
-            unknownID: id("unknown"), padID: id("padding"),
-            addBOS: metadata["tokenizer.ggml.add_bos_token"]?.bool,
-            addEOS: metadata["tokenizer.ggml.add_eos_token"]?.bool ?? false,
-            chatTemplate: metadata["tokenizer.chat_template"]?.string)
+    /// Baichuan's chat models: their `generation_config.json` names the tokens, GGUF files do not.
+    private static func roleTokens(_ source: ModelSource) -> RoleTokens? {
+        let isBaichuan = source.architectures.contains { $0.lowercased() == "baichuanforcausallm" }
+        let isChat = source.displayName.lowercased().contains("chat")
+        return RoleTokens(generation: source.generation)
+            ?? (isBaichuan && isChat ? RoleTokens(user: 195, assistant: 196) : nil)
     }
 
     /// Reads it from an engine file.
@@ -63,6 +59,7 @@ struct TextDescription {
             stopTokens = (json["stop_token_ids"]?.array ?? []).compactMap {
                 $0.int.map(Int32.init(clamping:))
             }
+            roleTokens = RoleTokens(generation: json)
         }
     }
 
@@ -75,7 +72,14 @@ struct TextDescription {
         if let tokenizer { sections.append(section(.tokenizer, tokenizer.serialized())) }
         if let chatTemplate { sections.append(section(.chatTemplate, Array(chatTemplate.utf8))) }
         let stops = JSONValue.array(stopTokens.map { .int(Int($0)) })
-        let defaults = JSONValue.object(JSONObject([("stop_token_ids", stops)])).serialized()
-        return sections + [section(.generationDefaults, Array(defaults.utf8))]
+        var defaults = JSONObject([("stop_token_ids", stops)])
+        if let roleTokens {
+            defaults["user_token_id"] = .int(roleTokens.user)
+            defaults["assistant_token_id"] = .int(roleTokens.assistant)
+        }
+        let json = JSONValue.object(defaults).serialized()
+        return sections + [section(.generationDefaults, Array(json.utf8))]
     }
 }
+
+extension GGUFValue: GGUFMetadataValue {}

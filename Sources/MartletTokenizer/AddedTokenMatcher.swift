@@ -21,7 +21,7 @@ struct AddedTokenMatcher: Sendable {
         self.tokens = tokens
         for (index, token) in tokens.enumerated() {
             var node: Int32 = 0
-            for byte in token.content.utf8 {
+            for byte in token.pattern.utf8 {
                 let key = UInt64(UInt32(bitPattern: node)) << 8 | UInt64(byte)
                 if node == 0 { isFirst[Int(byte)] = true }
                 if let next = children[key] {
@@ -114,18 +114,25 @@ struct AddedTokenMatcher: Sendable {
     }
 }
 
+/// A run of text of one origin, from where the run before ends.
+struct TrustRun: Sendable {
+    var end: Int
+    var isTrusted: Bool
+}
+
 /// Walks along runs of trusted and untrusted text.
 struct TrustCursor {
-    /// Where each run ends and whether it is trusted, in order.
-    let runs: [(end: Int, isTrusted: Bool)]
+    private let runs: [TrustRun]
     private var index = 0
 
-    init(_ runs: [(end: Int, isTrusted: Bool)]) { self.runs = runs }
+    init(_ runs: [TrustRun]) { self.runs = runs }
+
+    /// Whether any text is trusted.
+    var hasTrust: Bool { runs.contains { $0.isTrusted } }
 
     /// End of the trusted text from a position on; the position itself if it is untrusted.
     ///
-    /// Positions must not go back by more than a call's caller does: the cursor searches on from
-    /// the last.
+    /// Positions should grow from call to call: the cursor searches on from the last.
     mutating func trustedEnd(from position: Int) -> Int {
         if index > 0, runs[index - 1].end > position { index = 0 }
         while index < runs.count, runs[index].end <= position { index += 1 }

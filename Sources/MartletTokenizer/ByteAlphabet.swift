@@ -22,6 +22,18 @@ enum UTF8Decoding {
         return (code, length)
     }
 
+    /// Whether all bytes are UTF-8.
+    static func isValid(_ bytes: UnsafeBufferPointer<UInt8>) -> Bool {
+        guard let base = bytes.baseAddress else { return true }
+        var position = 0
+        while position < bytes.count {
+            let (code, length) = scalar(base, position, bytes.count)
+            if code == nil { return false }
+            position += length
+        }
+        return true
+    }
+
     /// Length that a first byte announces, 0 if it can start no character.
     static func expectedLength(_ first: UInt8) -> Int {
         switch first {

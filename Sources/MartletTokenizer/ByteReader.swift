@@ -68,6 +68,12 @@ struct ByteReader {
         }
     }
 
+    mutating func flags(_ count: Int, _ what: String) throws -> [Bool] {
+        let word = try word()
+        guard word >> UInt32(count) == 0 else { throw damaged(what) }
+        return (0..<count).map { word >> UInt32($0) & 1 == 1 }
+    }
+
     mutating func identifier() throws -> Int? {
         let word = try word()
         return word == UInt32.max ? nil : Int(word)

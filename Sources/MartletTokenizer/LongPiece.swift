@@ -21,11 +21,9 @@ enum LongPiece {
     private static func encodePart(
         _ bytes: UnsafePointer<UInt8>, _ count: Int, _ model: BytePairModel, _ output: inout [Int]
     ) {
-        var ids: [UInt32] = []
-        ids.reserveCapacity(count)
-        for offset in 0..<count {
-            let id = model.id(ofByte: bytes[offset])
-            if id >= 0 { ids.append(UInt32(id)) }
+        var ids = [UInt32](unsafeUninitializedCapacity: count) { buffer, length in
+            length =
+                buffer.baseAddress.map { model.symbols(of: bytes, count: count, into: $0) } ?? 0
         }
         let length = ids.count
         guard length > 0 else { return }
@@ -57,9 +55,15 @@ enum LongPiece {
             }
         }
         var position = 0
+        var kept = 0
         while position >= 0 {
-            output.append(Int(ids[position]))
+            ids[kept] = ids[position]
+            kept += 1
             position = Int(next[position])
+        }
+        ids.withUnsafeBufferPointer { ids in
+            model.append(
+                UnsafeBufferPointer(rebasing: ids[..<kept]), of: bytes, count: count, to: &output)
         }
     }
 }

@@ -14,9 +14,11 @@ final class PieceEncoder {
     }
 
     private static let shortCount = 64
-    private static let maxEntryCount = 1 << 16
+    private static let firstCapacity = 1 << 12
+    private static let maxCapacity = 1 << 16
     private let model: BytePairModel
-    private var entries: [Entry]
+    private var entries: UnsafeMutablePointer<Entry>
+    private var capacity = PieceEncoder.firstCapacity
     private var entryCount = 0
     private var cachedIDs: [UInt32] = []
     private let ids: UnsafeMutablePointer<UInt32>
@@ -24,18 +26,28 @@ final class PieceEncoder {
 
     init(_ model: BytePairModel) {
         self.model = model
-        entries = PieceEncoder.emptyEntries(1 << 12)
+        entries = PieceEncoder.emptyEntries(PieceEncoder.firstCapacity)
         ids = .allocate(capacity: PieceEncoder.shortCount)
         ranks = .allocate(capacity: PieceEncoder.shortCount)
     }
 
     deinit {
+        entries.deallocate()
         ids.deallocate()
         ranks.deallocate()
     }
 
-    private static func emptyEntries(_ count: Int) -> [Entry] {
-        [Entry](repeating: Entry(low: 0, high: 0, value: 0, meta: 0), count: count)
+    private static func emptyEntries(_ count: Int) -> UnsafeMutablePointer<Entry> {
+        let entries = UnsafeMutablePointer<Entry>.allocate(capacity: count)
+        entries.initialize(repeating: Entry(low: 0, high: 0, value: 0, meta: 0), count: count)
+        return entries
+    }
+
+    @inline(__always)
+    private static func slot(_ low: UInt64, _ high: UInt64, _ count: Int, _ capacity: Int) -> Int {
+        var hash = (low ^ high &* 0xC2B2_AE3D_27D4_EB4F ^ UInt64(count)) &* 0x9E37_79B9_7F4A_7C15
+        hash ^= hash >> 32
+        return Int(truncatingIfNeeded: hash) & (capacity - 1)
     }
 
     /// Appends the ids of a piece.
@@ -69,29 +81,25 @@ final class PieceEncoder {
                 high |= UInt64(bytes[offset]) << UInt64(8 * (offset - 8))
             }
         }
-        let mask = entries.count - 1
-        var hash = (low ^ high &* 0xC2B2_AE3D_27D4_EB4F ^ UInt64(count)) &* 0x9E37_79B9_7F4A_7C15
-        hash ^= hash >> 32
-        var slot = Int(truncatingIfNeeded: hash) & mask
-        let isKnown = entries.withUnsafeBufferPointer { entries in
-            while entries[slot].meta != 0 {
-                let entry = entries[slot]
-                if entry.low == low, entry.high == high, Int(entry.meta & 255) == count {
-                    let idCount = Int(entry.meta >> 8)
-                    if idCount == 1 {
-                        output.append(Int(entry.value))
-                    } else {
-                        for index in 0..<idCount {
-                            output.append(Int(cachedIDs[Int(entry.value) + index]))
-                        }
+        let entries = entries
+        let mask = capacity - 1
+        var slot = PieceEncoder.slot(low, high, count, capacity)
+        while entries[slot].meta != 0 {
+            let entry = entries[slot]
+            if entry.low == low, entry.high == high, Int(entry.meta & 255) == count {
+                let idCount = Int(entry.meta >> 8)
+                if idCount == 1 {
+                    output.append(Int(entry.value))
+                } else {
+                    for index in 0..<idCount {
+                        output.append(Int(cachedIDs[Int(entry.value) + index]))
                     }
-                    return true
                 }
-                slot = (slot + 1) & mask
+                return
             }
-            return false
+            slot = (slot + 1) & mask
         }
-        if !isKnown { encodeAndCache(bytes, count, low, high, slot, &output) }
+        encodeAndCache(bytes, count, low, high, slot, &output)
     }
 
     @inline(never)
@@ -111,26 +119,25 @@ final class PieceEncoder {
         entries[slot] = Entry(
             low: low, high: high, value: value, meta: UInt32(count | idCount << 8))
         entryCount += 1
-        if entryCount * 2 >= entries.count { grow() }
+        if entryCount * 2 >= capacity { grow() }
     }
 
+    /// Makes room; a cache that is large enough starts anew.
     private func grow() {
-        if entries.count >= PieceEncoder.maxEntryCount {
-            entries = PieceEncoder.emptyEntries(entries.count)
+        let (old, oldCapacity) = (entries, capacity)
+        defer { old.deallocate() }
+        if capacity >= PieceEncoder.maxCapacity {
+            entries = PieceEncoder.emptyEntries(capacity)
             cachedIDs.removeAll(keepingCapacity: true)
             entryCount = 0
             return
         }
-        let old = entries
-        entries = PieceEncoder.emptyEntries(old.count * 4)
-        let mask = entries.count - 1
-        for entry in old where entry.meta != 0 {
-            let count = UInt64(entry.meta & 255)
-            var hash =
-                (entry.low ^ entry.high &* 0xC2B2_AE3D_27D4_EB4F ^ count) &* 0x9E37_79B9_7F4A_7C15
-            hash ^= hash >> 32
-            var slot = Int(truncatingIfNeeded: hash) & mask
-            while entries[slot].meta != 0 { slot = (slot + 1) & mask }
+        capacity *= 4
+        entries = PieceEncoder.emptyEntries(capacity)
+        for index in 0..<oldCapacity where old[index].meta != 0 {
+            let entry = old[index]
+            var slot = PieceEncoder.slot(entry.low, entry.high, Int(entry.meta & 255), capacity)
+            while entries[slot].meta != 0 { slot = (slot + 1) & (capacity - 1) }
             entries[slot] = entry
         }
     }
@@ -147,14 +154,7 @@ final class PieceEncoder {
             LongPiece.encode(bytes, count, model, into: &output)
             return
         }
-        var length = 0
-        for offset in 0..<count {
-            let id = model.id(ofByte: bytes[offset])
-            if id >= 0 {
-                ids[length] = UInt32(id)
-                length += 1
-            }
-        }
+        var length = model.symbols(of: bytes, count: count, into: ids)
         guard length > 0 else { return }
         for index in 0..<(length - 1) { ranks[index] = model.merge(ids[index], ids[index + 1]) }
         while length > 1 {
@@ -172,6 +172,7 @@ final class PieceEncoder {
             if at > 0 { ranks[at - 1] = model.merge(ids[at - 1], ids[at]) }
             if at + 1 < length { ranks[at] = model.merge(ids[at], ids[at + 1]) }
         }
-        for index in 0..<length { output.append(Int(ids[index])) }
+        model.append(
+            UnsafeBufferPointer(start: ids, count: length), of: bytes, count: count, to: &output)
     }
 }

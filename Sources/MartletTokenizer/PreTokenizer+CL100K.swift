@@ -32,11 +32,11 @@ extension PreTokenizer {
     }
 
     @inline(__always)
-    private func isLineBreak(_ position: Int) -> Bool {
+    func isLineBreak(_ position: Int) -> Bool {
         bytes[position] == UInt8(ascii: "\n") || bytes[position] == UInt8(ascii: "\r")
     }
 
-    private func numberEnd(_ start: Int, _ maxDigitCount: Int) -> Int {
+    func numberEnd(_ start: Int, _ maxDigitCount: Int) -> Int {
         var position = start
         var count = 0
         while position < end, count < maxDigitCount {
@@ -56,7 +56,7 @@ extension PreTokenizer {
     }
 
     /// `\s*[\r\n]+`: up to the last line break of the whitespace run, nil if it has none.
-    private func lineBreakEnd(_ start: Int) -> Int? {
+    func lineBreakEnd(_ start: Int) -> Int? {
         var position = start
         var found: Int?
         while position < end {

@@ -11,8 +11,26 @@ package enum PreTokenizerKind: String, Sendable, CaseIterable {
     case llama3
     /// The pattern of Qwen 2: cl100k with single numbers.
     case qwen2
+    /// DeepSeek LLM: six patterns in a row.
+    case deepSeekLLM = "deepseek-llm"
+    /// DeepSeek Coder: five patterns in a row.
+    case deepSeekCoder = "deepseek-coder"
+    /// DeepSeek V2, V3 and R1: three patterns in a row.
+    case deepSeekV3 = "deepseek-v3"
+    /// Each space begins a piece (SentencePiece vocabularies only).
+    case spaces
     /// No cutting: one piece per text between added tokens.
     case whole
+
+    /// The patterns of a chain; nil where one scanner does it all.
+    var steps: [PreTokenizerStep]? {
+        switch self {
+        case .deepSeekLLM: PreTokenizerStep.deepSeekLLM
+        case .deepSeekCoder: PreTokenizerStep.deepSeekCoder
+        case .deepSeekV3: PreTokenizerStep.deepSeekV3
+        default: nil
+        }
+    }
 }
 
 /// Hand-compiled pre-tokenizers over UTF-8 bytes.
@@ -34,7 +52,7 @@ struct PreTokenizer {
         case .smollm: gpt2(start, digitsAlone: true)
         case .llama3: cl100k(start, maxDigitCount: 3)
         case .qwen2: cl100k(start, maxDigitCount: 1)
-        case .whole: end
+        default: end
         }
     }
 
@@ -42,12 +60,9 @@ struct PreTokenizer {
     @inline(__always)
     func character(_ position: Int) -> (classes: CharacterClass, length: Int) {
         let first = bytes[position]
-        if first < 0x80 { return (asciiClasses(first), 1) }
+        if first < 0x80 { return (unicode.ascii[Int(first)], 1) }
         return multiByteCharacter(position)
     }
-
-    @inline(__always)
-    private func asciiClasses(_ byte: UInt8) -> CharacterClass { unicode(UInt32(byte)) }
 
     @inline(never)
     private func multiByteCharacter(_ position: Int) -> (classes: CharacterClass, length: Int) {
@@ -101,5 +116,19 @@ struct PreTokenizer {
             position += next.length
         }
         return last == start || isTextEnd(position) ? position : last
+    }
+
+    /// Start of the whitespace that ends at `end`.
+    func whitespaceStart(from start: Int, to end: Int) -> Int {
+        var position = end
+        while position > start {
+            var first = position - 1
+            while first > start, first > position - 4, bytes[first] & 0xC0 == 0x80 { first -= 1 }
+            let (code, length) = UTF8Decoding.scalar(bytes, first, position)
+            guard let code, first + length == position, unicode(code).contains(.whitespace)
+            else { break }
+            position = first
+        }
+        return position
     }
 }

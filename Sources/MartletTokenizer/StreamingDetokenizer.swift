@@ -8,6 +8,7 @@ package struct StreamingDetokenizer: Sendable {
     private let tokenizer: Tokenizer
     private let skipSpecial: Bool
     private var pending: [UInt8] = []
+    private var isAtStart = true
 
     /// Starts a text.
     package init(_ tokenizer: Tokenizer, skipSpecial: Bool = true) {
@@ -19,6 +20,12 @@ package struct StreamingDetokenizer: Sendable {
     package mutating func push(_ id: Int) -> String {
         if skipSpecial, tokenizer.isSpecial(id) { return "" }
         pending += tokenizer.bytes(of: id)
+        if isAtStart, let first = pending.first {
+            isAtStart = false
+            if tokenizer.description.stripsLeadingSpace, first == UInt8(ascii: " ") {
+                pending.removeFirst()
+            }
+        }
         let tail = UTF8Decoding.incompleteTailLength(pending)
         let text = String(decoding: pending.dropLast(tail), as: UTF8.self)
         pending.removeFirst(pending.count - tail)

@@ -29,7 +29,7 @@ package struct Tokenizer: Sendable {
     /// - Throws: `corrupt` if ids or offsets do not fit.
     package init(_ description: TokenizerDescription) throws {
         try description.check()
-        storage = TokenizerStorage(description)
+        storage = try TokenizerStorage(description)
     }
 
     /// What it is made of.
@@ -55,10 +55,13 @@ package struct Tokenizer: Sendable {
     package func bytes(of id: Int) -> ArraySlice<UInt8> { storage.description.bytes(of: id) }
 
     /// Text of ids; bytes that are no UTF-8 become U+FFFD per maximal subpart.
+    ///
+    /// Of a text that encoding put a space before, the first space is dropped.
     package func decode(_ ids: some Sequence<Int>, skipSpecial: Bool = true) -> String {
         var bytes: [UInt8] = []
         for id in ids where !(skipSpecial && isSpecial(id)) { bytes += self.bytes(of: id) }
-        return String(decoding: bytes, as: UTF8.self)
+        let drops = storage.description.stripsLeadingSpace && bytes.first == UInt8(ascii: " ")
+        return String(decoding: bytes.dropFirst(drops ? 1 : 0), as: UTF8.self)
     }
 }
 
@@ -66,8 +69,11 @@ package struct Tokenizer: Sendable {
 final class TokenizerStorage: Sendable {
     let description: TokenizerDescription
     let model: BytePairModel
-    /// Rounds of added tokens: those that are not normalized, then those that are.
-    let matchers: [AddedTokenMatcher]
+    let normalizer: TextNormalizer
+    /// Added tokens that are looked for in the text as it comes.
+    let plainMatcher: AddedTokenMatcher
+    /// Added tokens that are looked for in normalized text.
+    let normalizedMatcher: AddedTokenMatcher
     let specialIDs: Set<Int>
     let addedIDs: [[UInt8]: Int]
     private let pool = Mutex<[PoolItem]>([])
@@ -75,12 +81,12 @@ final class TokenizerStorage: Sendable {
     /// `@unchecked Sendable`: an encoder is in the pool or in the hands of one thread.
     private struct PoolItem: @unchecked Sendable { var encoder: PieceEncoder }
 
-    init(_ description: TokenizerDescription) {
+    init(_ description: TokenizerDescription) throws {
         self.description = description
-        model = BytePairModel(description)
-        matchers = [false, true].map { round in
-            AddedTokenMatcher(description.addedTokens.filter { $0.isNormalized == round })
-        }.filter { !$0.isEmpty }
+        model = try BytePairModel(description)
+        normalizer = TextNormalizer(description)
+        plainMatcher = AddedTokenMatcher(description.addedTokens.filter { !$0.isNormalized })
+        normalizedMatcher = AddedTokenMatcher(description.addedTokens.filter(\.isNormalized))
         specialIDs = Set(description.addedTokens.filter(\.isSpecial).map(\.id))
         addedIDs = Dictionary(
             description.addedTokens.map { (Array($0.content.utf8), $0.id) },
@@ -88,11 +94,13 @@ final class TokenizerStorage: Sendable {
     }
 
     /// Lends an encoder to the closure.
-    func withEncoder(_ body: (PieceEncoder) -> Void) {
+    func withEncoder<Result>(_ body: (PieceEncoder) -> Result) -> Result {
         let encoder = pool.withLock { $0.popLast()?.encoder } ?? PieceEncoder(model)
-        body(encoder)
-        pool.withLock { items in
-            if items.count < 4 { items.append(PoolItem(encoder: encoder)) }
+        defer {
+            pool.withLock { items in
+                if items.count < 4 { items.append(PoolItem(encoder: encoder)) }
+            }
         }
+        return body(encoder)
     }
 }

@@ -5,13 +5,12 @@ package import MartletCore
 
 extension TokenizerDescription {
     private static let magic: [UInt8] = Array("MTOK".utf8)
-    private static let version: UInt32 = 1
+    private static let version: UInt32 = 2
 
     /// The description as bytes: little-endian, the same for the same description.
     ///
-    /// Layout: magic, version, vocabulary size, byte count, merge count, then offsets, token bytes,
-    /// merges,
-    /// names, flags, ids, added tokens, chat template.
+    /// Layout: magic, version, then offsets, token bytes, merges, scores, byte ids, names, flags,
+    /// ids, added tokens, chat template; arrays and texts with their counts before them.
     package func serialized() -> [UInt8] {
         var writer = ByteWriter()
         writer.bytes.reserveCapacity(
@@ -21,9 +20,15 @@ extension TokenizerDescription {
         writer.append(tokenOffsets)
         writer.append(tokenBytes)
         writer.append(merges)
+        writer.append(scores.map(\.bitPattern))
+        writer.append(byteIDs)
         writer.append(Array(model.rawValue.utf8))
         writer.append(Array(preTokenizer.rawValue.utf8))
-        writer.append(UInt32(addsPrefixSpace ? 1 : 0) | UInt32(ignoresMerges ? 2 : 0))
+        writer.append(Array(spacePrefix.rawValue.utf8))
+        writer.append(
+            Self.flags([
+                ignoresMerges, fusesUnknown, dropsExtraSpaces, composes, stripsLeadingSpace,
+            ]))
         for id in [bosID, eosID, unknownID, padID] {
             writer.append(id.map { UInt32(truncatingIfNeeded: $0) } ?? UInt32.max)
         }
@@ -32,18 +37,22 @@ extension TokenizerDescription {
         }
         writer.append(UInt32(truncatingIfNeeded: addedTokens.count))
         for token in addedTokens {
-            var flags: UInt32 = token.isSpecial ? 1 : 0
-            if token.singleWord { flags |= 2 }
-            if token.stripsLeft { flags |= 4 }
-            if token.stripsRight { flags |= 8 }
-            if token.isNormalized { flags |= 16 }
             writer.append(UInt32(truncatingIfNeeded: token.id))
-            writer.append(flags)
+            writer.append(
+                Self.flags([
+                    token.isSpecial, token.singleWord, token.stripsLeft, token.stripsRight,
+                    token.isNormalized,
+                ]))
             writer.append(Array(token.content.utf8))
+            writer.append(Array(token.pattern.utf8))
         }
         writer.append(UInt32(chatTemplate == nil ? 0 : 1))
         writer.append(Array((chatTemplate ?? "").utf8))
         return writer.bytes
+    }
+
+    private static func flags(_ values: [Bool]) -> UInt32 {
+        values.enumerated().reduce(0) { $0 | ($1.element ? 1 << UInt32($1.offset) : 0) }
     }
 
     /// Reads what `serialized()` wrote.
@@ -58,12 +67,15 @@ extension TokenizerDescription {
         let version = try reader.word()
         guard version == TokenizerDescription.version else {
             throw MartletError(
-                .unsupported, "tokenizer section of version \(version); this build reads version 1",
+                .unsupported,
+                "tokenizer section of version \(version); this build reads version \(TokenizerDescription.version)",
                 mend: "Build the engine again with this version of martlet")
         }
         tokenOffsets = try reader.words()
         tokenBytes = try reader.byteArray()
         merges = try reader.words()
+        scores = try reader.words().map(Float.init(bitPattern:))
+        byteIDs = try reader.words()
         guard let model = TokenizerModelKind(rawValue: try reader.text()) else {
             throw reader.damaged("model")
         }
@@ -72,10 +84,16 @@ extension TokenizerDescription {
         }
         self.model = model
         preTokenizer = kind
-        let flags = try reader.word()
-        guard flags < 4 else { throw reader.damaged("flags") }
-        addsPrefixSpace = flags & 1 != 0
-        ignoresMerges = flags & 2 != 0
+        guard let prefix = SpacePrefix(rawValue: try reader.text()) else {
+            throw reader.damaged("space prefix")
+        }
+        spacePrefix = prefix
+        let flags = try reader.flags(5, "flags")
+        ignoresMerges = flags[0]
+        fusesUnknown = flags[1]
+        dropsExtraSpaces = flags[2]
+        composes = flags[3]
+        stripsLeadingSpace = flags[4]
         bosID = try reader.identifier()
         eosID = try reader.identifier()
         unknownID = try reader.identifier()
@@ -85,14 +103,12 @@ extension TokenizerDescription {
         stopIDs = try reader.words().map { Int($0) }
         for _ in 0..<(try reader.word()) {
             let id = Int(try reader.word())
-            let flags = try reader.word()
-            guard flags < 32 else { throw reader.damaged("added token flags") }
+            let flags = try reader.flags(5, "added token flags")
             addedTokens.append(
                 AddedToken(
-                    id: id, content: try reader.text(), isSpecial: flags & 1 != 0,
-                    singleWord: flags & 2 != 0,
-                    stripsLeft: flags & 4 != 0, stripsRight: flags & 8 != 0,
-                    isNormalized: flags & 16 != 0))
+                    id: id, content: try reader.text(), isSpecial: flags[0], singleWord: flags[1],
+                    stripsLeft: flags[2], stripsRight: flags[3], isNormalized: flags[4],
+                    pattern: try reader.text()))
         }
         let hasTemplate = try reader.word()
         guard hasTemplate < 2 else { throw reader.damaged("template flag") }
@@ -121,9 +137,22 @@ extension TokenizerDescription {
             throw fail("\(merges.count) numbers of merges, not triples")
         }
         let size = vocabularySize
+        guard scores.isEmpty || scores.count == size, scores.allSatisfy(\.isFinite) else {
+            throw fail("\(scores.count) scores, finite numbers all, for \(size) tokens")
+        }
+        guard scores.isEmpty || model == .sentencePiece else {
+            throw fail("scores in a vocabulary of the kind \(model.rawValue)")
+        }
+        guard byteIDs.isEmpty || byteIDs.count == 256 else {
+            throw fail("\(byteIDs.count) byte tokens, not 256")
+        }
+        for id in byteIDs where Int(id) >= size {
+            throw fail("byte token \(id), the vocabulary has \(size)")
+        }
         for id in merges where Int(id) >= size {
             throw fail("a merge names token \(id), the vocabulary has \(size)")
         }
+        if model == .sentencePiece { try checkLengths() }
         for ids in [
             prefixIDs, suffixIDs, stopIDs, [bosID, eosID, unknownID, padID].compactMap({ $0 }),
         ] {
@@ -135,7 +164,34 @@ extension TokenizerDescription {
             guard token.id >= 0, token.id < size else {
                 throw fail("added token \(token.id), the vocabulary has \(size)")
             }
-            guard !token.content.isEmpty else { throw fail("added token \(token.id) is empty") }
+            guard !token.content.isEmpty, !token.pattern.isEmpty else {
+                throw fail("added token \(token.id) is empty")
+            }
+        }
+    }
+
+    /// Longest token of a vocabulary with scores: all its parts are looked up.
+    static let scoredTokenLimit = 256
+
+    /// Checks that a merge is as long as its halves, and that tokens with scores are short.
+    private func checkLengths() throws {
+        func length(_ id: UInt32) -> Int {
+            Int(tokenOffsets[Int(id) + 1]) - Int(tokenOffsets[Int(id)])
+        }
+        for start in stride(from: 0, to: merges.count, by: 3)
+        where length(merges[start]) + length(merges[start + 1]) != length(merges[start + 2]) {
+            throw MartletError(
+                .corrupt, "tokenizer: merge \(start / 3) makes a token of another length")
+        }
+        let outside = Set(addedTokens.map(\.id))
+        for id in 0..<(scores.isEmpty ? 0 : vocabularySize)
+        where length(UInt32(truncatingIfNeeded: id)) > Self.scoredTokenLimit
+            && !outside.contains(id)
+        {
+            throw MartletError(
+                .limitExceeded,
+                "tokenizer: token \(id) has \(length(UInt32(truncatingIfNeeded: id))) bytes, the "
+                    + "limit is \(Self.scoredTokenLimit)", context: ["token": "\(id)"])
         }
     }
 }

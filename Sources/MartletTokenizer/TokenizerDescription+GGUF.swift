@@ -3,71 +3,175 @@
 
 import MartletCore
 
+/// A value of GGUF metadata, as the container's reader gives it.
+package protocol GGUFMetadataValue {
+    /// The text, if it is one.
+    var string: String? { get }
+    /// The integer, if it is one.
+    var int: Int? { get }
+    /// The number, if it is one.
+    var double: Double? { get }
+    /// The truth value, if it is one.
+    var bool: Bool? { get }
+    /// The list, if it is one.
+    var array: [Self]? { get }
+}
+
 extension TokenizerDescription {
+    /// Reads the tokenizer from all metadata of a GGUF file; nil if it has no tokens.
+    ///
+    /// - Throws: As the reading of the single fields does.
+    package init?<Value: GGUFMetadataValue>(gguf metadata: [String: Value]) throws {
+        func field(_ name: String) -> Value? { metadata["tokenizer.ggml.\(name)"] }
+        guard let tokens = field("tokens")?.array else { return nil }
+        try self.init(
+            ggufTokens: tokens.map { $0.string ?? "" },
+            merges: (field("merges")?.array ?? []).map { $0.string ?? "" },
+            tokenTypes: (field("token_type")?.array ?? []).map { $0.int ?? 1 },
+            scores: (field("scores")?.array ?? []).map { Float($0.double ?? .nan) },
+            model: field("model")?.string ?? "(missing)", pre: field("pre")?.string,
+            name: metadata["general.name"]?.string, bosID: field("bos_token_id")?.int,
+            eosID: field("eos_token_id")?.int, unknownID: field("unknown_token_id")?.int,
+            padID: field("padding_token_id")?.int, addBOS: field("add_bos_token")?.bool,
+            addEOS: field("add_eos_token")?.bool ?? false,
+            addSpacePrefix: field("add_space_prefix")?.bool,
+            chatTemplate: metadata["tokenizer.chat_template"]?.string)
+    }
+
     /// Reads the tokenizer that a GGUF file carries in its metadata (`tokenizer.ggml.*`).
     ///
     /// - Parameters:
-    ///   - ggufTokens: `tokens`, in the byte alphabet.
-    ///   - merges: `merges`, two tokens with a space between.
+    ///   - ggufTokens: `tokens`, in the byte alphabet or with `▁` for spaces.
+    ///   - merges: `merges`, two tokens with a space between (`gpt2` only).
     ///   - tokenTypes: `token_type` (1 normal, 2 unknown, 3 control, 4 user-defined, 5 unused, 6
     ///     byte), or empty.
-    ///   - model: `model`; only `gpt2` is byte-level BPE.
-    ///   - pre: `pre`, the name of the pre-tokenizer.
-    ///   - addBOS: `add_bos_token`; nil takes the default of the pre-tokenizer.
+    ///   - scores: `scores` (`llama` only).
+    ///   - model: `model`: `gpt2` is byte-level BPE, `llama` SentencePiece's.
+    ///   - pre: `pre`, the name of the pre-tokenizer (`gpt2` only).
+    ///   - name: `general.name`: some families take the whitespace after control tokens along.
+    ///   - addBOS: `add_bos_token`; nil takes the default of the model or the pre-tokenizer.
+    ///   - addSpacePrefix: `add_space_prefix`; nil takes the default of the model.
     /// - Throws: `unsupported` naming a model or pre-tokenizer that is not known, `corrupt` for
-    ///   merges or ids
-    ///   that do not fit the vocabulary.
+    ///   merges or ids that do not fit the vocabulary.
     package init(
-        ggufTokens: [String], merges: [String], tokenTypes: [Int], model: String = "gpt2",
-        pre: String?,
-        bosID: Int? = nil, eosID: Int? = nil, unknownID: Int? = nil, padID: Int? = nil,
-        addBOS: Bool? = nil,
-        addEOS: Bool = false, chatTemplate: String? = nil
+        ggufTokens: [String], merges: [String], tokenTypes: [Int], scores: [Float] = [],
+        model: String = "gpt2", pre: String?, name: String? = nil, bosID: Int? = nil,
+        eosID: Int? = nil, unknownID: Int? = nil, padID: Int? = nil, addBOS: Bool? = nil,
+        addEOS: Bool = false, addSpacePrefix: Bool? = nil, chatTemplate: String? = nil
     ) throws {
-        guard model == "gpt2" else {
-            throw MartletError(
-                .unsupported,
-                "tokenizer model '\(model)' is not supported; supported: gpt2 (byte-level BPE)",
-                context: ["key": "tokenizer.ggml.model"])
-        }
-        let rule = try GGUFPreTokenizer(named: pre)
         guard tokenTypes.isEmpty || tokenTypes.count == ggufTokens.count else {
             throw MartletError(
                 .corrupt, "\(tokenTypes.count) token types for \(ggufTokens.count) tokens",
                 context: ["key": "tokenizer.ggml.token_type"])
         }
-        var builder = VocabularyBuilder()
-        var added: [AddedToken] = []
-        for (id, text) in ggufTokens.enumerated() {
-            let type = tokenTypes.isEmpty ? 1 : tokenTypes[id]
-            try builder.append(text, isText: type != 1 && type != 6)
-            if 2...4 ~= type, !text.isEmpty {
-                added.append(AddedToken(id: id, content: text, isSpecial: type != 4))
+        let kinds = tokenTypes.map { PieceKind(rawValue: $0) ?? .normal }
+        let addsBOS: Bool
+        switch model {
+        case "gpt2":
+            let rule = try GGUFPreTokenizer(named: pre)
+            self = try Self.byteLevel(ggufTokens, merges, kinds)
+            preTokenizer = rule.kind
+            ignoresMerges = rule.ignoresMerges
+            addsBOS = rule.addsBOS
+        case "llama":
+            self = try Self.sentencePiece(ggufTokens, scores, kinds)
+            spacePrefix = addSpacePrefix ?? true ? .parts : .never
+            stripsLeadingSpace = spacePrefix == .parts
+            addsBOS = true
+            if let name = name?.lowercased(), name.contains("phi-3") || name.contains("phi3") {
+                stripSpacesAfterControlTokens()
             }
+        default:
+            throw MartletError(
+                .unsupported,
+                "tokenizer model '\(model)' is not supported; supported: gpt2 (byte-level BPE), "
+                    + "llama (SentencePiece BPE)", context: ["key": "tokenizer.ggml.model"])
         }
-        try builder.setMerges(merges.count) { rank in
-            let merge = merges[rank]
-            guard let space = merge.unicodeScalars.dropFirst().firstIndex(of: " ") else {
-                throw MartletError(
-                    .corrupt, "merge \(rank) (\"\(merge)\") has no space between two tokens",
-                    context: ["key": "tokenizer.ggml.merges"])
-            }
-            let after = merge.unicodeScalars.index(after: space)
-            return (String(merge[..<space]), String(merge[after...]))
-        }
-        self = builder.description
-        addedTokens = added
-        preTokenizer = rule.kind
-        ignoresMerges = rule.ignoresMerges
         self.bosID = bosID
         self.eosID = eosID
         self.unknownID = unknownID
         self.padID = padID
         self.chatTemplate = chatTemplate
-        if addBOS ?? rule.addsBOS, let bosID { prefixIDs = [bosID] }
+        if addBOS ?? addsBOS, let bosID { prefixIDs = [bosID] }
         if addEOS, let eosID { suffixIDs = [eosID] }
         findStops()
         try check()
+    }
+
+    private static func byteLevel(
+        _ tokens: [String], _ merges: [String], _ kinds: [PieceKind]
+    ) throws -> TokenizerDescription {
+        var builder = VocabularyBuilder()
+        var added: [AddedToken] = []
+        for (id, text) in tokens.enumerated() {
+            let kind = kinds.isEmpty ? .normal : kinds[id]
+            try builder.append(text, as: kind == .normal || kind == .byte ? .byteAlphabet : .plain)
+            let isAdded = kind == .unknown || kind == .control || kind == .userDefined
+            if isAdded, !text.isEmpty {
+                added.append(AddedToken(id: id, content: text, isSpecial: kind != .userDefined))
+            }
+        }
+        var reader = builder.mergeReader(count: merges.count)
+        for (rank, merge) in merges.enumerated() {
+            var merge = merge
+            try merge.withUTF8 { text in
+                guard let space = text.dropFirst().firstIndex(of: UInt8(ascii: " ")) else {
+                    throw MartletError(
+                        .corrupt,
+                        "merge \(rank) (\"\(String(decoding: text, as: UTF8.self))\") has no space "
+                            + "between two tokens", context: ["key": "tokenizer.ggml.merges"])
+                }
+                try reader.append(
+                    UnsafeBufferPointer(rebasing: text[..<space]),
+                    UnsafeBufferPointer(rebasing: text[(space + 1)...]))
+            }
+        }
+        var description = builder.description
+        description.merges = reader.merges
+        description.addedTokens = added
+        return description
+    }
+
+    private static func sentencePiece(
+        _ tokens: [String], _ scores: [Float], _ kinds: [PieceKind]
+    ) throws -> TokenizerDescription {
+        guard scores.count == tokens.count else {
+            throw MartletError(
+                .corrupt, "\(scores.count) scores for \(tokens.count) tokens",
+                context: ["key": "tokenizer.ggml.scores"])
+        }
+        var builder = VocabularyBuilder()
+        builder.description.model = .sentencePiece
+        var added: [AddedToken] = []
+        var kept = scores
+        for (id, text) in tokens.enumerated() {
+            let kind = kinds.isEmpty ? .normal : kinds[id]
+            switch kind {
+            case .normal: try builder.append(text, as: .sentencePiece)
+            case .byte: try builder.append(text, as: .byte)
+            default: try builder.append(text, as: .plain)
+            }
+            if kind != .normal, kind != .byte {
+                kept[id] = 0
+                if kind != .unused, !text.isEmpty {
+                    added.append(AddedToken(id: id, content: text, isSpecial: kind != .userDefined))
+                }
+            }
+        }
+        try builder.keepByteTokens()
+        var description = builder.description
+        description.preTokenizer = .whole
+        description.scores = kept
+        description.addedTokens = added
+        return description
+    }
+
+    /// Phi-3's control tokens take the whitespace after them along, its oldest ones do not.
+    private mutating func stripSpacesAfterControlTokens() {
+        for index in addedTokens.indices {
+            let isOld = ["<unk>", "<s>", "<|endoftext|>"].contains(addedTokens[index].content)
+            addedTokens[index].stripsRight = !isOld
+        }
     }
 }
 
@@ -95,6 +199,9 @@ struct GGUFPreTokenizer {
             "qwen2 deepseek-r1-qwen kormo f2llmv2 stablelm2 megrez hunyuan",
             GGUFPreTokenizer(kind: .qwen2)
         ),
+        ("deepseek-llm", GGUFPreTokenizer(kind: .deepSeekLLM)),
+        ("deepseek-coder", GGUFPreTokenizer(kind: .deepSeekCoder)),
+        ("deepseek-v3 hunyuan-dense joyai-llm", GGUFPreTokenizer(kind: .deepSeekV3)),
     ]
 
     private init(kind: PreTokenizerKind, ignoresMerges: Bool = false, addsBOS: Bool = false) {

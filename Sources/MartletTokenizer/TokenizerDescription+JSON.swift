@@ -6,144 +6,297 @@ package import MartletCore
 extension TokenizerDescription {
     /// Reads `tokenizer.json` of Hugging Face tokenizers.
     ///
+    /// The tables are read as they stand in the file: memory stays near the vocabulary's own size.
+    ///
     /// - Parameters:
     ///   - tokenizerJSON: The file's content.
     ///   - config: `tokenizer_config.json`: names of the special tokens, chat template.
     /// - Throws: `unsupported` naming a component that is not known, `corrupt` for missing or wrong
-    ///   fields.
-    package init(tokenizerJSON json: JSONValue, config: JSONValue? = nil) throws {
-        let reader = TokenizerJSONReader(root: json)
-        self = try reader.vocabulary()
-        try reader.normalizer()
-        try reader.preTokenizer(into: &self)
-        try reader.postProcessor(into: &self)
-        try reader.decoder()
-        for (key, path) in [
-            ("bos_token", \TokenizerDescription.bosID), ("eos_token", \.eosID),
-            ("unk_token", \.unknownID),
-            ("pad_token", \.padID),
-        ] {
-            let name = config?[key]?.string ?? config?[key]?["content"]?.string
-            if let name { self[keyPath: path] = addedTokens.first { $0.content == name }?.id }
-        }
-        chatTemplate = config?["chat_template"]?.string
-        if let bosID, config?["add_bos_token"]?.bool == true, !prefixIDs.contains(bosID) {
-            prefixIDs.insert(bosID, at: 0)
-        }
-        if let eosID, config?["add_eos_token"]?.bool == true, !suffixIDs.contains(eosID) {
-            suffixIDs.append(eosID)
-        }
+    ///   fields, `limitExceeded` for more than a tokenizer may have.
+    package init(tokenizerJSON bytes: ByteView, config: JSONValue? = nil) throws {
+        var reader = TokenizerJSONReader()
+        try bytes.withUnsafeBytes { try reader.read($0) }
+        self = reader.description
+        reader.findPatterns(&self)
+        apply(config: config)
         findStops()
         try check()
     }
+
+    /// Takes over what `tokenizer_config.json` says: special tokens by name, chat template.
+    mutating func apply(config: JSONValue?) {
+        guard let config else { return }
+        for (key, path) in [
+            ("bos_token", \TokenizerDescription.bosID), ("eos_token", \.eosID),
+            ("unk_token", \.unknownID), ("pad_token", \.padID),
+        ] {
+            let name = config[key]?.string ?? config[key]?["content"]?.string
+            guard let name, let id = addedTokens.first(where: { $0.content == name })?.id else {
+                continue
+            }
+            self[keyPath: path] = id
+        }
+        chatTemplate = config["chat_template"]?.string ?? chatTemplate
+        if let bosID, let adds = config["add_bos_token"]?.bool {
+            if adds, !prefixIDs.contains(bosID) { prefixIDs.insert(bosID, at: 0) }
+        }
+        if let eosID, config["add_eos_token"]?.bool == true, !suffixIDs.contains(eosID) {
+            suffixIDs.append(eosID)
+        }
+    }
 }
 
-/// Reads the components of a `tokenizer.json`.
+/// Reads a `tokenizer.json` in one walk: small components as values, the tables entry by entry.
 struct TokenizerJSONReader {
-    let root: JSONValue
+    /// Most bytes of a component, and of an added token.
+    private static let componentLimit = 1 << 20
+    private static let addedTokenLimit = 1 << 16
+    private static let addedTokenCountLimit = 1 << 16
 
-    func unsupported(_ component: String, _ name: String) -> MartletError {
+    private(set) var description = TokenizerDescription()
+    private(set) var components: [String: JSONValue] = [:]
+    private var hasModel = false
+    /// Vocabulary in the order of the file: ids, and where each token's text ends.
+    private var ids: [Int32] = []
+    private var ends: [UInt32] = []
+    private var texts: [UInt8] = []
+    /// Merges in the order of the file: where each half ends.
+    private var mergeEnds: [UInt32] = []
+    private var mergeTexts: [UInt8] = []
+    private var added: [AddedToken] = []
+
+    static func unsupported(_ component: String, _ name: String) -> MartletError {
         MartletError(
             .unsupported, "tokenizer.json: \(component) '\(name)' is not supported",
             context: ["key": component])
     }
 
-    func corrupt(_ what: String) -> MartletError {
-        MartletError(.corrupt, "tokenizer.json: \(what)")
+    static func corrupt(_ what: String, key: String) -> MartletError {
+        MartletError(.corrupt, "tokenizer.json: \(what)", context: ["key": key])
     }
 
-    private func isSet(_ value: JSONValue?) -> Bool {
-        guard let value, !value.isNull else { return false }
-        return value.string != ""
+    mutating func read(_ bytes: UnsafeRawBufferPointer) throws {
+        var cursor = JSONCursor(bytes, name: "tokenizer.json")
+        try cursor.members { cursor, key in
+            switch String(decoding: key, as: UTF8.self) {
+            case "model": try readModel(&cursor)
+            case "added_tokens": try readAddedTokens(&cursor)
+            case let key
+            where ["normalizer", "pre_tokenizer", "post_processor", "decoder"]
+                .contains(key):
+                components[key] = try cursor.value(limit: Self.componentLimit)
+            default: try cursor.skip()
+            }
+        }
+        try cursor.expectEnd()
+        guard hasModel else { throw Self.corrupt("no 'model'", key: "model") }
+        try build()
     }
 
-    /// Vocabulary, merges and added tokens.
-    func vocabulary() throws -> TokenizerDescription {
-        guard let model = root["model"] else { throw corrupt("no 'model'") }
-        let type = model["type"]?.string ?? "BPE"
-        guard type == "BPE" else { throw unsupported("model", type) }
-        for key in ["continuing_subword_prefix", "end_of_word_suffix"] where isSet(model[key]) {
-            throw unsupported("model.\(key)", model[key]?.string ?? "?")
-        }
-        if model["byte_fallback"]?.bool == true { throw unsupported("model.byte_fallback", "true") }
-        if let dropout = model["dropout"]?.double, dropout != 0 {
-            throw unsupported("model.dropout", "\(dropout)")
-        }
-        guard let entries = model["vocab"]?.object?.members else {
-            throw corrupt("no 'model.vocab'")
-        }
-        let added = try addedTokens()
-        let limit = entries.count + added.count
-        var texts = [String?](repeating: nil, count: limit)
-        var isText = [Bool](repeating: false, count: limit)
-        func place(_ text: String, _ id: Int?, isAdded: Bool) throws {
-            guard let id, id >= 0, id < limit * 2 + 1024 else {
-                throw corrupt("id \(id ?? -1) of token '\(text)' is beyond \(limit) tokens")
+    private mutating func readModel(_ cursor: inout JSONCursor) throws {
+        hasModel = true
+        var hasVocabulary = false
+        var hasMerges = false
+        var fields = JSONObject()
+        try cursor.members { cursor, key in
+            switch String(decoding: key, as: UTF8.self) {
+            case "vocab":
+                hasVocabulary = true
+                // A list of pieces with scores belongs to another kind of model, named below.
+                if cursor.peek() == UInt8(ascii: "[") { return try cursor.skip() }
+                try readVocabulary(&cursor)
+            case "merges":
+                hasMerges = true
+                try readMerges(&cursor)
+            case let key: fields[key] = try cursor.value(limit: Self.componentLimit)
             }
-            while texts.count <= id {
-                texts.append(nil)
-                isText.append(false)
-            }
-            texts[id] = text
-            isText[id] = isAdded
         }
-        for entry in entries { try place(entry.key, entry.value.int, isAdded: false) }
-        for token in added { try place(token.content, token.id, isAdded: true) }
-        while let last = texts.last, last == nil { texts.removeLast() }
-        var builder = VocabularyBuilder()
-        for (id, text) in texts.enumerated() { try builder.append(text ?? "", isText: isText[id]) }
-        guard let merges = model["merges"]?.array else { throw corrupt("no 'model.merges'") }
-        try builder.setMerges(merges.count) { rank in
-            if let left = merges[rank][0]?.string, let right = merges[rank][1]?.string {
-                return (left, right)
+        let type = fields["type"]?.string ?? "BPE"
+        guard type == "BPE" else { throw Self.unsupported("model", type) }
+        guard hasVocabulary else { throw Self.corrupt("no 'model.vocab'", key: "model.vocab") }
+        guard hasMerges else { throw Self.corrupt("no 'model.merges'", key: "model.merges") }
+        for key in ["continuing_subword_prefix", "end_of_word_suffix"] {
+            if let text = fields[key]?.string, !text.isEmpty {
+                throw Self.unsupported("model.\(key)", text)
             }
-            let parts = (merges[rank].string ?? "").unicodeScalars.split(
-                separator: " ", omittingEmptySubsequences: false)
-            guard parts.count == 2 else { throw corrupt("merge \(rank) is no pair of tokens") }
-            return (String(parts[0]), String(parts[1]))
         }
-        var description = builder.description
-        description.addedTokens = added
-        description.ignoresMerges = model["ignore_merges"]?.bool ?? false
-        return description
+        if let dropout = fields["dropout"]?.double, dropout != 0 {
+            throw Self.unsupported("model.dropout", "\(dropout)")
+        }
+        description.ignoresMerges = fields["ignore_merges"]?.bool ?? false
+        description.fusesUnknown = fields["fuse_unk"]?.bool ?? false
+        components["byte_fallback"] = fields["byte_fallback"]
+        components["unk_token"] = fields["unk_token"]
     }
 
-    private func addedTokens() throws -> [AddedToken] {
-        try (root["added_tokens"]?.array ?? []).map { entry in
+    private mutating func readVocabulary(_ cursor: inout JSONCursor) throws {
+        try cursor.members { cursor, text in
+            let id = try cursor.integer()
+            guard id >= 0, id < VocabularyBuilder.tokenLimit else {
+                throw Self.corrupt(
+                    "id \(id) of token '\(String(decoding: text.prefix(64), as: UTF8.self))' is "
+                        + "not from 0 to \(VocabularyBuilder.tokenLimit - 1)", key: "model.vocab")
+            }
+            guard ids.count < VocabularyBuilder.tokenLimit,
+                texts.count + text.count <= VocabularyBuilder.textLimit
+            else {
+                throw MartletError(
+                    .limitExceeded,
+                    "tokenizer.json: model.vocab has more than \(VocabularyBuilder.tokenLimit) "
+                        + "tokens or \(VocabularyBuilder.textLimit) bytes, the limits",
+                    context: ["key": "model.vocab"])
+            }
+            texts.append(contentsOf: text)
+            ends.append(UInt32(truncatingIfNeeded: texts.count))
+            ids.append(Int32(truncatingIfNeeded: id))
+        }
+    }
+
+    /// Merges are kept as text: the file may name them before the vocabulary.
+    private mutating func readMerges(_ cursor: inout JSONCursor) throws {
+        var text: [UInt8] = []
+        try cursor.elements { cursor in
+            let rank = mergeEnds.count / 2
+            guard rank < VocabularyBuilder.mergeLimit,
+                mergeTexts.count + text.count <= 2 * VocabularyBuilder.textLimit
+            else {
+                throw MartletError(
+                    .limitExceeded,
+                    "tokenizer.json: model.merges has more than \(VocabularyBuilder.mergeLimit) "
+                        + "merges or \(2 * VocabularyBuilder.textLimit) bytes, the limits",
+                    context: ["key": "model.merges"])
+            }
+            var halves = 0
+            func half(_ text: some Collection<UInt8>) {
+                halves += 1
+                mergeTexts.append(contentsOf: text)
+                mergeEnds.append(UInt32(truncatingIfNeeded: mergeTexts.count))
+            }
+            if cursor.peek() == UInt8(ascii: "[") {
+                try cursor.elements { cursor in
+                    try cursor.string(into: &text)
+                    guard halves < 2 else {
+                        throw Self.corrupt(
+                            "merge \(rank) is no pair of tokens", key: "model.merges")
+                    }
+                    half(text)
+                }
+            } else {
+                try cursor.string(into: &text)
+                if let space = text.firstIndex(of: UInt8(ascii: " ")) {
+                    half(text[..<space])
+                    half(text[(space + 1)...])
+                    if text[(space + 1)...].contains(UInt8(ascii: " ")) { halves = 3 }
+                }
+            }
+            guard halves == 2 else {
+                throw Self.corrupt("merge \(rank) is no pair of tokens", key: "model.merges")
+            }
+        }
+    }
+
+    private mutating func readAddedTokens(_ cursor: inout JSONCursor) throws {
+        if cursor.peek() == UInt8(ascii: "n") { return try cursor.skip() }
+        try cursor.elements { cursor in
+            let entry = try cursor.value(limit: Self.addedTokenLimit)
             guard let id = entry["id"]?.int, let content = entry["content"]?.string,
                 !content.isEmpty
-            else {
-                throw corrupt("an added token without id or content")
+            else { throw Self.corrupt("an added token without id or content", key: "added_tokens") }
+            guard id >= 0, id < VocabularyBuilder.tokenLimit else {
+                throw Self.corrupt(
+                    "id \(id) of added token '\(content)' is not from 0 to "
+                        + "\(VocabularyBuilder.tokenLimit - 1)", key: "added_tokens")
             }
-            return AddedToken(
-                id: id, content: content, isSpecial: entry["special"]?.bool ?? false,
-                singleWord: entry["single_word"]?.bool ?? false,
-                stripsLeft: entry["lstrip"]?.bool ?? false,
-                stripsRight: entry["rstrip"]?.bool ?? false,
-                isNormalized: entry["normalized"]?.bool ?? false)
+            guard added.count < Self.addedTokenCountLimit else {
+                throw MartletError(
+                    .limitExceeded,
+                    "tokenizer.json: more than \(Self.addedTokenCountLimit) added tokens, the limit",
+                    context: ["key": "added_tokens"])
+            }
+            added.append(
+                AddedToken(
+                    id: id, content: content, isSpecial: entry["special"]?.bool ?? false,
+                    singleWord: entry["single_word"]?.bool ?? false,
+                    stripsLeft: entry["lstrip"]?.bool ?? false,
+                    stripsRight: entry["rstrip"]?.bool ?? false,
+                    isNormalized: entry["normalized"]?.bool ?? false))
         }
     }
 
-    func normalizer() throws {
-        guard let normalizer = root["normalizer"], !normalizer.isNull else { return }
-        if normalizer["type"]?.string == "Sequence",
-            normalizer["normalizers"]?.array?.isEmpty == true
-        {
-            return
+    /// Puts the tables in order of id, once all components are known.
+    private mutating func build() throws {
+        let components = TokenizerComponents(components)
+        try components.apply(to: &description)
+        var order = [Int32](repeating: -1, count: Int(ids.max().map { $0 + 1 } ?? 0))
+        for (index, id) in ids.enumerated() {
+            guard order[Int(id)] < 0 else {
+                throw Self.corrupt("two tokens have the id \(id)", key: "model.vocab")
+            }
+            order[Int(id)] = Int32(truncatingIfNeeded: index)
         }
-        throw unsupported("normalizer", normalizer["type"]?.string ?? "?")
+        let addedByID = Dictionary(added.map { ($0.id, $0) }, uniquingKeysWith: { _, last in last })
+        let count = max(order.count, (addedByID.keys.max() ?? -1) + 1)
+        guard count <= 2 * (ids.count + added.count) + 1024 else {
+            throw Self.corrupt(
+                "the greatest id is \(count - 1), but there are \(ids.count + added.count) tokens",
+                key: "model.vocab")
+        }
+        var builder = VocabularyBuilder()
+        builder.description = description
+        let form: VocabularyBuilder.Form =
+            description.model == .sentencePiece ? .sentencePiece : .byteAlphabet
+        for id in 0..<count {
+            if let token = addedByID[id] {
+                try builder.append(token.content, as: .plain)
+            } else if id < order.count, order[id] >= 0 {
+                let index = Int(order[id])
+                try texts.withUnsafeBufferPointer { all in
+                    let start = index == 0 ? 0 : Int(ends[index - 1])
+                    let text = UnsafeBufferPointer(rebasing: all[start..<Int(ends[index])])
+                    let isByte = components.fallsBackToBytes && VocabularyBuilder.byte(text) != nil
+                    try builder.append(text, as: isByte ? .byte : form)
+                }
+            } else {
+                try builder.append("", as: .plain)
+            }
+        }
+        if components.fallsBackToBytes { try builder.keepByteTokens() }
+        texts = []
+        var merges = builder.mergeReader(count: mergeEnds.count / 2)
+        try mergeTexts.withUnsafeBufferPointer { all in
+            var start = 0
+            for pair in 0..<mergeEnds.count / 2 {
+                let (middle, end) = (Int(mergeEnds[pair * 2]), Int(mergeEnds[pair * 2 + 1]))
+                try merges.append(
+                    UnsafeBufferPointer(rebasing: all[start..<middle]),
+                    UnsafeBufferPointer(rebasing: all[middle..<end]))
+                start = end
+            }
+        }
+        description = builder.description
+        description.merges = merges.merges
+        description.addedTokens = added
+        if let name = components.unknownToken, description.model == .sentencePiece {
+            description.unknownID = added.first { $0.content == name }?.id
+        }
     }
 
-    /// The steps of a component that may be a sequence.
-    private func steps(_ key: String, _ list: String) -> [JSONValue] {
-        guard let value = root[key], !value.isNull else { return [] }
-        if value["type"]?.string == "Sequence" { return value[list]?.array ?? [] }
-        return [value]
-    }
-
-    func decoder() throws {
-        for step in steps("decoder", "decoders") where step["type"]?.string != "ByteLevel" {
-            throw unsupported("decoder", step["type"]?.string ?? "?")
+    /// Looks for added tokens of the second round as they stand in normalized text.
+    func findPatterns(_ description: inout TokenizerDescription) {
+        let normalizer = TextNormalizer(description)
+        for index in description.addedTokens.indices
+        where description.addedTokens[index].isNormalized {
+            var content = description.addedTokens[index].content
+            let pattern = content.withUTF8 { text in
+                text.baseAddress.flatMap {
+                    normalizer.normalized(
+                        $0, 0, text.count, [], addsSpace: description.spacePrefix == .parts)
+                }
+            }
+            if let pattern {
+                description.addedTokens[index].pattern = String(
+                    decoding: pattern.bytes, as: UTF8.self)
+            }
         }
     }
 }

@@ -15,17 +15,20 @@ package struct AddedToken: Sendable, Equatable {
     package var stripsLeft: Bool
     /// Takes the whitespace after it along.
     package var stripsRight: Bool
-    /// Looked for in a second round, after those that are not.
+    /// Looked for in a second round, in normalized text, after those that are not.
     package var isNormalized: Bool
+    /// The text that is looked for: `content` as it is in normalized text.
+    package var pattern: String
 
     /// Describes an added token.
     package init(
         id: Int, content: String, isSpecial: Bool, singleWord: Bool = false,
         stripsLeft: Bool = false,
-        stripsRight: Bool = false, isNormalized: Bool = false
+        stripsRight: Bool = false, isNormalized: Bool = false, pattern: String? = nil
     ) {
         self.id = id
         self.content = content
+        self.pattern = pattern ?? content
         self.isSpecial = isSpecial
         self.singleWord = singleWord
         self.stripsLeft = stripsLeft
@@ -36,24 +39,54 @@ package struct AddedToken: Sendable, Equatable {
 
 /// The algorithm behind a vocabulary.
 package enum TokenizerModelKind: String, Sendable {
-    /// Byte-level byte-pair encoding: merges by rank.
+    /// Byte-level byte-pair encoding: bytes merge by rank.
     case bytePair = "bpe"
+    /// SentencePiece's byte-pair encoding: characters merge by rank or by score, with bytes in place
+    /// of unknown characters.
+    case sentencePiece = "spm"
+}
+
+/// Where a space is put before text that is to be encoded.
+package enum SpacePrefix: String, Sendable, CaseIterable {
+    /// Nowhere.
+    case never
+    /// Before the text, if no added token begins it.
+    case start
+    /// Before the text, unless it begins with a space or an added token.
+    case startUnlessSpace
+    /// Before every part between added tokens.
+    case parts
+    /// Before every part between added tokens that does not begin with a space.
+    case partsUnlessSpace
 }
 
 /// All that a tokenizer is made of, as plain data: from a checkpoint, to and from an engine file.
 package struct TokenizerDescription: Sendable, Equatable {
     /// The algorithm.
     package var model = TokenizerModelKind.bytePair
-    /// Bytes of all tokens, one after the other (already out of the byte alphabet).
+    /// Bytes of all tokens, one after the other: out of the byte alphabet, and with spaces in place
+    /// of SentencePiece's `▁`.
     package var tokenBytes: [UInt8] = []
     /// Where each token starts in `tokenBytes`; one more than there are tokens.
     package var tokenOffsets: [UInt32] = [0]
     /// Merges in order of rank: left id, right id, id of the result.
     package var merges: [UInt32] = []
+    /// Scores of the tokens, in place of merges: the pair whose token has the greatest merges first.
+    package var scores: [Float] = []
+    /// Ids of the tokens that stand for the 256 bytes where characters are the units, or empty.
+    package var byteIDs: [UInt32] = []
+    /// Adjacent unknown characters become one unknown token.
+    package var fusesUnknown = false
     /// Rules that cut text into pieces.
     package var preTokenizer = PreTokenizerKind.gpt2
-    /// Puts a space before a text that does not start with one.
-    package var addsPrefixSpace = false
+    /// Where a space is put before text.
+    package var spacePrefix = SpacePrefix.never
+    /// Leading, trailing and repeated spaces are dropped from the text.
+    package var dropsExtraSpaces = false
+    /// Text is brought into Unicode's composed form (NFC).
+    package var composes = false
+    /// Decoded text loses one leading space.
+    package var stripsLeadingSpace = false
     /// A piece that is a token as a whole is not merged.
     package var ignoresMerges = false
     /// Tokens that are looked for in the text, and control tokens.

@@ -27,6 +27,8 @@ struct CharacterClass: OptionSet {
     static let connector = CharacterClass(rawValue: 512)
     /// Nd, Nl: the numbers of `\w`.
     static let wordNumber = CharacterClass(rawValue: 2048)
+    /// Characters that NFC may change, alone or after another.
+    static let unstable = CharacterClass(rawValue: 4096)
     /// Control, format, private, unassigned and separator characters, but not the space: escaped by
     /// `repr`.
     static let unprintable = CharacterClass(rawValue: 1024)
@@ -41,6 +43,8 @@ final class UnicodeClasses: @unchecked Sendable {
 
     private let blockOf: UnsafeMutablePointer<UInt16>
     private let blocks: UnsafeMutablePointer<CharacterClass>
+    /// Classes of the first 128 code points.
+    let ascii: UnsafePointer<CharacterClass>
 
     private init() {
         blockOf = .allocate(capacity: 0x1100)
@@ -70,6 +74,7 @@ final class UnicodeClasses: @unchecked Sendable {
         blocks = .allocate(capacity: max(storage.count, 1))
         blocks.initialize(repeating: [], count: max(storage.count, 1))
         for (index, value) in storage.enumerated() { blocks[index] = value }
+        ascii = UnsafePointer(blocks + Int(blockOf[0]) << 8)
     }
 
     deinit {
@@ -85,31 +90,13 @@ final class UnicodeClasses: @unchecked Sendable {
     }
 
     private static func decodeRuns() -> [(value: Int, end: Int)] {
-        var digits = [UInt8](repeating: 255, count: 256)
-        let alphabet = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/"
-        for (index, byte) in alphabet.utf8.enumerated() { digits[Int(byte)] = UInt8(index) }
         var runs: [(value: Int, end: Int)] = []
         runs.reserveCapacity(4096)
-        var numbers = (value: 0, isLength: false, end: 0)
-        var number = 0
-        var shift = 0
-        unicodeClassData.withUTF8Buffer { text in
-            for byte in text {
-                let digit = Int(digits[Int(byte)])
-                if digit == 255 { continue }
-                number |= (digit & 31) << shift
-                shift += 5
-                if digit & 32 != 0 { continue }
-                if numbers.isLength {
-                    numbers.end += number
-                    runs.append((numbers.value, numbers.end))
-                } else {
-                    numbers.value = number
-                }
-                numbers.isLength.toggle()
-                number = 0
-                shift = 0
-            }
+        var end = 0
+        var numbers = UnicodeNumbers(unicodeClassData)
+        while let value = numbers.next(), let length = numbers.next() {
+            end += length
+            runs.append((value, end))
         }
         return runs
     }
@@ -131,6 +118,7 @@ final class UnicodeClasses: @unchecked Sendable {
         }
         if value & 32 != 0 { result.insert(.whitespace) }
         if value & 64 != 0 { result.insert(.digit) }
+        if value & 128 != 0 { result.insert(.unstable) }
         return result
     }
 }

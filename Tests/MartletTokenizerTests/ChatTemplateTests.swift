@@ -10,29 +10,33 @@ import Testing
         Array(segments.map(\.text).joined().unicodeScalars)
     }
 
-    @Test(arguments: ["smollm2", "chatml", "chatml-lines", "macros"])
-    func rendersAsTheReference(name: String) throws {
+    static let families = [
+        "smollm2", "chatml", "chatml-lines", "macros", "llama2", "llama3", "qwen2.5", "mistral",
+    ]
+
+    @Test(arguments: families) func rendersAsTheReference(name: String) throws {
         let golden = try Fixture.json("templates.json")
         let template = try ChatTemplate(source: try #require(golden["templates"]?[name]?.string))
         let renders = (golden["renders"]?.array ?? []).filter { $0["template"]?.string == name }
-        #expect(renders.count == 24)
+        #expect(renders.count == 32)
         for render in renders {
-            let conversation = try #require(
-                golden["conversations"]?[render["conversation"]?.int ?? -1]?.array)
-            let messages = try conversation.map {
-                ChatMessage(
-                    role: try #require($0["role"]?.string),
-                    content: try #require($0["content"]?.string))
+            let index = try #require(render["conversation"]?.int)
+            let messages = try #require(golden["conversations"]?[index]?.array).map {
+                try ChatMessage(json: $0)
+            }
+            var variables = JSONObject()
+            if try index >= #require(golden["first_with_tools"]?.int) {
+                variables["tools"] = golden["tools"]
             }
             func run() throws -> [TextSegment] {
                 try template.render(
                     messages: messages, addGenerationPrompt: render["prompt"]?.bool ?? false,
-                    bosToken: "<|im_start|>")
+                    bosToken: "<|im_start|>", eosToken: "<|im_end|>", variables: variables)
             }
             if let expected = render["text"]?.string {
-                #expect(text(try run()) == Array(expected.unicodeScalars))
+                #expect(text(try run()) == Array(expected.unicodeScalars), "conversation \(index)")
             } else {
-                #expect(throws: MartletError.self) { try run() }
+                #expect(throws: MartletError.self, "conversation \(index)") { try run() }
             }
         }
     }

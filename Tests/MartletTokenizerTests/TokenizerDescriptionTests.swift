@@ -108,7 +108,7 @@ import Testing
             {"model": {"type": "BPE", "vocab": {"a": 0, "b": 1, "ab": 2}, "merges": [["a", "b"]]},
              "pre_tokenizer": {"type": "ByteLevel", "add_prefix_space": false, "use_regex": true}}
             """#)
-        let tokenizer = try Tokenizer(TokenizerDescription(tokenizerJSON: root))
+        let tokenizer = try Tokenizer(TokenizerDescription(tokenizerJSON: root.fileBytes))
         #expect(tokenizer.encode("abab", allowSpecial: false, addSpecial: false) == [2, 2])
         var members = JSONObject()
         for member in root.object?.members ?? [] where member.key != key {
@@ -117,7 +117,7 @@ import Testing
         members[key] = value
         root = .object(members)
         let error = #expect(throws: MartletError.self) {
-            try TokenizerDescription(tokenizerJSON: root)
+            try TokenizerDescription(tokenizerJSON: root.fileBytes)
         }
         #expect(error?.code == .unsupported)
         #expect(error?.message.contains(name) == true)

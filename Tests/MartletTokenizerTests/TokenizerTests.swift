@@ -13,23 +13,40 @@ struct TokenizerGolden {
     let decoded: [String]
 
     init(_ file: String, _ kind: String) throws {
-        let golden = try Fixture.json("tokenizer-\(file).json")
+        let golden = try Fixture.json("\(file).json")
         let entry = try #require(golden["cases"]?[kind])
+        let components = entry["components"]?.object
         var members = JSONObject()
         for member in try #require(golden["tokenizer"]?.object).members {
-            members[member.key] =
-                member.key == "pre_tokenizer" ? entry["pre_tokenizer"] : member.value
+            members[member.key] = components?[member.key] ?? member.value
         }
-        tokenizer = try Tokenizer(TokenizerDescription(tokenizerJSON: .object(members)))
+        tokenizer = try Tokenizer(
+            TokenizerDescription(tokenizerJSON: JSONValue.object(members).fileBytes))
         texts = (golden["texts"]?.array ?? []).compactMap(\.string)
         ids = (entry["ids"]?.array ?? []).map { ($0.array ?? []).compactMap(\.int) }
         decoded = (entry["decoded"]?.array ?? []).compactMap(\.string)
+    }
+
+    /// What SentencePiece itself does with its file.
+    init(sentencePiece file: String) throws {
+        let golden = try Fixture.json("\(file).json")
+        let model = try Fixture.bytes(base64: try #require(golden["model"]?.string))
+        // Without `legacy` there is one space before the whole text, as SentencePiece has it.
+        tokenizer = try Tokenizer(
+            TokenizerDescription(sentencePiece: ByteView(model), config: ["legacy": false]))
+        texts = (golden["texts"]?.array ?? []).compactMap(\.string)
+        ids = (golden["ids"]?.array ?? []).map { ($0.array ?? []).compactMap(\.int) }
+        decoded = (golden["decoded"]?.array ?? []).compactMap(\.string)
     }
 }
 
 @Suite struct TokenizerTests {
     static let cases = [
-        ("smollm", "smollm"), ("smollm", "gpt2"), ("llama3", "llama3"), ("llama3", "qwen2"),
+        ("tokenizer-smollm", "smollm"), ("tokenizer-smollm", "gpt2"),
+        ("tokenizer-smollm", "deepseek-llm"), ("tokenizer-smollm", "deepseek-coder"),
+        ("tokenizer-smollm", "deepseek-v3"), ("tokenizer-llama3", "llama3"),
+        ("tokenizer-llama3", "qwen2"), ("sentencepiece", "llama2"), ("sentencepiece", "first"),
+        ("sentencepiece", "always"), ("sentencepiece", "gemma"),
     ]
 
     @Test(arguments: cases) func equalsTheReference(file: String, kind: String) throws {
@@ -55,7 +72,7 @@ struct TokenizerGolden {
     }
 
     @Test func streamsInvalidBytesAsTheWholeTextDoes() throws {
-        let tokenizer = try TokenizerGolden("smollm", "smollm").tokenizer
+        let tokenizer = try TokenizerGolden("tokenizer-smollm", "smollm").tokenizer
         var random = SeededGenerator(state: 5)
         let lead: [UInt8] = [
             0x41, 0x80, 0xBF, 0xC3, 0xA9, 0xE2, 0x82, 0xAC, 0xED, 0xA0, 0xF0, 0x9F, 0x98, 0xF4,
@@ -74,7 +91,7 @@ struct TokenizerGolden {
     }
 
     @Test func userTextNeverBecomesAControlToken() throws {
-        let tokenizer = try TokenizerGolden("smollm", "smollm").tokenizer
+        let tokenizer = try TokenizerGolden("tokenizer-smollm", "smollm").tokenizer
         let start = try #require(tokenizer.tokenID(for: "<|im_start|>"))
         let end = try #require(tokenizer.tokenID(for: "<|im_end|>"))
         let ids = tokenizer.encode(
@@ -93,7 +110,7 @@ struct TokenizerGolden {
     }
 
     @Test func adjacentPartsAreReadAsOneText() throws {
-        let tokenizer = try TokenizerGolden("smollm", "smollm").tokenizer
+        let tokenizer = try TokenizerGolden("tokenizer-smollm", "smollm").tokenizer
         let whole = tokenizer.encode("say hello there", allowSpecial: true, addSpecial: false)
         let parts = tokenizer.encode(
             [
@@ -104,7 +121,7 @@ struct TokenizerGolden {
     }
 
     @Test func longPiecesMergeAsTheRuleSays() throws {
-        let tokenizer = try TokenizerGolden("smollm", "smollm").tokenizer
+        let tokenizer = try TokenizerGolden("tokenizer-smollm", "smollm").tokenizer
         var random = SeededGenerator(state: 9)
         for length in [1, 2, 17, 63, 64, 65, 66, 200, 500] {
             let letters = Array("etaoinshr".utf8)

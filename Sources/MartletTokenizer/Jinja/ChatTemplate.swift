@@ -17,6 +17,21 @@ package struct ChatMessage: Sendable {
         self.init(role: role, content: .string(content), extra: extra)
     }
 
+    /// A message as JSON has it: an object with `role`, `content`, and fields of its own.
+    ///
+    /// - Throws: `invalidArgument` without a role.
+    package init(json: JSONValue) throws {
+        guard let object = json.object, let role = object["role"]?.string else {
+            throw MartletError(
+                .invalidArgument, "a message is an object with a role, this is \(json.kind)",
+                mend: "Write {\"role\": \"user\", \"content\": \"...\"}")
+        }
+        var extra = object
+        extra["role"] = nil
+        extra["content"] = nil
+        self.init(role: role, content: object["content"] ?? .null, extra: extra)
+    }
+
     /// A message whose content may be a list of parts.
     package init(role: String, content: JSONValue, extra: JSONObject = JSONObject()) {
         self.role = role
@@ -34,12 +49,20 @@ package struct ChatTemplate: Sendable {
     /// The Jinja source.
     package let source: String
     private let statements: [JinjaStatement]
+    /// Most bytes of a source; published templates stay below 64 KiB.
+    private static let sourceLimit = 256 << 10
 
     /// Reads a template.
     ///
     /// - Throws: `corrupt` for wrong syntax, `unsupported` naming a tag, filter or test, each with
     ///   the line.
     package init(source: String) throws {
+        guard source.utf8.count <= Self.sourceLimit else {
+            throw MartletError(
+                .limitExceeded,
+                "chat template: the source has \(source.utf8.count) bytes, the limit is "
+                    + "\(Self.sourceLimit)", context: ["key": "chat_template"])
+        }
         self.source = source
         statements = try JinjaParser.parse(source)
     }

@@ -63,7 +63,11 @@ extension JinjaRenderer {
         }
         var rest = arguments
         rest.positional.removeFirst()
-        return try items.map { try filter(name.string, $0, rest) }
+        return try items.map { item in
+            let value = try filter(name.string, item, rest)
+            try charge(value)
+            return value
+        }
     }
 
     private func selected(

@@ -4,7 +4,13 @@
 extension JinjaRenderer {
     func evaluate(_ expression: JinjaExpression) throws -> JinjaValue {
         try visit()
-        return try deeper { try evaluateNode(expression) }
+        let value = try deeper { try evaluateNode(expression) }
+        switch expression {
+        case .concat, .arithmetic, .slice, .list, .tuple, .dict, .filter, .call:
+            try charge(value)
+        default: break
+        }
+        return value
     }
 
     private func evaluateNode(_ expression: JinjaExpression) throws -> JinjaValue {

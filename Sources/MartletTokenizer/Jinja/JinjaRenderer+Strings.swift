@@ -127,13 +127,15 @@ extension JinjaRenderer {
     private func split(
         _ text: JinjaText, _ name: String, _ separator: JinjaText?, _ limit: Int
     ) throws -> JinjaValue {
+        // One part too many is enough to refuse.
+        let limit = min(limit, JinjaLimits.elements)
         var parts: [JinjaText]
         if let separator {
             guard !separator.isEmpty else { throw JinjaFailure.error("empty separator") }
             parts =
                 name == "split"
                 ? text.split(separator, limit: limit) : text.splitFromRight(separator, limit: limit)
-        } else if name == "split" || limit == .max {
+        } else if name == "split" || limit == JinjaLimits.elements {
             parts = text.splitAtWhitespace(limit: limit)
         } else {
             throw JinjaFailure.error("rsplit with a limit and without a separator is not supported")

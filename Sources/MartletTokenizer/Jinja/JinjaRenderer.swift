@@ -28,6 +28,7 @@ final class JinjaRenderer {
     var output = JinjaText()
     var scope: JinjaScope
     private var visitCount = 0
+    private var workLeft = JinjaLimits.work
     private var depth = 0
     private var blockText = JinjaText()
     /// Scopes that hold macros, which hold their scope: taken apart at the end.
@@ -57,6 +58,28 @@ final class JinjaRenderer {
         }
     }
 
+    /// Counts what an operation made: its characters, or its elements at what they take.
+    func charge(_ value: JinjaValue) throws {
+        switch value {
+        case .string(let text): try charge(text.count + 16)
+        case .list(let list): try charge(list.items.count * 12 + 16)
+        case .tuple(let items): try charge(items.count * 12 + 16)
+        case .dict(let dict): try charge(dict.count * 48 + 32)
+        default: break
+        }
+    }
+
+    /// Counts characters made.
+    func charge(_ count: Int) throws {
+        workLeft -= count
+        guard workLeft >= 0 else {
+            throw MartletError(
+                .limitExceeded,
+                "chat template: the texts and lists made on the way exceed \(JinjaLimits.work) "
+                    + "characters, the limit")
+        }
+    }
+
     /// Counts nesting.
     func deeper<Result>(_ body: () throws -> Result) throws -> Result {
         depth += 1
@@ -67,6 +90,7 @@ final class JinjaRenderer {
 
     func emit(_ text: JinjaText) throws {
         try JinjaLimits.check(characters: output.count + text.count)
+        try charge(text.count)
         output.append(text)
     }
 

@@ -144,7 +144,9 @@ extension JinjaValue {
         case .list(let list): return list.items
         case .tuple(let items): return items
         case .dict(let dict): return dict.keys
-        case .string(let text): return (0..<text.count).map { .string(text.slice($0..<$0 + 1)) }
+        case .string(let text):
+            try JinjaLimits.check(elements: text.count)
+            return (0..<text.count).map { .string(text.slice($0..<$0 + 1)) }
         default: throw JinjaFailure.error("'\(typeName)' object is not iterable")
         }
     }
@@ -157,11 +159,13 @@ enum JinjaLimits {
     /// Evaluated nodes.
     static let visits = 5_000_000
     /// Characters of the output and of any string.
-    static let characters = 16 << 20
+    static let characters = 4 << 20
+    /// Characters of all texts made on the way, with lists at what they take: 32 MiB.
+    static let work = 8 << 20
     /// Elements of a range, as jinja2's sandbox has it.
     static let range = 100_000
     /// Elements of any other list.
-    static let elements = 1_000_000
+    static let elements = 200_000
 
     static var depthError: MartletError {
         MartletError(.limitExceeded, "chat template: nesting exceeds \(depth), the limit")
