@@ -3,6 +3,7 @@
 
 import ArgumentParser
 import Martlet
+import MartletBackend
 import MartletCUDA
 
 /// Builds an engine file.
