@@ -171,6 +171,12 @@ let package = Package(
                 .product(name: "NIOPosix", package: "swift-nio"),
                 .product(name: "NIOSSL", package: "swift-nio-ssl"),
             ]),
+        tests(
+            "MartletModels",
+            [
+                "MartletCPU", "MartletCompiler", "MartletCore", "MartletEngineFile",
+                "MartletFormats", "MartletGraph", "MartletTestSupport",
+            ]),
         tests("MartletQuantization", ["MartletCore"]),
         tests("MartletReference", ["MartletCore", "MartletGraph"]),
         tests("MartletRuntime", ["MartletBackend", "MartletCore"]),

@@ -296,6 +296,8 @@ struct TokenizerJSONReader {
             if let pattern {
                 description.addedTokens[index].pattern = String(
                     decoding: pattern.bytes, as: UTF8.self)
+                // It is read back as it stood there, as the package `tokenizers` does.
+                description.setBytes(of: description.addedTokens[index].id, to: pattern.bytes)
             }
         }
     }

@@ -101,8 +101,10 @@ struct SentencePieceFile {
             added.append(AddedToken(id: id, content: piece, isSpecial: true))
         case .userDefined:
             try builder.append(piece, as: .sentencePiece)
-            // A symbol with a space in it is never found, as in SentencePiece.
-            added.append(AddedToken(id: id, content: piece, isSpecial: false, isNormalized: true))
+            // A symbol with a space in it is never found, as in SentencePiece: spaces are marks there.
+            if !piece.contains(" ") {
+                added.append(AddedToken(id: id, content: piece, isSpecial: false))
+            }
         }
         scores.append(kind == .normal || kind == .userDefined ? score : 0)
     }

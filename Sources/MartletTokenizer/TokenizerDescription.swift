@@ -123,6 +123,16 @@ package struct TokenizerDescription: Sendable, Equatable {
         return tokenBytes[start..<end]
     }
 
+    /// Replaces what an id stands for.
+    mutating func setBytes(of id: Int, to bytes: [UInt8]) {
+        guard id >= 0, id < vocabularySize else { return }
+        let range = Int(tokenOffsets[id])..<Int(tokenOffsets[id + 1])
+        tokenBytes.replaceSubrange(range, with: bytes)
+        for next in id + 1..<tokenOffsets.count {
+            tokenOffsets[next] = tokenOffsets[next] - UInt32(range.count) + UInt32(bytes.count)
+        }
+    }
+
     /// Texts of control tokens that end an answer in the model families known.
     static let knownStops: Set<String> = [
         "<|endoftext|>", "<|im_end|>", "<|eot_id|>", "<|end_of_text|>", "<|eom_id|>", "<|end|>",

@@ -74,7 +74,7 @@ import Testing
             "the name of a file to write is empty"
         ),
         (["run", Program.model, "--input-ids", "1", "--stop", ""], 2, "a stop string is empty"),
-        (["run", "/tmp", "hi"], 3, "/tmp holds no "),
+        (["run", "/tmp", "hi"], 3, "/tmp holds none of "),
         (["help", "rnu"], 2, "unknown command 'rnu'. Did you mean 'run'?"),
         (["build", Program.model, "-o", "x.bin"], 2, "'x.bin' does not end in .martlet"),
         (["build", Program.model, "-o", ""], 2, "the name of a file to write is empty"),

@@ -55,6 +55,22 @@ struct SampleGraph: Sendable, CustomTestStringConvertible {
             let y = x.linear(builder.parameter("w", [5, 6]), bias: builder.parameter("b", [5]))
             builder.output("y", y.linear(builder.parameter("w2", [3, 5]), dtype: .f32))
         },
+        SampleGraph("fusedLinears") { builder in
+            let x = rows(builder, 6)
+            let gamma = builder.parameter("g", [6])
+            let norm: [String: AttributeValue] = ["kind": "rms", "epsilon": 1e-6]
+            let sum = builder.record(
+                "linearAdd", [x, builder.parameter("w", [6, 6]), x, builder.parameter("b", [6])],
+                [:])
+            let gate: [String: AttributeValue] = ["kind": "silu", "norm": "rms", "epsilon": 1e-6]
+            builder.output(
+                "y",
+                builder.record("normLinear", [sum, gamma, builder.parameter("v", [5, 6])], norm))
+            builder.output(
+                "z",
+                builder.record(
+                    "normGatedLinear", [sum, gamma, builder.parameter("u", [8, 6])], gate))
+        },
         SampleGraph("norm") { builder in
             let x = rows(builder, 6)
             let rms = x.norm(epsilon: 1e-5, weight: builder.parameter("w", [6]))

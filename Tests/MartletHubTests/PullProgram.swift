@@ -1,6 +1,7 @@
 // Part of Martlet. See LICENSE.
 // SPDX-License-Identifier: Apache-2.0
 
+import Dispatch
 import MartletHub
 
 #if canImport(Glibc)
@@ -47,18 +48,19 @@ extension ChildProcess {
     /// Kills the program as soon as a condition holds.
     ///
     /// - Returns: Whether it was still running.
-    func kill(when condition: () -> Bool) async throws -> Bool {
+    func kill(when condition: @escaping @Sendable () -> Bool) async throws -> Bool {
         let hasEnded = Flag()
         let status = Task {
             defer { hasEnded.set() }
             return try await wait()
         }
-        while !hasEnded.isSet {
-            if condition() {
-                send(SIGKILL)
-                break
+        await withCheckedContinuation { done in
+            // A thread of its own: those of tasks may be busy with other tests.
+            DispatchQueue(label: "kill").async {
+                while !hasEnded.isSet, !condition() { usleep(500) }
+                if !hasEnded.isSet { self.send(SIGKILL) }
+                done.resume()
             }
-            try await Task.sleep(for: .milliseconds(1))
         }
         return try await status.value == 128 + SIGKILL
     }

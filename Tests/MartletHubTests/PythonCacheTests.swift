@@ -40,7 +40,7 @@ struct PythonCacheTests {
         return lines
     }
 
-    @Test(.timeLimit(.minutes(2))) func bothLayOutTheSame() async throws {
+    @Test(.timeLimit(.minutes(10))) func bothLayOutTheSame() async throws {
         let model = model
         let server = try await LoopbackServer { request, _ in model.answer(request) }
         let pulled = try await ours.hub(server.endpoint).pull(FakeRepository.huggingFace)
@@ -69,7 +69,7 @@ struct PythonCacheTests {
     }
 
     /// Ours is theirs: all files are found offline, and a scan sees no fault and the same size.
-    @Test(.timeLimit(.minutes(2))) func theyReadWhatWeFetched() async throws {
+    @Test(.timeLimit(.minutes(10))) func theyReadWhatWeFetched() async throws {
         let model = model
         let server = try await LoopbackServer { request, _ in model.answer(request) }
         let pulled = try await ours.hub(server.endpoint).pull(FakeRepository.huggingFace)
@@ -94,7 +94,7 @@ struct PythonCacheTests {
     }
 
     /// A pull of theirs waits for ours: both take the same lock.
-    @Test(.timeLimit(.minutes(2))) func bothTakeTheSameLock() async throws {
+    @Test(.timeLimit(.minutes(10))) func bothTakeTheSameLock() async throws {
         let lock = ours.cache.lock(FakeRepository.name, model.etag("config.json"))
         let held = try await FileLock.acquire(lock) {}
         let output = try await Python.run(

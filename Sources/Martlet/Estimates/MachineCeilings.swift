@@ -1,7 +1,7 @@
 // Part of Martlet. See LICENSE.
 // SPDX-License-Identifier: Apache-2.0
 
-package import MartletCPU
+import MartletCPU
 import MartletCore
 
 /// What this machine does at most, measured.

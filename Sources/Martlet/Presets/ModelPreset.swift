@@ -1,7 +1,7 @@
 // Part of Martlet. See LICENSE.
 // SPDX-License-Identifier: Apache-2.0
 
-public import MartletCore
+import MartletCore
 import MartletFormats
 public import MartletModels
 

@@ -40,8 +40,7 @@ struct ChatSession {
         while true {
             switch reader.next() {
             case .end: return
-            case .interrupted:
-                Console.error("(/exit or Ctrl-D to leave)")
+            case .interrupted: Self.tellHowToLeave()
             case .line(let text):
                 do {
                     guard try await respond(to: text) else { return }
@@ -51,6 +50,8 @@ struct ChatSession {
             }
         }
     }
+
+    private static func tellHowToLeave() { Console.error("(/exit or Ctrl-D to leave)") }
 
     /// Runs a command or answers a message.
     ///
@@ -158,7 +159,15 @@ struct ChatSession {
             return output
         }
         Interrupt.onInterrupt { task.cancel() }
-        defer { Interrupt.onInterrupt(nil) }
+        // Between answer and prompt too, Ctrl-C does not end a conversation at the terminal.
+        let isInteractive = reader.isInteractive
+        defer {
+            if isInteractive {
+                Interrupt.onInterrupt { Self.tellHowToLeave() }
+            } else {
+                Interrupt.onInterrupt(nil)
+            }
+        }
         let result = await task.result
         Console.line()
         return try result.get()

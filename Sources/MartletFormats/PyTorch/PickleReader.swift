@@ -8,8 +8,8 @@ import MartletCore
 /// A closed list of opcodes and of imports: what `torch.save` writes for dictionaries of tensors with
 /// protocols 2 to 4. Nothing is ever called; an import outside the list is refused by its name.
 struct PickleReader {
-    /// Most values held at once: with the sizes of values here, below 64 MB.
-    static let valueLimit = 400_000
+    /// Most values held at once: with the sizes of values here, below 16 MB.
+    static let valueLimit = 100_000
 
     private let bytes: ByteView
     private var position = 0
