@@ -24,8 +24,8 @@ struct MartletProgram: AsyncParsableCommand {
         version: "martlet 0.1.0",
         subcommands: [
             RunCommand.self, ChatCommand.self, BuildCommand.self, PullCommand.self,
-            BenchCommand.self,
-            EvalCommand.self, InspectCommand.self, PlanCommand.self, ListCommand.self, RemoveCommand.self,
+            BenchCommand.self, EvalCommand.self, InspectCommand.self, PlanCommand.self,
+            ListCommand.self, RemoveCommand.self,
             DoctorCommand.self, SelftestCommand.self, TokenizeCommand.self, CompletionsCommand.self,
         ])
 

@@ -69,7 +69,8 @@ public struct OpSet: Sendable {
 
     /// The ops of Martlet.
     public static let builtIn = OpSet(
-        OpSet.sources + OpSet.linearOps + OpSet.fusedLinearOps + OpSet.normOps + OpSet.elementwiseOps + OpSet.attentionOps
+        OpSet.sources + OpSet.linearOps + OpSet.fusedLinearOps + OpSet.normOps
+            + OpSet.elementwiseOps + OpSet.attentionOps
             + OpSet.shapeOps + OpSet.numericOps + OpSet.outputOps + OpSet.collectiveOps)
 
     /// These ops and one more.
