@@ -27,7 +27,7 @@ package struct SpeedEstimate: Sendable {
 
     /// Share of the peak that the linear kernels reach when they do not wait for memory.
     ///
-    /// Source: `martlet bench --profile` on the shapes of Documentation/Performance.md.
+    /// An assumption, as the two below: not yet fitted to measurements on a quiet machine.
     private static let linearShare = 0.75
     /// Share of the f32 peak that attention reaches.
     private static let attentionShare = 0.3
