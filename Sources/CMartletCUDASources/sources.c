@@ -32,6 +32,9 @@ static const char prefill_hopper_cuh[] = {
 static const char prefill_linear_cu[] = {
 #embed "kernels/prefill/linear.cu"
 };
+static const char prefill_rows_cu[] = {
+#embed "kernels/prefill/rows.cu"
+};
 static const char plain_weights_cuh[] = {
 #embed "kernels/plain/weights.cuh"
 };
@@ -69,6 +72,7 @@ static const martlet_cuda_source table[] = {
     SOURCE("prefill/attention.cu", prefill_attention_cu),
     SOURCE("prefill/hopper.cuh", prefill_hopper_cuh),
     SOURCE("prefill/linear.cu", prefill_linear_cu),
+    SOURCE("prefill/rows.cu", prefill_rows_cu),
 };
 
 const martlet_cuda_source *martlet_cuda_sources(size_t *count) {

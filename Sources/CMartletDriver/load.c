@@ -62,6 +62,7 @@ static const entry cuda_entries[] = {
     CU(cuFuncSetAttribute),
     CU(cuFuncGetAttribute),
     CU(cuLaunchKernelEx),
+    CU(cuTensorMapEncodeTiled),
 };
 
 static const entry nvrtc_entries[] = {
@@ -146,6 +147,16 @@ martlet_library martlet_nvrtc_load(martlet_nvrtc *table, const char *path) {
 
 martlet_library martlet_cublaslt_load(martlet_cublaslt *table, const char *path) {
     return LOAD(cublaslt);
+}
+
+martlet_cu_result martlet_cuda_encode_matrix(
+    const martlet_cuda *table, void *map, int is_bf16, martlet_cu_address address, uint64_t columns,
+    uint64_t rows, uint64_t stride, unsigned box_rows) {
+    const uint64_t sizes[] = {columns, rows}, strides[] = {stride};
+    const uint32_t box[] = {64, box_rows}, ones[] = {1, 1};
+    // CU_TENSOR_MAP_DATA_TYPE_FLOAT16, _BFLOAT16; no interleave, SWIZZLE_128B, L2_128B, zeros outside.
+    return table->cuTensorMapEncodeTiled(
+        map, is_bf16 ? 9 : 6, 2, (void *)(uintptr_t)address, sizes, strides, box, ones, 0, 3, 2, 0);
 }
 
 martlet_cu_result martlet_cuda_launch(

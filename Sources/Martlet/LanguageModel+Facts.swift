@@ -20,6 +20,16 @@ extension LanguageModel {
         }
         return "cpu-\(cpuExecutor?.instructionSet.rawValue ?? "none")"
     }
+    /// Bytes of GPU memory that the model has taken; nil on the CPU.
+    public var deviceMemoryBytes: Int? { (executor as? CUDAExecutor)?.budget.total }
+    /// What the traffic of a step is compared with: `read`s by the model's threads, or `copy`s within the
+    /// GPU's memory.
+    package var ceilingKind: String { executor is CUDAExecutor ? "copy" : "read" }
+    /// Bytes per second of that traffic, measured.
+    package func memoryCeiling() throws -> Double {
+        if let gpu = executor as? CUDAExecutor { return try gpu.device.copyBandwidth() }
+        return try CPUProbe(threadCount: threadCount).readBandwidth(passes: 2)
+    }
     private var cpuExecutor: CPUExecutor? { executor as? CPUExecutor }
     /// Counts since loading.
     public var statistics: EngineStatistics { inference.statistics }

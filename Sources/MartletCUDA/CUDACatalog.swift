@@ -74,9 +74,11 @@ package struct CUDACatalog: KernelCatalog {
                 mend: "Known: \(Self.allCode.joined(separator: ", "))")
         }
         return Dictionary(
-            try images.compile(Self.modules(of: plans), for: architectures).map {
-                ($0.identity, $0.code)
-            }, uniquingKeysWith: { first, _ in first })
+            try images.compile(
+                architectures.flatMap { architecture in
+                    try Self.modules(of: plans, for: architecture).map { ($0, architecture) }
+                }
+            ).map { ($0.identity, $0.code) }, uniquingKeysWith: { first, _ in first })
     }
 
     package func unpack(

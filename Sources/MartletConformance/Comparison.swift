@@ -56,6 +56,26 @@ struct Comparison {
         }
     }
 
+    /// Compares rows of steps with those of tokens that ran one by one.
+    mutating func checkAlone(
+        _ a: [[String: StepDriver.Rows]], _ b: [[String: StepDriver.Rows]], sameBits: Bool
+    ) {
+        guard !sameBits else { return checkBits(a, b, "tokens one by one") }
+        for (x, y) in zip(a, b) {
+            for (name, rows) in x {
+                let values = rows.joined(), other = (y[name] ?? []).joined()
+                let magnitude = values.reduce(smallestMagnitude) { max($0, abs(Double($1))) }
+                // Both differ from the reference by the tolerance at most.
+                let isClose = zip(values, other).allSatisfy {
+                    abs(Double($0) - Double($1)) <= 2 * tolerance * magnitude
+                }
+                if values.count != other.count || !isClose {
+                    fail("tokens one by one: '\(name)' is another")
+                }
+            }
+        }
+    }
+
     /// Compares two runs bit for bit.
     mutating func checkBits(
         _ a: [[String: StepDriver.Rows]], _ b: [[String: StepDriver.Rows]], _ what: String

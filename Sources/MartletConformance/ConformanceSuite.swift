@@ -21,20 +21,26 @@ package struct ConformanceSuite: Sendable {
 
     /// Largest step of the suite.
     package static let limits = StepLimits(
-        maxTokens: 64, maxRequests: 4, maxLogitRows: 64, maxContext: 96)
+        maxTokens: 192, maxRequests: 4, maxLogitRows: 192, maxContext: 384)
 
     /// What is checked.
     package let cases: [ConformanceCase]
     let catalog: any KernelCatalog
     let makeExecutor: MakeExecutor
+    /// Whether a row has the same bits alone and among others; else they are equal within the tolerance.
+    let agreesAlone: Bool
 
     /// Prepares the suite.
     ///
     /// - Parameters:
     ///   - catalog: The backend's kernels.
+    ///   - agreesAlone: Whether a row has the same bits alone and among others.
     ///   - makeExecutor: Loads a plan on the backend.
-    package init(catalog: any KernelCatalog, makeExecutor: @escaping MakeExecutor) {
+    package init(
+        catalog: any KernelCatalog, agreesAlone: Bool = true, makeExecutor: @escaping MakeExecutor
+    ) {
         self.catalog = catalog
+        self.agreesAlone = agreesAlone
         self.makeExecutor = makeExecutor
         cases = ConformanceCase.all(for: catalog)
     }
@@ -89,6 +95,23 @@ package struct ConformanceSuite: Sendable {
         }
     }
 
+    /// Plans of cases with every family that accepts them: what a device may want to prepare for at once.
+    package func plans(where isIncluded: (ConformanceCase) -> Bool = { _ in true }) throws -> [Plan]
+    {
+        try cases.filter(isIncluded).flatMap { item in
+            let subject = try item.subject()
+            return try PlanSketch.families(item.op, subject, catalog).accepted.compactMap {
+                family in
+                do {
+                    return try PlanSketch(subject, op: item.op, family: family, catalog: catalog)
+                        .plan
+                } catch is PlanSketch.Refusal {
+                    return nil
+                }
+            }
+        }
+    }
+
     private func compare(
         _ item: ConformanceCase, _ subject: ConformanceCase.Subject, _ family: KernelFamily
     ) async throws -> Comparison {
@@ -123,7 +146,7 @@ package struct ConformanceSuite: Sendable {
                 }
             }
             let other = try await runSteps(sketch.plan, sketch, single, samples)
-            comparison.checkBits(results.joinedRows, other.joinedRows, "tokens one by one")
+            comparison.checkAlone(results.joinedRows, other.joinedRows, sameBits: agreesAlone)
         }
         return comparison
     }

@@ -16,14 +16,14 @@ package enum TinyModels {
     ///   - tied: Whether the head is the embedding table.
     /// - Throws: `MartletError` if the configuration is refused.
     package static func llama(
-        headCount: Int = 4, kvHeadCount: Int = 2, tied: Bool = false
+        headCount: Int = 4, kvHeadCount: Int = 2, headDim: Int = 16, tied: Bool = false
     ) throws -> Llama {
         try Llama(
             ConfigurationReader(
                 JSONObject([
                     ("hidden_size", 64), ("intermediate_size", 96), ("num_hidden_layers", 2),
                     ("num_attention_heads", .int(headCount)),
-                    ("num_key_value_heads", .int(kvHeadCount)), ("head_dim", 16),
+                    ("num_key_value_heads", .int(kvHeadCount)), ("head_dim", .int(headDim)),
                     ("vocab_size", 96), ("max_position_embeddings", 256),
                     ("rms_norm_eps", 1e-5), ("tie_word_embeddings", .bool(tied)),
                 ]), origin: "tiny llama"))

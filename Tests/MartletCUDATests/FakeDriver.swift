@@ -281,6 +281,9 @@ enum FakeDriver {
             }
             return 0
         }
+        table.cuTensorMapEncodeTiled = { _, _, _, _, _, _, _, _, _, _, _, _ in
+            FakeDriver.enter("cuTensorMapEncodeTiled")
+        }
     }
 }
 

@@ -54,6 +54,30 @@ import Testing
         #expect(executor.launchCounts == (0, 1))
     }
 
+    /// Without a compiler the engine's code decides which kernels run: an H100's, or older ones as PTX.
+    @Test(
+        arguments: [
+            ("sm_90a", ["norm_prefill", "linear_prefill", "rotate_prefill", "attention_prefill"]),
+            ("compute_80", ["norm_plain", "linear_plain", "attention_plain"]),
+        ] as [(String, [String])])
+    func codeDecidesWhichKernelsRun(architecture: String, expected: [String]) async throws {
+        FakeDriver.reset()
+        let model = try FakeModel(dtype: .bf16, headDim: 64)
+        let images = try FakeModel.images(of: model.compiled.plans, for: architecture)
+        let executor = try model.executor {
+            $0.images = images
+            $0.limits.maxTokens = 80
+            $0.limits.maxLogitRows = 80
+        }
+        var runner = StepRunner(executor)
+        let before = FakeDriver.state.withLock { $0.launches.count }
+        _ = try await runner.run([StepPart(0, (0..<70).map { Int32($0 % 8) })])
+        let kernels = Set(
+            FakeDriver.state.withLock { $0.launches.dropFirst(before).map(\.kernel) })
+        #expect(kernels.isSuperset(of: expected))
+        #expect(kernels.contains { $0.hasSuffix("_prefill") } == (architecture == "sm_90a"))
+    }
+
     /// A decode step is one launch of a graph, and takes no memory.
     @Test func decodeStepIsOneGraph() async throws {
         FakeDriver.reset()

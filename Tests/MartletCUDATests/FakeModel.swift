@@ -17,21 +17,22 @@ struct FakeModel {
     let compiled: CompiledModel
     let images: KernelImages
 
-    init(dtype: DType = .f32) throws {
+    init(dtype: DType = .f32, headDim: Int = 16) throws {
         var options = Compiler.Options()
         options.recipe.dtype = dtype
         options.recipe.kvType = dtype
         compiled = try CompiledModel(
-            TinyModels.llama(), weights: RandomWeights(seed: 3), options: options,
+            TinyModels.llama(headDim: headDim), weights: RandomWeights(seed: 3), options: options,
             catalog: CUDACatalog())
         images = try Self.images(of: compiled.plans)
     }
 
     /// Code that a driver which computes nothing accepts, of every module of some plans.
-    static func images(of plans: [Plan]) throws -> KernelImages {
+    static func images(of plans: [Plan], for name: String = "sm_90a") throws -> KernelImages {
         var code: [String: ByteView] = [:]
-        for module in try CUDACatalog.modules(of: plans) {
-            code[try module.identity(KernelArchitecture("sm_90a"))] = ByteView([UInt8(1)])
+        let target = KernelArchitecture(name)
+        for module in try CUDACatalog.modules(of: plans, for: target) {
+            code[try module.identity(target)] = ByteView([UInt8(1)])
         }
         return KernelImages(engine: code, compiler: NVRTC.search("none"))
     }

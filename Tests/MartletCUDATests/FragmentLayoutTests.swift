@@ -39,7 +39,8 @@ import Testing
         arguments: [
             "int4.g32.min.f16", "int4.g64.f16", "int4.g128.zero.f16", "int8.g32.f16",
             "int8.channel.f32", "int8.channel.zero.bf16", "int4.channel.min.f16", "int8.tensor.f16",
-        ], ["mma16x16", "mma16x16.paired8"])
+        ],
+        ["mma16x16", "mma16x16.paired8", "mma16x16.interleave2", "mma16x16.paired8.interleave132"])
     func codesComeBack(scheme: String, layout: String) throws {
         let scheme = try #require(QuantizationScheme(scheme))
         for (n, k) in [(16, 256), (2, 512), (40, 1024), (70, 384)] {
@@ -57,7 +58,9 @@ import Testing
         }
     }
 
-    @Test(arguments: [DType.f16, .bf16], ["mma16x16", "mma16x16.paired8"])
+    @Test(
+        arguments: [DType.f16, .bf16],
+        ["mma16x16", "mma16x16.paired8", "mma16x16.interleave3", "mma16x16.paired8.interleave1"])
     func numbersComeBack(type: DType, layout: String) throws {
         for (n, k) in [(16, 16), (6, 48), (50, 80)] {
             let tensor = try TensorData(
@@ -114,6 +117,32 @@ import Testing
         let halves = packed.array(of: UInt16.self)
         let scales = tensor.scales.array(of: UInt16.self)
         #expect(halves[256 + 2 * g] == scales[g] && halves[256 + 2 * g + 1] == scales[g + 8])
+    }
+
+    /// Two blocks own strips 0 to 2 and 3 to 4: their chunks take turns, then the first one's rest follows.
+    @Test func chunksTakeTurns() throws {
+        let (n, k) = (80, 128)
+        let tensor = try TensorData(
+            dtype: .bf16, shape: [n, k], bytes: ByteView((0..<n * k).map { UInt16($0) }))
+        func chunks(_ layout: String) throws -> [[UInt16]] {
+            let all = try Self.catalog.pack(.plain(tensor), layout: layout).array(of: UInt16.self)
+            return stride(from: 0, to: all.count, by: 1024).map { Array(all[$0..<$0 + 1024]) }
+        }
+        let plain = try chunks("mma16x16")
+        let order = [0, 6, 1, 7, 2, 8, 3, 9, 4, 5]
+        #expect(try chunks("mma16x16.interleave2") == order.map { plain[$0] })
+    }
+
+    /// Names of layouts that there are not.
+    @Test(arguments: [
+        "mma16x16.interleave0", "mma16x16.interleave", "mma16x16.x", "mma16x16.paired8.",
+    ])
+    func unknownNames(layout: String) throws {
+        #expect(throws: MartletError.self) {
+            try Self.catalog.unpack(
+                ByteView([UInt8](repeating: 0, count: 512)), layout: layout, format: .plain(.f16),
+                shape: [16, 16])
+        }
     }
 
     /// What the layout cannot hold is refused by name.

@@ -30,7 +30,7 @@ import Testing
         let images = KernelImages(compiler: NVRTC.search("none"))
         let module = KernelModule("plain/rows.cu", ["ACTIVATION": "0", "RESULT": "0"])
         let error = #expect(throws: MartletError.self) {
-            try images.image(module, candidates: KernelArchitecture.candidates(capability: 90))
+            try images.image(module, for: KernelArchitecture("sm_90a"))
         }
         #expect(error?.message.contains("NVRTC was not found") == true)
         #expect(error?.mend?.contains("nvidia-cuda-nvrtc") == true)
@@ -46,15 +46,14 @@ import Testing
         #expect(KernelArchitecture.candidates(capability: capability).map(\.name) == names)
     }
 
-    /// Code of the engine comes before the compiler, PTX of the engine after it.
+    /// Code of the engine needs no compiler.
     @Test func engineCodeIsUsed() throws {
         let module = KernelModule("plain/rows.cu", ["ACTIVATION": "0", "RESULT": "0"])
         let ptx = KernelArchitecture("compute_90")
         let images = KernelImages(
             engine: [try module.identity(ptx): ByteView([UInt8(7)])],
             compiler: NVRTC.search("none"))
-        let image = try images.image(
-            module, candidates: KernelArchitecture.candidates(capability: 120))
+        let image = try images.image(module, for: ptx)
         #expect(image.array(of: UInt8.self) == [7])
     }
 

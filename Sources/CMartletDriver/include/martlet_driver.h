@@ -93,6 +93,10 @@ typedef struct {
     martlet_cu_result (*cuLaunchKernelEx)(
         const martlet_cu_launch_config *config, martlet_cu_handle function, void **parameters,
         void **extra);
+    martlet_cu_result (*cuTensorMapEncodeTiled)(
+        void *map, int type, uint32_t rank, void *address, const uint64_t *sizes,
+        const uint64_t *strides, const uint32_t *box, const uint32_t *element_strides,
+        int interleave, int swizzle, int promotion, int fill);
 } martlet_cuda;
 
 /// Functions of libnvrtc.
@@ -138,6 +142,14 @@ martlet_library martlet_cuda_load(martlet_cuda *table, const char *path);
 martlet_library martlet_nvrtc_load(martlet_nvrtc *table, const char *path);
 /// As `martlet_cuda_load`, for cuBLASLt.
 martlet_library martlet_cublaslt_load(martlet_cublaslt *table, const char *path);
+
+/// Encodes a matrix of 16-bit numbers for bulk copies of boxes of 64 columns, swizzled over 128 bytes.
+///
+/// `map`: 128 bytes at a multiple of 64. `is_bf16` or f16; `stride` in bytes, a multiple of 16. What lies
+/// outside of the matrix reads as zeros.
+martlet_cu_result martlet_cuda_encode_matrix(
+    const martlet_cuda *table, void *map, int is_bf16, martlet_cu_address address, uint64_t columns,
+    uint64_t rows, uint64_t stride, unsigned box_rows);
 
 /// Starts a kernel whose one parameter is a struct.
 ///

@@ -25,7 +25,8 @@ extension LanguageModel {
         _ preset: ModelPreset, options: LoadOptions
     ) throws -> (EngineBuilder, EngineSource) {
         let builder = try EngineBuilder(
-            architecture: try preset.model(options.architectures), weights: PresetWeights(),
+            architecture: try preset.reaching(options.maxContext).model(options.architectures),
+            weights: PresetWeights(),
             options: options)
         return (builder, EngineSource(name: preset.name))
     }

@@ -35,6 +35,16 @@ public struct ModelPreset: Sendable, Hashable {
         return preset
     }
 
+    /// The shape with room for a longer context, which random weights do not mind.
+    func reaching(_ context: Int?) -> ModelPreset {
+        guard let context else { return self }
+        var keys = keys
+        for key in ["max_position_embeddings", "model_max_length"] {
+            if let known = keys[key]?.int, known < context { keys[key] = .int(context) }
+        }
+        return ModelPreset(name, architecture, keys.members.map { ($0.key, $0.value) })
+    }
+
     /// The architecture with the preset's sizes.
     ///
     /// - Throws: `MartletError` `.unsupported` if the registry has no such architecture.

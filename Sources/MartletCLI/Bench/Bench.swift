@@ -42,6 +42,8 @@ struct BenchCase {
 /// Runs shapes on a loaded model.
 struct Bench {
     let model: LanguageModel
+    /// How tokens are drawn.
+    let settings: SamplingSettings
 
     /// Random prompts of a shape, as the classic benchmark draws them: ids below 100.
     func requests(_ item: BenchCase, seed: UInt64) -> [GenerationRequest] {
@@ -51,7 +53,7 @@ struct Bench {
                 state = state &* 6_364_136_223_846_793_005 &+ 1_442_695_040_888_963_407
                 return Int32((state >> 33) % UInt64(min(100, model.vocabularySize)))
             }
-            var settings = SamplingSettings()
+            var settings = settings
             settings.maxTokens = item.outputLength
             return GenerationRequest(prompt: prompt, settings: settings)
         }
@@ -68,12 +70,12 @@ struct Bench {
             if let failure = outputs.compactMap(\.failure).first { throw failure }
             return (total, outputs.compactMap(\.firstTokenSeconds).max() ?? total)
         }
-        let probe = try CPUProbe(threadCount: model.threadCount)
-        let readBefore = try probe.readBandwidth(passes: 2)
+        let before = try model.memoryCeiling()
         // What the probe and the build took is no memory of the runs.
         ProcessMemory.resetPeak()
         for index in 0..<max(0, warmUp) { _ = try once(UInt64(index)) }
         let begin = clock.now
+        let statistics = model.statistics
         var index: UInt64 = 1000
         while latencies.count < runs || (clock.now - begin).seconds < seconds {
             let (total, first) = try once(index)
@@ -82,13 +84,19 @@ struct Bench {
             firstTokens.append(first)
             index += 1
         }
-        let peakBytes = ProcessMemory.peakBytes
-        let readAfter = try probe.readBandwidth(passes: 2)
+        let peakBytes = model.deviceMemoryBytes ?? ProcessMemory.peakBytes
+        let (deviceSeconds, stepCount) = (
+            model.statistics.deviceSeconds - statistics.deviceSeconds,
+            model.statistics.stepCount - statistics.stepCount
+        )
+        let after = try model.memoryCeiling()
         return BenchResult(
             item: item, latencies: latencies, generation: generation, firstTokens: firstTokens,
             bytesPerStep: model.bytesPerStep(
                 batchSize: item.batchSize, context: item.inputLength + item.outputLength / 2),
-            readBandwidth: max(readBefore, readAfter), peakBytes: peakBytes, model: model)
+            ceiling: max(before, after), peakBytes: peakBytes,
+            deviceSecondsPerStep: deviceSeconds / Double(max(stepCount, 1)),
+            wallSecondsPerStep: latencies.reduce(0, +) / Double(max(stepCount, 1)), model: model)
     }
 }
 
@@ -99,9 +107,13 @@ struct BenchResult {
     let generation: [Double]
     let firstTokens: [Double]
     let bytesPerStep: Int
-    let readBandwidth: Double
-    /// Largest resident size during the runs, mapped pages included.
+    /// Bytes per second that memory traffic is compared with: reads of the CPU, copies of a GPU.
+    let ceiling: Double
+    /// Largest resident size during the runs, mapped pages included; on a GPU its memory taken.
     let peakBytes: Int
+    /// What the device worked and what passed for each step, prompts included.
+    let deviceSecondsPerStep: Double
+    let wallSecondsPerStep: Double
     let model: LanguageModel
 
     private func mean(_ values: [Double]) -> Double {
@@ -151,11 +163,14 @@ struct BenchResult {
     }
 
     /// Columns of the table; for programs those of the precision too, which people read below it.
-    static func columns(forPrograms: Bool) -> [String] {
+    static func columns(_ model: LanguageModel, forPrograms: Bool) -> [String] {
         [
             "batch", "in", "out", "max context", "latency ms", "p95 ms", "first token ms",
-            "tokens/s", "decode tokens/s", "peak MB", "MB/step", "GB/s", "read GB/s", "share %",
-        ] + (forPrograms ? ["weights", "activations", "KV"] : [])
+            "tokens/s", "decode tokens/s", "peak MB", "MB/step", "GB/s",
+            "\(model.ceilingKind) GB/s", "share %",
+        ]
+            + (forPrograms
+                ? ["device ms/step", "wall ms/step", "weights", "activations", "KV"] : [])
     }
 
     /// The row of the table.
@@ -173,11 +188,13 @@ struct BenchResult {
             number(Double(item.batchSize * item.outputLength) / mean(latencies), 1),
             number(decodeRate, 1), number(Double(peakBytes) / 1e6, 1),
             number(Double(bytesPerStep) / 1e6, 1), number(rate / 1e9, 2),
-            number(readBandwidth / 1e9, 2), number(100 * rate / readBandwidth, 1),
+            number(ceiling / 1e9, 2),
+            number(100 * rate / ceiling, 1),
         ]
             + (forPrograms
-                ? [precision.weights, precision.activations, precision.kvDType].map {
-                    .string($0)
-                } : [])
+                ? [number(deviceSecondsPerStep * 1000, 4), number(wallSecondsPerStep * 1000, 4)]
+                    + [precision.weights, precision.activations, precision.kvDType].map {
+                        .string($0)
+                    } : [])
     }
 }

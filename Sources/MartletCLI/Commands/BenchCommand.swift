@@ -52,10 +52,11 @@ struct BenchCommand: AsyncParsableCommand {
     var generatedTokens = 128
     @Option(name: .customShort("r"), parsing: .unconditional, help: "llama-bench: repetitions.")
     var repetitions = 5
-    @Option(help: "text, json, csv or md.", completion: .list(["text", "json", "csv", "md"]))
+    @Option(help: "text, json, csv or md.", completion: TableForm.completion)
     var output = "text"
     @Flag(help: "Print time, bytes and operations of each plan step.")
     var profile = false
+    @OptionGroup var draw: DrawOptions
     @OptionGroup var modelOptions: ModelOptions
     @OptionGroup var limits: LimitOptions
 
@@ -80,7 +81,7 @@ struct BenchCommand: AsyncParsableCommand {
         let start = clock.now
         let loaded = try found.load(options)
         let buildSeconds = (clock.now - start).seconds
-        let bench = Bench(model: loaded)
+        let bench = Bench(model: loaded, settings: try draw.settings())
         guard format == "text" else {
             let result = try LlamaBench(bench: bench, name: found.name, path: found.path).run(
                 prompt: promptTokens, generated: generatedTokens, repetitions: repetitions)
@@ -90,7 +91,7 @@ struct BenchCommand: AsyncParsableCommand {
                     : result.table.rendered(form == .text ? .md : form))
         }
         loaded.isProfiling = profile
-        var table = Table(BenchResult.columns(forPrograms: form != .text))
+        var table = Table(BenchResult.columns(loaded, forPrograms: form != .text))
         for item in cases {
             let result = try bench.run(item, warmUp: warmUp, runs: numRuns, seconds: duration)
             let line = result.benchmarkLine(name: found.name, buildSeconds: buildSeconds)

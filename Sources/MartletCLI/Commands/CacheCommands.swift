@@ -16,15 +16,24 @@ struct PullCommand: AsyncParsableCommand {
     var model: String
     @Flag(name: .shortAndLong, help: "Print nothing but the path.")
     var quiet = false
+    @Option(help: "text, json, csv or md.", completion: TableForm.completion)
+    var output = "text"
 
     func run() async throws {
+        let form = try TableForm.parse(output)
         let hub = ModelFinder.hub(isQuiet: quiet)
         let terminal = PullTerminal(style: PullTerminal.standardStyle(isQuiet: quiet))
         let reference = try hub.reference(model)
         let pulled = try await Interrupt.cancelling {
             try await hub.pull(reference, observe: terminal.observer)
         }
-        Console.line(pulled.path)
+        guard form != .text else { return Console.line(pulled.path) }
+        var table = Table(["path", "source", "bytes", "sha256"])
+        table.add([
+            .string(pulled.path), .string(pulled.source), .int(pulled.byteCount),
+            pulled.sha256.map(JSONValue.string) ?? .null,
+        ])
+        Console.line(table.rendered(form))
     }
 }
 

@@ -12,6 +12,33 @@ struct SamplingOptions: ParsableArguments {
     var maxTokens = 256
     @Option(parsing: .unconditional, help: "Fewest tokens of an answer.")
     var minTokens = 0
+    @OptionGroup var draw: DrawOptions
+    @Option(help: "Text that ends the answer; may be repeated.")
+    var stop: [String] = []
+    @Option(
+        parsing: .unconditionalSingleValue, help: "Token id that ends the answer; may be repeated.")
+    var stopToken: [Int32] = []
+    @Flag(help: "Do not end at the model's own end tokens.")
+    var ignoreEos = false
+    @Option(
+        parsing: .unconditional,
+        help: "Report this many likeliest tokens with their log-probabilities.")
+    var logprobs: Int?
+
+    /// The settings as the library takes them.
+    func settings(modelStops: [Int32]) throws -> SamplingSettings {
+        var settings = try draw.settings()
+        settings.maxTokens = maxTokens
+        settings.minTokens = minTokens
+        settings.stopStrings = stop
+        settings.stopTokens = stopToken + (ignoreEos ? [] : modelStops)
+        settings.logProbabilities = logprobs
+        return settings
+    }
+}
+
+/// How a token is drawn from logits.
+struct DrawOptions: ParsableArguments {
     @Option(parsing: .unconditional, help: "0 takes the likeliest token; higher is more varied.")
     var temperature: Float = 0
     @Option(parsing: .unconditional, help: "Draw from the k likeliest tokens; 0 for all.")
@@ -37,23 +64,10 @@ struct SamplingOptions: ParsableArguments {
     var logitBias: [String] = []
     @Option(parsing: .unconditional, help: "Seed of the draws, 0 or more.")
     var seed: UInt64 = 0
-    @Option(help: "Text that ends the answer; may be repeated.")
-    var stop: [String] = []
-    @Option(
-        parsing: .unconditionalSingleValue, help: "Token id that ends the answer; may be repeated.")
-    var stopToken: [Int32] = []
-    @Flag(help: "Do not end at the model's own end tokens.")
-    var ignoreEos = false
-    @Option(
-        parsing: .unconditional,
-        help: "Report this many likeliest tokens with their log-probabilities.")
-    var logprobs: Int?
 
     /// The settings as the library takes them.
-    func settings(modelStops: [Int32]) throws -> SamplingSettings {
+    func settings() throws -> SamplingSettings {
         var settings = SamplingSettings()
-        settings.maxTokens = maxTokens
-        settings.minTokens = minTokens
         settings.temperature = temperature
         settings.topK = topK
         settings.topP = topP
@@ -62,9 +76,6 @@ struct SamplingOptions: ParsableArguments {
         settings.presencePenalty = presencePenalty
         settings.frequencyPenalty = frequencyPenalty
         settings.seed = seed
-        settings.stopStrings = stop
-        settings.stopTokens = stopToken + (ignoreEos ? [] : modelStops)
-        settings.logProbabilities = logprobs
         for text in logitBias {
             let parts = text.split(separator: "=")
             guard parts.count == 2, let id = Int32(parts[0]), let value = Float(parts[1]),

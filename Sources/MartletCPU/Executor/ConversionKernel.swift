@@ -2,6 +2,7 @@
 // SPDX-License-Identifier: Apache-2.0
 
 import CMartletMicrokernels
+import MartletBackend
 import MartletCore
 
 /// Converts rows between f32 and f16 or bf16.

@@ -2,6 +2,7 @@
 // SPDX-License-Identifier: Apache-2.0
 
 import CMartletMicrokernels
+import MartletBackend
 import MartletCore
 
 /// A row count, affine in T, B and O, checked at load so that evaluating it cannot overflow.

@@ -37,57 +37,7 @@ struct CPUOp: Sendable {
     }
 }
 
-/// Kernels that the plan of a family names: only linears have more than one.
-func singleVariant(_ kernel: String) -> [PlanVariant] { [PlanVariant(kernel: kernel)] }
-
-/// A reason to refuse a query, in words.
-struct Refusal: Error {
-    let reason: String
-    init(_ reason: String) { self.reason = reason }
-}
-
-extension KernelFamily {
-    /// A family whose decision is written as a throwing function.
-    init(
-        _ name: String, op: String, variants: [PlanVariant]? = nil, strided: Bool = true,
-        decide: @escaping @Sendable (KernelQuery) throws -> (cost: KernelCost, layouts: [String?])
-    ) {
-        self.init(
-            name: name, op: op, variants: variants ?? singleVariant(name),
-            acceptsStridedOperands: strided
-        ) { query in
-            do {
-                let (cost, layouts) = try decide(query)
-                return .accepted(cost: cost, layouts: layouts)
-            } catch let refusal as Refusal {
-                return .refused(refusal.reason)
-            } catch {
-                return .refused("\(error)")
-            }
-        }
-    }
-}
-
 extension KernelQuery {
-    /// The type of an operand that must be there.
-    func operand(_ index: Int) throws -> TensorType {
-        guard operands.indices.contains(index), let type = operands[index] else {
-            throw Refusal("operand \(index) is missing")
-        }
-        return type
-    }
-
-    /// The type of an operand, nil where absent.
-    func optional(_ index: Int) -> TensorType? {
-        operands.indices.contains(index) ? operands[index] : nil
-    }
-
-    /// The type of a result.
-    func result(_ index: Int = 0) throws -> TensorType {
-        guard results.indices.contains(index) else { throw Refusal("result \(index) is missing") }
-        return results[index]
-    }
-
     /// Checks that a type is rows of f32, f16 or bf16 (or of a coded format) and returns row bytes.
     func rows(_ type: TensorType, coded: Bool = false) throws -> Int {
         guard let columns = type.columns else { throw Refusal("\(type) has no fixed columns") }
@@ -104,17 +54,7 @@ extension KernelQuery {
 
     /// Checks an optional parameter vector of so many numbers; returns its layout.
     func vector(_ index: Int, count: Int?) throws -> String? {
-        guard let type = optional(index) else { return nil }
-        guard isParameter.indices.contains(index), isParameter[index] else {
-            throw Refusal("operand \(index) must be a parameter")
-        }
-        guard let type32 = type.format.dtype, [.f32, .f16, .bf16].contains(type32) else {
-            throw Refusal("a vector of \(type.format) is not read, only f32, f16, bf16")
-        }
-        guard type.rank == 1, count == nil || type.columns == count else {
-            throw Refusal("operand \(index) must be a vector of \(count ?? 0), not \(type)")
-        }
-        return VectorLayout.name
+        try vector(index, count: count, layout: VectorLayout.name)
     }
 
     /// The cost of reading and writing rows once, with some work per element.

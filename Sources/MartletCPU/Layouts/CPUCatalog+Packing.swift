@@ -2,6 +2,7 @@
 // SPDX-License-Identifier: Apache-2.0
 
 import CMartletMicrokernels
+import MartletBackend
 package import MartletCore
 
 extension CPUCatalog {

@@ -2,6 +2,7 @@
 // SPDX-License-Identifier: Apache-2.0
 
 import CMartletMicrokernels
+import MartletBackend
 import MartletCore
 
 /// The layout of vectors: the elements as they are, in their own type.

@@ -73,6 +73,16 @@ package final class CUDADriver: @unchecked Sendable {
         throw failure("\(call)", result ?? 999)
     }
 
+    /// Encodes a matrix into 128 bytes of a kernel's arguments.
+    func encode(_ matrix: TensorMatrix, at place: UnsafeMutableRawPointer) throws(MartletError) {
+        let result = withUnsafePointer(to: table) {
+            martlet_cuda_encode_matrix(
+                $0, place, matrix.type == .bf16 ? 1 : 0, matrix.address, UInt64(matrix.columns),
+                UInt64(matrix.rows), UInt64(matrix.stride * 2), UInt32(matrix.boxRows))
+        }
+        try check("cuTensorMapEncodeTiled", result)
+    }
+
     /// The error of a failed call.
     func failure(_ call: String, _ result: martlet_cu_result) -> MartletError {
         var name: UnsafePointer<CChar>?

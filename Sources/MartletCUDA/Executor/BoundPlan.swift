@@ -132,13 +132,15 @@ struct BoundPlan {
         return sizes
     }
 
-    /// Modules of all kernels of some plans: what an engine for a GPU holds code of.
+    /// Modules of all kernels of some plans: what an engine for a GPU of an architecture holds code of.
     ///
     /// - Throws: `MartletError` if a plan is damaged.
-    static func modules(of plans: [Plan]) throws -> [KernelModule] {
+    static func modules(
+        of plans: [Plan], for target: KernelArchitecture
+    ) throws -> [KernelModule] {
         // Enough for every kernel of a family to be wanted.
         let limits = StepLimits(
-            maxTokens: 512, maxRequests: 64, maxLogitRows: 64, maxContext: 64)
+            maxTokens: 512, maxRequests: 512, maxLogitRows: 512, maxContext: 64)
         var parameterBytes: [PlanParameter: Int] = [:]
         for parameter in plans.flatMap(\.parameters) {
             guard let format = ElementFormat(parameter.format) else { continue }
@@ -158,9 +160,11 @@ struct BoundPlan {
             }
         }
         let sizes = try KVPageSizes(groups: plans.flatMap(\.kvGroups), pageCount: 1)
+        var options = CUDAOptions(limits: limits)
+        options.target = target
         let bound = try Self.bind(
             plans, base: 0, pageStart: 0, pages: sizes, parameterBytes: parameterBytes,
-            options: CUDAOptions(limits: limits))
+            options: options)
         return modules(of: bound.plans, bound.setUp)
     }
 
@@ -230,10 +234,12 @@ struct BoundPlan {
 }
 
 extension CUDACatalog {
-    /// Modules whose code an engine of some plans needs.
+    /// Modules whose code an engine of some plans needs on an architecture.
     ///
     /// - Throws: `MartletError` if a plan is damaged.
-    package static func modules(of plans: [Plan]) throws -> [KernelModule] {
-        try BoundPlan.modules(of: plans)
+    package static func modules(
+        of plans: [Plan], for target: KernelArchitecture
+    ) throws -> [KernelModule] {
+        try BoundPlan.modules(of: plans, for: target)
     }
 }

@@ -50,7 +50,7 @@ final class CUDAExecutorCore: @unchecked Sendable {
         }
         let device = try CUDADevice(driver, ordinal: options.ordinal)
         var options = options
-        options.sharedLimit = device.sharedMemoryPerBlock
+        options.target = try Self.target(device, plans, options)
         let used = Set(plans.flatMap(\.parameters))
         let parameters = parameters.filter { used.contains($0.key) }
         let bytes = parameters.mapValues(\.count)
@@ -81,7 +81,7 @@ final class CUDAExecutorCore: @unchecked Sendable {
         inputs = memory.inputs
         stream = try CUDAStream(device)
         let modules = LoadedModules(
-            device, images: options.images, architecture: options.architecture)
+            device, images: options.images, architecture: options.target)
         self.modules = modules
         try modules.prepare(BoundPlan.modules(of: bound, setUp))
         let loaded = try bound.map { try DevicePlan($0, modules: modules) }
@@ -105,6 +105,24 @@ final class CUDAExecutorCore: @unchecked Sendable {
             thread.stop()
             throw error
         }
+    }
+
+    /// The architecture to run: the GPU's own, or without a compiler the best one that all code is there for.
+    private static func target(
+        _ device: CUDADevice, _ plans: [Plan], _ options: CUDAOptions
+    ) throws -> KernelArchitecture {
+        let candidates =
+            options.architecture.map { [$0] }
+            ?? KernelArchitecture.candidates(capability: device.capability)
+        guard let best = candidates.first else {
+            throw MartletError(
+                .unsupported, "there are no kernels for this GPU",
+                mend: "Martlet needs compute capability 8.0 or later")
+        }
+        if case .success = options.images.compiler { return best }
+        return try candidates.first {
+            try options.images.hold(BoundPlan.modules(of: plans, for: $0), for: $0)
+        } ?? best
     }
 
     /// Bytes for keys and values where no size is given.

@@ -25,8 +25,8 @@ package struct CUDAOptions: Sendable {
     package var usesGraphs = true
     /// Whether buffers are filled with NaN before each step, to find reads of what was not written.
     package var poisonsBuffers = false
-    /// Shared memory that a block may use, in bytes: an H100's where no device is known.
-    var sharedLimit = 232_448
+    /// Architecture that launches are made for, known once the device is.
+    var target = KernelArchitecture("sm_90a")
     /// Where compiled kernels come from.
     package var images = KernelImages()
 

@@ -36,8 +36,8 @@ package struct DeviceBudget: Sendable {
 final class DeviceMap {
     let base: UInt64
     let limits: StepLimits
-    /// Shared memory of a block, in bytes.
-    let sharedLimit: Int
+    /// Architecture that launches are made for.
+    let target: KernelArchitecture
     let groups: [KVGroup]
     let inputs: StepInputs
     let results: ResultMemory
@@ -61,7 +61,7 @@ final class DeviceMap {
     ) throws {
         self.base = base
         limits = options.limits
-        sharedLimit = options.sharedLimit
+        target = options.target
         groups = plans.flatMap(\.kvGroups)
         stateSlotCount = options.stateSlotCount
         self.parameterBytes = parameterBytes

@@ -15,27 +15,25 @@ final class LoadedModules: @unchecked Sendable {
         init(_ module: consuming CUDAModule) { self.module = module }
     }
 
-    private let device: CUDADevice
+    let device: CUDADevice
     private let images: KernelImages
-    private let candidates: [KernelArchitecture]
+    private let architecture: KernelArchitecture
     private var modules: [KernelModule: Box] = [:]
     private var functions: [String: LoadedKernel] = [:]
     private var ready: [KernelModule: ByteView] = [:]
 
-    init(_ device: CUDADevice, images: KernelImages, architecture: KernelArchitecture?) {
+    init(_ device: CUDADevice, images: KernelImages, architecture: KernelArchitecture) {
         self.device = device
         self.images = images
-        candidates =
-            architecture.map { [$0] }
-            ?? KernelArchitecture.candidates(capability: device.capability)
+        self.architecture = architecture
     }
 
     /// Whether kernels may begin before those in front have ended.
-    var allowsDependentLaunch: Bool { (candidates.first?.capability ?? 0) >= 90 }
+    var allowsDependentLaunch: Bool { architecture.capability >= 90 }
 
     /// Finds the code of all modules, what must be compiled on all cores.
     func prepare(_ modules: [KernelModule]) throws {
-        ready = try images.images(modules, candidates: candidates)
+        ready = try images.images(modules, for: architecture)
     }
 
     /// The kernel of a launch.
@@ -48,7 +46,7 @@ final class LoadedModules: @unchecked Sendable {
         } else {
             let image =
                 try ready[launch.module]
-                ?? images.image(launch.module, candidates: candidates)
+                ?? images.image(launch.module, for: architecture)
             box = try image.withUnsafeBytes { bytes throws -> Box in
                 guard let base = bytes.baseAddress else {
                     throw MartletError(.corrupt, "kernel code of no bytes")
@@ -103,7 +101,7 @@ final class DevicePlan: @unchecked Sendable {
         isDependent = modules.allowsDependentLaunch
         let bytes = bound.launches.map(\.launch.arguments.padded)
         let total = bytes.reduce(0) { $0 + $1.count }
-        arguments = .allocate(byteCount: max(total, 1), alignment: 16)
+        arguments = .allocate(byteCount: max(total, 1), alignment: 64)
         var entries: [Entry] = []
         var offset = 0
         do {
@@ -113,6 +111,9 @@ final class DevicePlan: @unchecked Sendable {
                     if let base = source.baseAddress {
                         place.copyMemory(from: base, byteCount: source.count)
                     }
+                }
+                for (start, matrix) in launch.arguments.matrices {
+                    try modules.device.driver.encode(matrix, at: place + start)
                 }
                 offset += bytes.count
                 entries.append(

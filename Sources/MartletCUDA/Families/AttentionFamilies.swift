@@ -191,13 +191,18 @@ struct AttentionShape {
         }
     }
 
+    /// Bytes of a layer's keys and values in a block of 64 tokens.
+    private var layerBytes: Int {
+        2 * group.kvHeadCount * CUDACatalog.kvBlock * group.headDim * group.scheme.dtype.byteCount
+    }
+
+    /// Bytes from a layer's keys to the next layer's; 0 for the last one.
+    var nextLayer: Int64 { layer + 1 < group.layerCount ? Int64(layerBytes) : 0 }
+
     /// `KVPages`.
     func addPages(_ binder: CUDABinder, to arguments: inout ArgumentBytes) {
         let pages = binder.memory.pages
         let inputs = binder.memory.inputs
-        let layerBytes =
-            2 * group.kvHeadCount * CUDACatalog.kvBlock * group.headDim
-            * group.scheme.dtype.byteCount
         arguments.add(pages.address)
         arguments.add(Int64(pages.pageBytes))
         arguments.add(Int64(layerBytes * group.layerCount))

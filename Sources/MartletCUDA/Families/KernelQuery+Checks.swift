@@ -5,12 +5,6 @@ import MartletBackend
 import MartletCore
 import MartletEngineFile
 
-/// A reason to refuse a query or a plan step, in words.
-struct Refusal: Error {
-    let reason: String
-    init(_ reason: String) { self.reason = reason }
-}
-
 /// Kernels of one op: what they tell the compiler, and how a plan step becomes launches.
 struct CUDAFamily: Sendable {
     /// What selection sees.
@@ -24,19 +18,7 @@ struct CUDAFamily: Sendable {
         decide: @escaping @Sendable (KernelQuery) throws -> (cost: KernelCost, layouts: [String?]),
         bind: @escaping @Sendable (CUDABinder) throws -> [KernelLaunch]
     ) {
-        descriptor = KernelFamily(
-            name: name, op: op, variants: [PlanVariant(kernel: name)],
-            acceptsStridedOperands: strided
-        ) { query in
-            do {
-                let (cost, layouts) = try decide(query)
-                return .accepted(cost: cost, layouts: layouts)
-            } catch let refusal as Refusal {
-                return .refused(refusal.reason)
-            } catch {
-                return .refused("\(error)")
-            }
-        }
+        descriptor = KernelFamily(name, op: op, strided: strided, decide: decide)
         self.bind = bind
     }
 
@@ -57,23 +39,6 @@ extension DType {
 }
 
 extension KernelQuery {
-    /// The type of an operand that must be there.
-    func operand(_ index: Int) throws -> TensorType {
-        guard let type = optional(index) else { throw Refusal("operand \(index) is missing") }
-        return type
-    }
-
-    /// The type of an operand, nil where absent.
-    func optional(_ index: Int) -> TensorType? {
-        operands.indices.contains(index) ? operands[index] : nil
-    }
-
-    /// The type of a result.
-    func result(_ index: Int = 0) throws -> TensorType {
-        guard results.indices.contains(index) else { throw Refusal("result \(index) is missing") }
-        return results[index]
-    }
-
     /// Bytes of a row of f32, f16 or bf16.
     func rowBytes(_ type: TensorType) throws -> Int {
         guard let columns = type.columns, columns > 0, columns < 1 << 28 else {
@@ -85,24 +50,9 @@ extension KernelQuery {
         return columns * element.byteCount
     }
 
-    /// Fails unless an operand is a parameter.
-    func requireParameter(_ index: Int) throws {
-        guard isParameter.indices.contains(index), isParameter[index] else {
-            throw Refusal("operand \(index) must be a parameter")
-        }
-    }
-
     /// Checks an optional parameter vector of so many numbers; returns its layout.
     func vector(_ index: Int, count: Int?) throws -> String? {
-        guard let type = optional(index) else { return nil }
-        try requireParameter(index)
-        guard let element = type.format.dtype, element.isActivation else {
-            throw Refusal("a vector of \(type.format) is not read, only f32, f16, bf16")
-        }
-        guard type.rank == 1, count == nil || type.columns == count else {
-            throw Refusal("operand \(index) must be a vector of \(count ?? 0), not \(type)")
-        }
-        return RowLayout.name
+        try vector(index, count: count, layout: RowLayout.name)
     }
 
     /// The decision of ops that read and write rows once.

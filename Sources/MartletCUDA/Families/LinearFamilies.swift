@@ -67,10 +67,10 @@ extension CUDAFamily {
         return [try plainLaunch(binder, x, y, weight, bias: bias)]
     }
 
-    /// A launch of the linear that is right for all weights, for row counts above a limit.
+    /// A launch of the linear that is right for all weights.
     static func plainLaunch(
         _ binder: CUDABinder, _ x: DeviceRows, _ y: DeviceRows, _ weight: PlainWeight,
-        bias: DeviceVector? = nil, above limit: Int = 0
+        bias: DeviceVector? = nil
     ) throws -> KernelLaunch {
         try binder.require(
             x.columns == weight.inputs && y.columns == weight.outputs && x.rows == y.rows,
@@ -90,7 +90,7 @@ extension CUDAFamily {
             arguments: arguments, block: 256
         ) { values in
             let rows = x.rows.evaluate(values) ?? 0
-            return rows > limit ? ((outputs + 7) / 8, (rows + 7) / 8, 1) : (0, 0, 0)
+            return ((outputs + 7) / 8, (rows + 7) / 8, 1)
         }
     }
 

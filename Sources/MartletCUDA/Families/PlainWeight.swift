@@ -1,6 +1,7 @@
 // Part of Martlet. See LICENSE.
 // SPDX-License-Identifier: Apache-2.0
 
+import MartletBackend
 import MartletCore
 
 /// A weight of any layout in device memory, as the plain kernels read it.
@@ -49,6 +50,7 @@ struct PlainWeight {
             if fragments.groupSize > 0 { groupBytes = fragments.hasZeros ? 64 : 32 }
             byteCount = fragments.byteCount
             defines["LAYOUT"] = fragments.isPaired ? "2" : "1"
+            defines["INTERLEAVE"] = "\(fragments.interleave)"
         }
         self.defines = defines
     }

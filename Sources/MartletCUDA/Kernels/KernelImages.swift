@@ -35,34 +35,33 @@ package struct KernelImages: Sendable {
     ///
     /// - Parameters:
     ///   - module: What is wanted.
-    ///   - candidates: Architectures that will do, best first.
+    ///   - architecture: What it shall run on.
     /// - Throws: `MartletError` that names what is missing and its mend.
     package func image(
-        _ module: KernelModule, candidates: [KernelArchitecture]
+        _ module: KernelModule, for architecture: KernelArchitecture
     ) throws -> ByteView {
-        let identities = try candidates.map { try module.identity($0, sources: sources) }
-        for (identity, architecture) in zip(identities, candidates) where !architecture.isPTX {
-            if let image = engine[identity] ?? cached(identity) { return image }
-        }
-        guard let best = candidates.first, let identity = identities.first else {
-            throw MartletError(
-                .unsupported, "there are no kernels for this GPU",
-                mend: "Martlet needs compute capability 8.0 or later")
-        }
-        if case .success(let compiler) = compiler {
-            let image = try compile(module, best, compiler)
+        let identity = try module.identity(architecture, sources: sources)
+        if let image = engine[identity] ?? cached(identity) { return image }
+        switch compiler {
+        case .success(let compiler):
+            let image = try compile(module, architecture, compiler)
             store(image, identity)
             return image
-        }
-        for identity in identities { if let image = engine[identity] { return image } }
-        if case .failure(let missing) = compiler {
+        case .failure(let missing):
             throw MartletError(
                 .device,
-                "the engine holds no code of \(module) for \(best.name), and "
+                "the engine holds no code of \(module) for \(architecture.name), and "
                     + missing.message,
                 mend: missing.mend)
         }
-        throw MartletError(.internalError, "no code for \(module)")
+    }
+
+    /// Whether there is code of all modules without compiling any.
+    func hold(_ modules: [KernelModule], for architecture: KernelArchitecture) throws -> Bool {
+        try modules.allSatisfy {
+            let identity = try $0.identity(architecture, sources: sources)
+            return engine[identity] != nil || cached(identity) != nil
+        }
     }
 
     /// Code of several modules, compiled on all cores.
@@ -70,12 +69,12 @@ package struct KernelImages: Sendable {
     /// - Returns: Code by module.
     /// - Throws: `MartletError` of the first module that failed.
     package func images(
-        _ modules: [KernelModule], candidates: [KernelArchitecture]
+        _ modules: [KernelModule], for architecture: KernelArchitecture
     ) throws -> [KernelModule: ByteView] {
         let results = Mutex<[KernelModule: Result<ByteView, any Error>]>([:])
         Parallel.forEach(modules.count) { index in
             let module = modules[index]
-            let result = Result { try image(module, candidates: candidates) }
+            let result = Result { try image(module, for: architecture) }
             results.withLock { $0[module] = result }
         }
         let found = results.withLock { $0 }
@@ -86,21 +85,23 @@ package struct KernelImages: Sendable {
 
     /// Compiles modules for chips on all cores; needs no GPU.
     ///
-    /// - Returns: Code with its architecture and identity, in the order of architectures and modules.
+    /// - Returns: Code with its architecture and identity, in the order of the pairs.
     /// - Throws: `MartletError` with the compiler's messages, or what is missing.
     package func compile(
-        _ modules: [KernelModule], for architectures: [KernelArchitecture]
+        _ pairs: [(module: KernelModule, architecture: KernelArchitecture)]
     ) throws -> [(architecture: KernelArchitecture, identity: String, code: ByteView)] {
-        let pairs = architectures.flatMap { architecture in modules.map { (architecture, $0) } }
         let results = Mutex<[Int: Result<ByteView, any Error>]>([:])
         Parallel.forEach(pairs.count) { index in
-            let result = Result { try compile(pairs[index].1, pairs[index].0) }
+            let result = Result { try compile(pairs[index].module, pairs[index].architecture) }
             results.withLock { $0[index] = result }
         }
         let found = results.withLock { $0 }
         return try pairs.enumerated().compactMap { index, pair in
             guard let code = try found[index]?.get() else { return nil }
-            return (pair.0, try pair.1.identity(pair.0, sources: sources), code)
+            return (
+                pair.architecture, try pair.module.identity(pair.architecture, sources: sources),
+                code
+            )
         }
     }
 

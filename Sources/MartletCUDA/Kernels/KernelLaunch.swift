@@ -23,9 +23,11 @@ package struct KernelLaunch: Sendable {
 }
 
 /// The bytes of an argument struct, laid out by the rules of C.
-package struct ArgumentBytes: Sendable, Hashable {
+package struct ArgumentBytes: Sendable {
     /// The bytes so far.
     package private(set) var bytes: [UInt8] = []
+    /// Matrices that the driver encodes, with the places of their 128 bytes.
+    private(set) var matrices: [(offset: Int, matrix: TensorMatrix)] = []
 
     /// No fields yet.
     package init() {}
@@ -37,12 +39,19 @@ package struct ArgumentBytes: Sendable, Hashable {
         withUnsafeBytes(of: value) { bytes.append(contentsOf: $0) }
     }
 
+    /// Appends a `TensorMap`: zeros until the driver encodes it.
+    mutating func add(_ matrix: TensorMatrix) {
+        while bytes.count % 64 != 0 { bytes.append(0) }
+        matrices.append((bytes.count, matrix))
+        bytes += [UInt8](repeating: 0, count: 128)
+    }
+
     /// Appends an integer field.
     package mutating func add(int value: Int) { add(Int32(clamping: value)) }
 
     /// The bytes, with room for the struct's end.
     package var padded: [UInt8] {
-        bytes + [UInt8](repeating: 0, count: (16 - bytes.count % 16) % 16)
+        bytes + [UInt8](repeating: 0, count: (64 - bytes.count % 64) % 64)
     }
 }
 
@@ -65,6 +74,17 @@ extension ArgumentBytes {
         add(Int32(vector.map { DeviceType($0.type).rawValue } ?? 0))
         add(Int32(0))
     }
+}
+
+/// A matrix of 16-bit numbers in device memory that kernels copy boxes of: `box rows` x 64 columns.
+struct TensorMatrix: Sendable {
+    let address: UInt64
+    let type: DType
+    let columns: Int
+    let rows: Int
+    /// Elements from a row to the next.
+    let stride: Int
+    let boxRows: Int
 }
 
 /// How kernels name number formats.

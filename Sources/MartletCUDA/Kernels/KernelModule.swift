@@ -76,6 +76,20 @@ package struct KernelArchitecture: Sendable, Hashable {
     /// Compute capability, as in 90.
     package var capability: Int { Int(name.drop { !$0.isNumber }.prefix { $0.isNumber }) ?? 0 }
 
+    /// Whether it has matrix instructions of warpgroups and bulk copies of boxes.
+    var hasWarpgroups: Bool { name == "sm_90a" }
+
+    /// Shared memory that a block may use, in bytes (CUDA C++ Programming Guide, technical
+    /// specifications per compute capability).
+    var sharedMemoryPerBlock: Int {
+        switch capability {
+        case 80, 87: 163 << 10
+        case 86, 89, 120...: 99 << 10
+        case 90...: 227 << 10
+        default: 48 << 10
+        }
+    }
+
     /// Code that a chip runs, best first.
     package static func candidates(capability: Int) -> [KernelArchitecture] {
         let exact = supported.filter { $0.capability == capability }

@@ -1,17 +1,21 @@
 // Part of Martlet. See LICENSE.
 // SPDX-License-Identifier: Apache-2.0
 
+import MartletBackend
 import MartletCore
 
-/// Layouts `mma16x16` and `mma16x16.paired8`: weights in the order of the matrix instruction's operands.
+/// Layouts `mma16x16[.paired8][.interleaveN]`: weights in the order of the matrix instruction's operands.
 ///
 /// Described in `decode/mma16x16.cuh`. Strips of 16 rows; a strip is a sequence of chunks along k; a chunk
 /// is some words of 512 bytes, 16 a lane, then the scales of its groups. Scales per channel are f32 in a
 /// plane behind the chunks, zeros in another. `paired8`: a strip's first 8 rows are of the matrix's first
-/// half (gate), the others the same rows of its second half (up).
+/// half (gate), the others the same rows of its second half (up). `interleaveN`: N blocks own whole strips,
+/// those with one more come first; chunk j of block b lies at j N + b, so that all blocks together read
+/// memory in order.
 struct FragmentLayout: Sendable, Hashable {
-    static let name = "mma16x16"
-    static let pairedName = "mma16x16.paired8"
+    /// Names for new engines: interleaved over the multiprocessors of an H100.
+    static let name = "mma16x16.interleave132"
+    static let pairedName = "mma16x16.paired8.interleave132"
 
     /// How weights are stored.
     enum Kind: Sendable, Hashable {
@@ -23,6 +27,8 @@ struct FragmentLayout: Sendable, Hashable {
     let rows: Int
     let inputs: Int
     let isPaired: Bool
+    /// Blocks that chunks are interleaved over; 0 for strips one after another.
+    let interleave: Int
     /// Inputs of a word of 512 bytes.
     let wordInputs: Int
     /// Words of a chunk.
@@ -30,14 +36,23 @@ struct FragmentLayout: Sendable, Hashable {
 
     /// - Throws: `Refusal` where the layout cannot hold the weight.
     init(_ layout: String, _ format: ElementFormat, _ shape: [Int]) throws {
-        guard layout == Self.name || layout == Self.pairedName else {
+        var words = layout.split(separator: ".", omittingEmptySubsequences: false)[...]
+        guard words.popFirst() == "mma16x16" else {
             throw Refusal("there is no layout '\(layout)'")
+        }
+        isPaired = words.first == "paired8"
+        if isPaired { words.removeFirst() }
+        var blocks = 0
+        if let word = words.popFirst() {
+            guard word.hasPrefix("interleave"), let count = Int(word.dropFirst(10)),
+                (1...4096).contains(count), words.isEmpty
+            else { throw Refusal("there is no layout '\(layout)'") }
+            blocks = count
         }
         guard shape.count == 2, shape.allSatisfy({ $0 > 0 && $0 < 1 << 28 }) else {
             throw Refusal("layout '\(layout)' holds matrices, not shape \(shape)")
         }
         (rows, inputs) = (shape[0], shape[1])
-        isPaired = layout == Self.pairedName
         guard !isPaired || rows % 2 == 0 else {
             throw Refusal("layout '\(layout)' pairs rows, of which there are \(rows)")
         }
@@ -53,8 +68,10 @@ struct FragmentLayout: Sendable, Hashable {
         guard inputs % wordInputs == 0 else {
             throw Refusal("\(inputs) inputs are no multiple of \(wordInputs)")
         }
-        let words = inputs / wordInputs
-        chunkWords = words % 4 == 0 ? 4 : words % 2 == 0 ? 2 : 1
+        let count = inputs / wordInputs
+        chunkWords = count % 4 == 0 ? 4 : count % 2 == 0 ? 2 : 1
+        // Fewer strips than blocks lie the same over as many blocks as strips.
+        interleave = min(blocks, isPaired ? (rows / 2 + 7) / 8 : (rows + 15) / 16)
         if case .codes(let scheme) = kind { try Self.check(scheme, chunkWords * wordInputs) }
     }
 
@@ -93,6 +110,18 @@ struct FragmentLayout: Sendable, Hashable {
     var zeroStart: Int { scaleStart + planeBytes }
     var byteCount: Int {
         hasPlanes ? zeroStart + (hasZeros ? planeBytes : 0) : codeBytes
+    }
+
+    /// Which chunk of the weight is the i-th of a strip.
+    private func chunkIndex(_ strip: Int, _ i: Int) -> Int {
+        guard interleave > 0 else { return strip * stripChunks + i }
+        let (few, longer) = strips.quotientAndRemainder(dividingBy: interleave)
+        let even = few * stripChunks
+        let isLonger = strip < longer * (few + 1)
+        let block = isLonger ? strip / (few + 1) : (strip - longer) / few
+        let first = isLonger ? block * (few + 1) : longer + block * few
+        let j = (strip - first) * stripChunks + i
+        return j < even ? j * interleave + block : even * interleave + (j - even) * longer + block
     }
 
     /// The matrix's row at a place of a strip; nil for padding.
@@ -186,7 +215,7 @@ struct FragmentLayout: Sendable, Hashable {
     /// Row, input and place of every 16-bit number of a strip.
     private func forEachPlain(_ strip: Int, _ body: (Int?, Int, Int) -> Void) {
         for tile in 0..<inputs / 16 {
-            let start = (strip * (inputs / 16) + tile) * 512
+            let start = wordStart(strip, tile)
             for lane in 0..<32 {
                 let (g, t) = (lane / 4, lane % 4)
                 var place = start + lane * 16
@@ -222,7 +251,7 @@ struct FragmentLayout: Sendable, Hashable {
 
     /// Where a word of a strip begins.
     private func wordStart(_ strip: Int, _ word: Int) -> Int {
-        (strip * stripChunks + word / chunkWords) * chunkBytes + word % chunkWords * 512
+        chunkIndex(strip, word / chunkWords) * chunkBytes + word % chunkWords * 512
     }
 
     /// Rows and inputs of the codes of a lane's 16 bytes, in order; 4-bit codes from the low half on.
@@ -373,7 +402,7 @@ struct FragmentLayout: Sendable, Hashable {
         for chunk in 0..<stripChunks {
             for group in 0..<chunkGroups {
                 let start =
-                    (strip * stripChunks + chunk) * chunkBytes + chunkWords * 512
+                    chunkIndex(strip, chunk) * chunkBytes + chunkWords * 512
                     + group * groupBytes
                 for place in 0..<16 {
                     let (g, high) = (place % 8, place / 8)

@@ -1,6 +1,7 @@
 // Part of Martlet. See LICENSE.
 // SPDX-License-Identifier: Apache-2.0
 
+import MartletBackend
 import MartletCore
 
 /// Layout `rows`: plain numbers as they are; of coded weights codes, scales and zeros, each from a

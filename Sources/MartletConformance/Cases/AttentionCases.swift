@@ -38,6 +38,15 @@ extension ConformanceCase {
         Shape(style: "none", isCausal: false),
     ]
 
+    /// Sizes that kernels for long prompts take, and some that they leave to others.
+    private static let tallShapes = [
+        Shape(heads: 4, kvHeads: 4, dim: 128), Shape(heads: 9, kvHeads: 3, dim: 64),
+        Shape(heads: 8, kvHeads: 1, dim: 128), Shape(dim: 64, window: 70),
+        Shape(dim: 128, softCap: 1.5), Shape(dim: 128, hasSlopes: true, style: "none"),
+        Shape(dim: 64, style: "interleaved"), Shape(dim: 64, rotaryDim: 32),
+        Shape(dim: 128, window: 16, softCap: 2, hasSlopes: true), Shape(dim: 96),
+    ]
+
     /// Two requests prefill; then one decodes, one goes on, one begins; then all decode.
     private static let mixedSteps: [[Part]] = {
         func tokens(_ count: Int, from first: Int) -> [Int32] {
@@ -85,6 +94,14 @@ extension ConformanceCase {
                             ) { try fused(shape, dtype, kvType, block, format, &$0) })
                     }
                 }
+            }
+            for shape in tallShapes where dtype != .f32 {
+                let tolerance = Tolerances.attention + 4 * Tolerances.rounding(dtype)
+                cases.append(
+                    ConformanceCase(
+                        "cachedAttention", "\(dtype.rawValue) tall \(shape.detail)",
+                        tolerance: tolerance, steps: tallSteps
+                    ) { try fused(shape, dtype, dtype, catalog.kvBlockSize, nil, &$0) })
             }
             for shape in shapes where shape.style != "none" {
                 cases.append(rotary(shape, dtype))

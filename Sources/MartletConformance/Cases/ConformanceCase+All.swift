@@ -8,7 +8,7 @@ extension ConformanceCase {
     /// All cases for the types that a backend offers.
     package static func all(for catalog: any KernelCatalog) -> [ConformanceCase] {
         linearCases(catalog) + embeddingCases(catalog) + rowCases(catalog) + shapeCases(catalog)
-            + attentionCases(catalog)
+            + attentionCases(catalog) + tallCases(catalog)
     }
 
     /// Schemes whose codes, group shapes, zeros and scale types are all met.

@@ -24,7 +24,7 @@
 //   GATED                    0; 1: y = silu(gate) up, rows `paired8`; 2: gelu(gate) up, tanh form
 //   BIAS RESIDUAL ROW_INDEX  0 or 1
 //   LOGITS ARGMAX            1: y is written; 1: each block's greatest per row goes to `best`
-//   INTERLEAVE               GRID: chunks interleaved over the blocks; 0: strips as they come
+//   INTERLEAVE               of the layout, fastest where it is GRID; 0: strips as they come
 #include "mma16x16.cuh"
 
 /// A block's greatest result of a row.
@@ -77,16 +77,14 @@ constexpr int squares_bytes = TOKENS * WARPS * 4, candidate_bytes = ARGMAX ? WAR
 constexpr int shared_bytes = squares_at + (squares_bytes > candidate_bytes ? squares_bytes : candidate_bytes);
 extern __shared__ __align__(128) u8 shared[];
 
-static_assert(INTERLEAVE == 0 || INTERLEAVE == GRID, "chunks are interleaved over the grid's blocks");
-
 /// The block's i-th chunk.
 __device__ __forceinline__ const u8* chunk_address(const DecodeLinearArguments& a, int strip, int i) {
-#if INTERLEAVE
+#if INTERLEAVE == GRID
     constexpr int even = few * strip_chunks;
     i64 chunk = i < even ? (i64)i * GRID + blockIdx.x
                          : (i64)even * GRID + (i64)(i - even) * longer + blockIdx.x;
 #else
-    i64 chunk = (i64)strip * strip_chunks + i;
+    i64 chunk = chunk_index(strip + i / strip_chunks, i % strip_chunks);
 #endif
     return a.weight + chunk * chunk_bytes;
 }

@@ -1,12 +1,16 @@
 // Part of Martlet. See LICENSE.
 // SPDX-License-Identifier: Apache-2.0
 //
-// One weight at a time, in the layouts `rows` (LAYOUT 0), `mma16x16` (1) and `mma16x16.paired8` (2).
+// One weight at a time, in the layouts `rows` (LAYOUT 0), `mma16x16` (1) and `mma16x16.paired8` (2); chunks
+// interleaved over INTERLEAVE blocks if it is not 0.
 #pragma once
 #include "martlet.cuh"
 
 #ifndef LAYOUT
 #define LAYOUT 0
+#endif
+#ifndef INTERLEAVE
+#define INTERLEAVE 0
 #endif
 #if WEIGHT == MARTLET_U4 || WEIGHT == MARTLET_U8
 #define IS_CODED 1
@@ -49,7 +53,8 @@ struct PlainWeight {
         int chunk_k = word_k * chunk_words, chunk = k / chunk_k, in_chunk = k % chunk_k;
         int groups = group_bytes > 0 ? chunk_k / group_size : 0;
         const u8* at = (const u8*)codes
-            + (strip * (inputs / chunk_k) + chunk) * (chunk_words * 512 + groups * group_bytes);
+            + chunk_index(strip, chunk, inputs / chunk_k, LAYOUT == 1 ? (outputs + 15) / 16 : (half + 7) / 8)
+                * (chunk_words * 512 + groups * group_bytes);
         const u8* scale_at = at + chunk_words * 512;
         at += in_chunk / word_k * 512;
         int in_word = in_chunk % word_k, tile = in_word / 16, in_tile = in_word % 16;
@@ -73,6 +78,20 @@ struct PlainWeight {
         }
         return value(code, scale, zero);
 #endif
+#endif
+    }
+
+    /// Which chunk of the weight is the i-th of a strip; as `layout::chunk_index`.
+    static __device__ __forceinline__ i64 chunk_index(i64 strip, int i, int strip_chunks, int strips) {
+#if INTERLEAVE
+        int few = strips / INTERLEAVE, longer = strips % INTERLEAVE, even = few * strip_chunks;
+        bool is_longer = strip < longer * (few + 1);
+        int block = is_longer ? strip / (few + 1) : (strip - longer) / (few > 0 ? few : 1);
+        int j = (strip - (is_longer ? block * (few + 1) : longer + block * few)) * strip_chunks + i;
+        return j < even ? (i64)j * INTERLEAVE + block
+                        : (i64)even * INTERLEAVE + (i64)(j - even) * longer + block;
+#else
+        return strip * strip_chunks + i;
 #endif
     }
 

@@ -323,6 +323,9 @@ __device__ __forceinline__ void consume(
 }
 }  // namespace
 
+/// Shared memory and threads of a block.
+extern "C" __device__ const u32 attention_prefill_launch[2] = {shared_bytes, 384};
+
 extern "C" __global__ void __launch_bounds__(384, 1)
     attention_prefill(const __grid_constant__ PrefillAttentionArguments a) {
     Barriers barriers{shared_address(shared) + barriers_at};

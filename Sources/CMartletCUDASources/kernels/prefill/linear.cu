@@ -21,6 +21,7 @@
 //   GATED                    0; 1: y = silu(gate) up, rows `paired8`; 2: gelu(gate) up, tanh form
 //   BIAS RESIDUAL            0 or 1
 //   STAGES WEIGHT_STAGES     depths of the rings
+//   INTERLEAVE               of the layout, or 0
 #include "mma16x16.cuh"
 #include "hopper.cuh"
 
@@ -107,11 +108,13 @@ struct Fragments {
 #pragma unroll
         for (int i = 0; i < 4; ++i) {
             u32 high = words[i] >> 8;
-            a[i][0] = subtract(nibbles<0x000f000f>(words[i]), 0x64086408);
-            a[i][1] = subtract(nibbles<0x000f000f>(high), 0x64086408);
-            // (1024 + 16 code) / 16 - 72
-            a[i][2] = fused(nibbles<0x00f000f0>(words[i]), 0x2c002c00, 0xd480d480);
-            a[i][3] = fused(nibbles<0x00f000f0>(high), 0x2c002c00, 0xd480d480);
+            // 1024 + code, or 1024 + 16 code, less 1024 or 1032
+            const u32 low_middle = has_zeros ? 0x64006400 : 0x64086408;
+            const u32 high_middle = has_zeros ? 0xd400d400 : 0xd480d480;
+            a[i][0] = subtract(nibbles<0x000f000f>(words[i]), low_middle);
+            a[i][1] = subtract(nibbles<0x000f000f>(high), low_middle);
+            a[i][2] = fused(nibbles<0x00f000f0>(words[i]), 0x2c002c00, high_middle);
+            a[i][3] = fused(nibbles<0x00f000f0>(high), 0x2c002c00, high_middle);
         }
 #elif WEIGHT == MARTLET_U8
         const u32 magic = 0x64646464;
@@ -121,11 +124,12 @@ struct Fragments {
             u32 words[4] = {w.x, w.y, w.z, w.w};
 #pragma unroll
             for (int j = 0; j < 2; ++j) {
-                // 1024 + code - 1152
-                a[2 * i + j][0] = subtract(__byte_perm(words[2 * j], magic, 0x4140), 0x64806480);
-                a[2 * i + j][1] = subtract(__byte_perm(words[2 * j], magic, 0x4342), 0x64806480);
-                a[2 * i + j][2] = subtract(__byte_perm(words[2 * j + 1], magic, 0x4140), 0x64806480);
-                a[2 * i + j][3] = subtract(__byte_perm(words[2 * j + 1], magic, 0x4342), 0x64806480);
+                // 1024 + code, less 1024 or 1152
+                const u32 middle = has_zeros ? 0x64006400 : 0x64806480;
+                a[2 * i + j][0] = subtract(__byte_perm(words[2 * j], magic, 0x4140), middle);
+                a[2 * i + j][1] = subtract(__byte_perm(words[2 * j], magic, 0x4342), middle);
+                a[2 * i + j][2] = subtract(__byte_perm(words[2 * j + 1], magic, 0x4140), middle);
+                a[2 * i + j][3] = subtract(__byte_perm(words[2 * j + 1], magic, 0x4342), middle);
             }
         }
 #else
@@ -155,7 +159,6 @@ struct Fragments {
 #pragma unroll
                 for (int j = 0; j < 4; ++j) {
 #if ZERO == MARTLET_ZERO_INTEGER
-                    // The code less its zero; both were moved down by the middle.
                     a[i][j] = multiplied(subtract(a[i][j], zero[j & 1]), factor[j & 1]);
 #elif ZERO == MARTLET_ZERO_MINIMUM
                     a[i][j] = fused(a[i][j], factor[j & 1], zero[j & 1]);
@@ -168,8 +171,9 @@ struct Fragments {
     }
 };
 
-/// Brings x and the weight, tile after tile.
+/// Brings x and the weight, tile after tile. One warp: a lane for each strip.
 __device__ __forceinline__ void produce(const PrefillLinearArguments& a, Barriers barriers, int tokens) {
+    const int lane = threadIdx.x;
     u32 base = shared_address(shared);
     int token_tiles = (tokens + tile_tokens - 1) / tile_tokens;
     Turn<STAGES> box;
@@ -181,19 +185,21 @@ __device__ __forceinline__ void produce(const PrefillLinearArguments& a, Barrier
             if (i % chunk_boxes == 0) {
                 barrier_wait(barriers.weight_free(weight.stage), weight.parity ^ 1);
                 u32 full = barriers.weight_full(weight.stage);
-                barrier_expect(full, count * chunk_bytes);
-                u32 target = base + weights_at + weight.stage * weight_bytes;
-                for (int s = 0; s < count; ++s) {
-                    const u8* source =
-                        a.weight + ((i64)(first_strip + s) * strip_chunks + i / chunk_boxes) * chunk_bytes;
-                    copy_bytes(target + s * chunk_bytes, source, chunk_bytes, full);
+                if (lane == 0) barrier_expect(full, count * chunk_bytes);
+                __syncwarp();
+                if (lane < count) {
+                    u32 target = base + weights_at + weight.stage * weight_bytes + lane * chunk_bytes;
+                    copy_bytes(target, a.weight + chunk_index(first_strip + lane, i / chunk_boxes) * chunk_bytes,
+                        chunk_bytes, full);
                 }
                 weight.next();
             }
-            barrier_wait(barriers.box_free(box.stage), box.parity ^ 1);
-            barrier_expect(barriers.box_full(box.stage), box_bytes);
-            copy_box(base + box.stage * box_bytes, &a.x, i * box_k, first_token,
-                barriers.box_full(box.stage));
+            if (lane == 0) {
+                barrier_wait(barriers.box_free(box.stage), box.parity ^ 1);
+                barrier_expect(barriers.box_full(box.stage), box_bytes);
+                copy_box(base + box.stage * box_bytes, &a.x, i * box_k, first_token,
+                    barriers.box_full(box.stage));
+            }
             box.next();
         }
     }
@@ -343,6 +349,9 @@ __device__ __forceinline__ void consume(
 }
 }  // namespace
 
+/// Shared memory and threads of a block.
+extern "C" __device__ const u32 linear_prefill_launch[2] = {shared_bytes, 384};
+
 extern "C" __global__ void __launch_bounds__(384, 1)
     linear_prefill(const __grid_constant__ PrefillLinearArguments a) {
     int group = threadIdx.x >> 7;
@@ -363,7 +372,7 @@ extern "C" __global__ void __launch_bounds__(384, 1)
     int tokens = a.rows.of(a.step);
     if (group == 0) {
         give_registers<40>();
-        if (threadIdx.x == 0) produce(a, barriers, tokens);
+        if (threadIdx.x < 32) produce(a, barriers, tokens);
     } else {
         take_registers<232>();
         consume(a, barriers, group - 1, tokens);

@@ -1,0 +1,111 @@
+// Part of Martlet. See LICENSE.
+// SPDX-License-Identifier: Apache-2.0
+
+import MartletBackend
+import MartletCore
+
+/// `linear_decode`: 1 to 8 rows a launch, norm, gate and residual inside.
+extension FragmentLinear {
+    /// Rows of one launch.
+    static let mostDecodeRows = 8
+    /// Blocks: one per multiprocessor of an H100; other counts give the same results.
+    private static let blockLimit = 132
+    private static let warps = 16
+
+    private func defines(rows: Int) -> [String: String] {
+        let grid = min(Self.blockLimit, layout.strips)
+        // 4 KB a warp, half of it where scales need the registers.
+        let isCrowded =
+            layout.scheme?.bits == 4
+            && (layout.groupSize == 32 || layout.groupSize == 64 && (layout.hasZeros || rows > 1))
+        let depth = max((isCrowded ? 4 : 8) / layout.chunkWords, 1)
+        var defines = weight.defines
+        defines["LAYOUT"] = nil
+        defines["SCALE"] = nil
+        for (name, value) in [
+            ("GROUP", layout.groupSize), ("INPUTS", layout.inputs),
+            ("OUTPUTS", outputs), ("TOKENS", rows),
+            ("GRID", grid), ("WARPS", Self.warps), ("DEPTH", depth),
+            ("NORM", norm == nil ? 0 : 2), ("GATED", gate), ("BIAS", bias == nil ? 0 : 1),
+            ("RESIDUAL", residual == nil ? 0 : 1), ("ROW_INDEX", 0), ("LOGITS", 1),
+            ("ARGMAX", 0), ("INTERLEAVE", layout.interleave),
+        ] { defines[name] = "\(value)" }
+        defines["ACTIVATION"] = DeviceType.define(x.type)
+        defines["RESULT"] = DeviceType.define(y.type)
+        return defines
+    }
+
+    /// Bytes of shared memory, as the kernel lays it out.
+    private func sharedBytes(rows: Int) -> Int {
+        let grid = min(Self.blockLimit, layout.strips)
+        let most = (layout.strips + grid - 1) / grid
+        let chunks = layout.stripChunks
+        let touched =
+            ((most * chunks + Self.warps - 1) / Self.warps + chunks - 2) / chunks + 1
+        var slots = 1
+        while slots < touched { slots *= 2 }
+        var bytes = (layout.inputs + 31) / 32 * (rows * 64 + 16)
+        bytes += Self.warps * slots * 16 * rows * 4
+        if layout.scheme != nil {
+            let sumInputs = layout.groupSize > 0 ? layout.groupSize : min(layout.chunkInputs, 128)
+            bytes += layout.inputs / sumInputs * rows * (layout.hasZeros ? 8 : 4)
+        }
+        return bytes + rows * Self.warps * 4
+    }
+
+    /// Rows of one launch on a device: x lies in shared memory.
+    private func decodeRows(_ sharedLimit: Int) -> Int {
+        [Self.mostDecodeRows, 4, 2].first { sharedBytes(rows: $0) <= sharedLimit } ?? 1
+    }
+
+    /// A kernel for one row, and one that is launched for each 8 rows, or as many as fit, up to the limit.
+    func decodeLaunches(_ binder: CUDABinder, most: Int) throws -> [KernelLaunch] {
+        let gamma = try norm.map { try binder.memory.converted($0.gamma, to: x.type) }
+        let rows = decodeRows(binder.memory.target.sharedMemoryPerBlock)
+        var launches = [launch(binder, gamma, rows: 1, from: 0) { $0 == 1 }]
+        for start in stride(from: 0, to: min(most, Self.decodeLimit), by: rows) where most > 1 {
+            launches.append(
+                launch(binder, gamma, rows: rows, from: start) {
+                    $0 > 1 && $0 <= Self.decodeLimit && start < $0
+                })
+        }
+        return launches
+    }
+
+    private func launch(
+        _ binder: CUDABinder, _ gamma: DeviceVector?, rows: Int, from start: Int,
+        isWanted: @escaping @Sendable (Int) -> Bool
+    ) -> KernelLaunch {
+        func moved(_ view: DeviceRows?) -> DeviceRows? {
+            view.map {
+                DeviceRows(
+                    address: $0.address + UInt64(start * $0.stride * $0.type.byteCount),
+                    stride: $0.stride, columns: $0.columns, rows: $0.rows, type: $0.type)
+            }
+        }
+        var arguments = binder.arguments()
+        arguments.add(rows: x.rows + Dimension(-start))
+        arguments.add(moved(x))
+        arguments.add(moved(y))
+        arguments.add(moved(residual))
+        arguments.add(UInt64(0))  // row index
+        arguments.add(weight.codes)
+        arguments.add(weight.codes + UInt64(layout.scaleStart))
+        arguments.add(weight.codes + UInt64(layout.zeroStart))
+        arguments.add(gamma?.address ?? 0)
+        arguments.add(bias?.address ?? 0)
+        arguments.add(UInt64(0))  // candidates
+        arguments.add(binder.memory.results.overflow)
+        arguments.add(UInt64(0))  // next weights
+        arguments.add(Int64(0))
+        arguments.add(norm?.epsilon ?? 0)
+        let counts = x.rows
+        let grid = min(Self.blockLimit, layout.strips)
+        return KernelLaunch(
+            module: KernelModule("decode/linear.cu", defines(rows: rows)), kernel: "linear_decode",
+            arguments: arguments, block: Self.warps * 32, sharedBytes: sharedBytes(rows: rows)
+        ) { values in
+            isWanted(counts.evaluate(values) ?? 0) ? (grid, 1, 1) : (0, 0, 0)
+        }
+    }
+}

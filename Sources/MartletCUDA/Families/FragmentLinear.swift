@@ -1,0 +1,73 @@
+// Part of Martlet. See LICENSE.
+// SPDX-License-Identifier: Apache-2.0
+
+import MartletBackend
+import MartletCore
+
+/// A linear on the tensor cores with what may stand before and after it: y = gate(norm(x) W^T + bias) + residual.
+///
+/// One weight layout for all row counts. Which kernel runs depends on the count: `+Decode` up to
+/// `decodeLimit` rows, `+Prefill` above where the GPU has it, else `+Plain`.
+struct FragmentLinear {
+    /// Rows up to which the decode kernel is launched again and again.
+    static let decodeLimit = 64
+
+    let layout: FragmentLayout
+    let weight: PlainWeight
+    let x: DeviceRows
+    let y: DeviceRows
+    var bias: DeviceVector?
+    var residual: DeviceRows?
+    /// Weight of a root-mean-square norm of x, and its epsilon.
+    var norm: (gamma: DeviceVector, epsilon: Float)?
+    /// 1: silu(gate) up; 2: gelu.
+    var gate = 0
+
+    /// Reads the weight of an operand.
+    init(_ binder: CUDABinder, weight index: Int, x: DeviceRows, y: DeviceRows) throws {
+        layout = try binder.fragments(index)
+        weight = try binder.plainWeight(index)
+        self.x = x
+        self.y = y
+    }
+
+    /// Rows of the weight as kernels count them.
+    var outputs: Int { layout.isPaired ? layout.strips * 16 : layout.rows }
+
+    /// Kernels for every count of rows; those that do not apply have empty grids.
+    func launches(_ binder: CUDABinder) throws -> [KernelLaunch] {
+        try binder.require(
+            x.columns == layout.inputs && x.rows == y.rows, "input and result do not fit together")
+        try binder.require(
+            x.address % 16 == 0 && x.stride % 8 == 0, "rows are not aligned to 16 bytes")
+        let most = x.rows.evaluate(binder.memory.limits.dimensions) ?? 0
+        let decode = try decodeLaunches(binder, most: most)
+        guard most > Self.decodeLimit else { return decode }
+        let rest = try prefillLaunches(binder) ?? plainLaunches(binder)
+        let rows = x.rows
+        return decode
+            + rest.map { $0.limited { (rows.evaluate($0) ?? 0) > Self.decodeLimit } }
+    }
+
+    /// Rows like others in memory that only this step's kernels use.
+    func scratch(
+        _ binder: CUDABinder, columns: Int, type: DType, for purpose: String
+    ) throws -> DeviceRows {
+        let rows = x.rows.evaluate(binder.memory.limits.dimensions) ?? 0
+        let stride = (columns + 7) / 8 * 8
+        return DeviceRows(
+            address: try binder.memory.scratch(
+                (rows + 8) * stride * type.byteCount, for: purpose), stride: stride,
+            columns: columns, rows: x.rows, type: type)
+    }
+}
+
+extension KernelLaunch {
+    /// The launch, left out where a condition on the counts does not hold.
+    func limited(where holds: @escaping @Sendable (Dimension.Values) -> Bool) -> KernelLaunch {
+        var copy = self
+        let grid = grid
+        copy.grid = { holds($0) ? grid($0) : (0, 0, 0) }
+        return copy
+    }
+}

@@ -1,0 +1,108 @@
+// Part of Martlet. See LICENSE.
+// SPDX-License-Identifier: Apache-2.0
+
+import MartletBackend
+import MartletCore
+import MartletGraph
+
+/// Many rows at once, and the fused linears of devices: what kernels for prompts compute.
+extension ConformanceCase {
+    /// Long prompts of two requests, then a middle one beside single tokens, then single tokens.
+    static let tallSteps: [[Part]] = [
+        [
+            Part(request: 0, tokens: tokens(161, from: 0)),
+            Part(request: 1, tokens: tokens(30, from: 5)),
+        ],
+        [
+            Part(request: 0, tokens: [3]), Part(request: 1, tokens: tokens(11, from: 2)),
+            Part(request: 2, tokens: [7]),
+        ],
+        [
+            Part(request: 0, tokens: tokens(131, from: 1)), Part(request: 1, tokens: [4]),
+            Part(request: 2, tokens: tokens(40, from: 9)),
+        ],
+        [
+            Part(request: 0, tokens: [1]), Part(request: 1, tokens: [5]),
+            Part(request: 2, tokens: [8]),
+        ],
+    ]
+
+    private static func tokens(_ count: Int, from first: Int) -> [Int32] {
+        (first..<first + count).map { Int32($0 * 5 % rowCount) }
+    }
+
+    /// Outputs N and inputs K; pairs of gate and up are twice N.
+    private static let sizes = [(24, 64), (136, 192), (272, 256), (40, 1152)]
+
+    static func tallCases(_ catalog: any KernelCatalog) -> [ConformanceCase] {
+        let types = catalog.activationTypes.filter { $0 != .f32 }
+        return types.flatMap { dtype in
+            sizes.flatMap { n, k in
+                let schemes: [QuantizationScheme?] = [
+                    nil,
+                    QuantizationScheme(bits: 8, group: .channel, scaleType: .f32, zero: .none),
+                    QuantizationScheme(bits: 8, group: .group(64), scaleType: .f16, zero: .none),
+                    QuantizationScheme(bits: 4, group: .group(32), scaleType: .f16, zero: .integer),
+                    QuantizationScheme(bits: 4, group: .group(64), scaleType: .f16, zero: .none),
+                    QuantizationScheme(
+                        bits: 4, group: .group(128), scaleType: .f16, zero: .floatMinimum),
+                    QuantizationScheme(bits: 4, group: .channel, scaleType: .f32, zero: .none),
+                ]
+                return schemes.flatMap { scheme in
+                    Fused.allCases.filter { fused in
+                        catalog.families.contains { $0.op == fused.rawValue }
+                    }.map { tall($0, dtype, scheme, n, k) }
+                }
+            }
+        }
+    }
+
+    /// Linears, alone and with what is fused to them.
+    private enum Fused: String, CaseIterable {
+        case linear, linearAdd, normLinear, normGatedLinear
+    }
+
+    private static func tall(
+        _ op: Fused, _ dtype: DType, _ scheme: QuantizationScheme?, _ n: Int, _ k: Int
+    ) -> ConformanceCase {
+        let hasBias = n == 136 && op != .normGatedLinear
+        let weight = scheme.map { "\($0)" } ?? dtype.rawValue
+        // More roundings where results are intermediate values.
+        let tolerance =
+            Tolerances.product + Tolerances.rounding(dtype)
+            * (op == .linear ? 1 : 2)
+        return ConformanceCase(
+            op.rawValue, "\(dtype.rawValue) \(weight) tall \(n)x\(k)\(hasBias ? " bias" : "")",
+            tolerance: tolerance, smallestMagnitude: Tolerances.termMagnitude, steps: tallSteps
+        ) { builder in
+            // The residual lies beside x: rows of both are wider than their columns.
+            var x = try builder.rows(op == .linearAdd ? k + n : k, dtype)
+            var residual: ValueID?
+            if op == .linearAdd {
+                let parts = try builder.ops("split", [x], ["sizes": .ints([k, n])])
+                (x, residual) = (parts[0], parts[1])
+            }
+            let rows = op == .normGatedLinear ? 2 * n : n
+            let w = builder.parameter(
+                "w",
+                try scheme.map { try builder.random.quantized($0, [rows, k]) }
+                    ?? builder.random.plain(dtype, [rows, k]))
+            let bias = hasBias ? try builder.parameter("b", dtype, [n]) : nil
+            var attributes: [String: AttributeValue] = ["dtype": .string(dtype.rawValue)]
+            var operands: [ValueID?] = [x, w, bias]
+            switch op {
+            case .linear: break
+            case .linearAdd:
+                operands = [x, w, residual, bias]
+                attributes = [:]
+            case .normLinear, .normGatedLinear:
+                operands = [x, try builder.parameter("gamma", dtype, [k], in: 0.5..<1.5), w]
+                if op == .normLinear { operands.append(bias) }
+                attributes = ["epsilon": .float(1e-5)]
+                attributes[op == .normLinear ? "kind" : "norm"] = "rms"
+                if op == .normGatedLinear { attributes["kind"] = n == 24 ? "geluTanh" : "silu" }
+            }
+            builder.output(try builder.op(op.rawValue, operands, attributes))
+        }
+    }
+}
