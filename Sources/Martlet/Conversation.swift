@@ -31,6 +31,8 @@ public struct Conversation: Sendable {
     private var knownTokens: [Int32] = []
     /// How many tokens at the start of the last prompt were those of the turn before.
     public private(set) var reusedTokenCount = 0
+    /// Whether the last prompt leaves out the oldest turns, for which there was no room.
+    public private(set) var isShortened = false
 
     /// Begins a conversation.
     ///
@@ -61,15 +63,25 @@ public struct Conversation: Sendable {
 
     /// Adds a message of the user.
     ///
+    /// Where turns are told apart by role tokens (Baichuan), the oldest rounds are left out of the prompt
+    /// when there is no room for all; a template may need them, so its prompts are never shortened.
+    ///
+    /// - Parameters:
+    ///   - text: What the user says.
+    ///   - model: Who is asked.
+    ///   - answerCount: Tokens of the context to keep free for the answer; at most half of it counts.
     /// - Returns: Token ids of the whole conversation, the answer begun.
     /// - Throws: `MartletError` `.unsupported` without tokenizer or chat template, or what the
     ///   template refuses; nothing is added then.
-    public mutating func ask(_ text: String, of model: LanguageModel) throws -> [Int32] {
+    public mutating func ask(
+        _ text: String, of model: LanguageModel, reserving answerCount: Int = 0
+    ) throws -> [Int32] {
         let said = messages + [Message(role: "user", text: text)]
         let list = said.map { ChatMessage(role: $0.role, content: $0.text) }
+        guard let tokenizer = model.tokenizer else { throw Self.cannotChat(model) }
         var whole = "", prompt: [Int32]
         var isContinued = false
-        if let tokenizer = model.tokenizer, let segments = try model.chatText(list) {
+        if let segments = try model.chatText(list) {
             whole = segments.map(\.text).joined()
             isContinued = !knownTokens.isEmpty && whole.utf8.starts(with: knownText.utf8)
             let rest = isContinued ? segments.dropping(utf8Count: knownText.utf8.count) : segments
@@ -77,15 +89,20 @@ public struct Conversation: Sendable {
                 (isContinued ? knownTokens : [])
                 // The template writes the tokens that begin a text itself.
                 + tokenizer.encode(rest, addSpecial: false).map { Int32(clamping: $0) }
-        } else if let tokens = try model.chatTokens(list) {
-            // Role tokens stand between messages, so each is the same tokens in every turn.
-            prompt = tokens
+        } else if let roles = model.roleTokens {
+            let room = model.maxContext - min(max(answerCount, 0), model.maxContext / 2)
+            prompt = knownTokens + (try roles.encode(list.suffix(1), tokenizer))
+            isContinued = !knownTokens.isEmpty && prompt.count <= room
+            if !isContinued {
+                prompt = try roles.encode(list, tokenizer, limit: room)
+                isShortened = try prompt.count < roles.encode(list, tokenizer).count
+            }
         } else {
             throw Self.cannotChat(model)
         }
         messages = said
         reusedTokenCount = isContinued ? knownTokens.count : 0
-        (knownText, knownTokens) = (whole, whole.isEmpty ? [] : prompt)
+        (knownText, knownTokens) = (whole, prompt)
         return prompt
     }
 

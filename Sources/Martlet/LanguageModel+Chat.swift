@@ -33,8 +33,11 @@ extension LanguageModel {
             // The template writes the tokens that begin a text itself.
             return tokenizer.encode(segments, addSpecial: false).map { Int32(clamping: $0) }
         }
-        return try engine.text.roleTokens?.encode(messages, tokenizer).map { Int32(clamping: $0) }
+        return try roleTokens?.encode(messages, tokenizer)
     }
+
+    /// Tokens that stand before the turns of a chat, where the model has them in place of a template.
+    var roleTokens: RoleTokens? { engine.text.roleTokens }
 
     /// A conversation as the model's template writes it, the assistant's answer begun.
     ///
@@ -45,8 +48,13 @@ extension LanguageModel {
         func special(_ id: Int?) -> String? {
             id.map { tokenizer.decode([$0], skipSpecial: false) }
         }
-        return try ChatTemplate(source: source).render(
-            messages: messages, addGenerationPrompt: true, bosToken: special(tokenizer.bosID),
-            eosToken: special(tokenizer.eosID))
+        do {
+            return try ChatTemplate(source: source).render(
+                messages: messages, addGenerationPrompt: true, bosToken: special(tokenizer.bosID),
+                eosToken: special(tokenizer.eosID))
+        } catch let error as MartletError {
+            throw error.mending(
+                "Correct the model's chat_template, or leave it out: martlet run MODEL --raw")
+        }
     }
 }

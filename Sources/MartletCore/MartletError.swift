@@ -79,8 +79,15 @@ public struct MartletError: Error, Sendable, CustomStringConvertible {
         var text = message
         if let file = context["file"], !message.contains(file) { text = "\(file): \(text)" }
         if let cause { text += ": \(cause)" }
-        if let mend { text += ". \(mend)" }
+        if let mend { text += (text.hasSuffix(".") ? " " : ". ") + mend }
         return text
+    }
+
+    /// The same failure with something that mends it; what it says already stays.
+    public func mending(_ mend: String) -> MartletError {
+        var copy = self
+        if copy.mend == nil { copy.mend = mend }
+        return copy
     }
 
     /// The same failure with one more fact; an existing fact of that name stays.

@@ -30,13 +30,13 @@ package struct RoleTokens: Sendable, Equatable {
     /// Ids of a conversation, the assistant's turn begun unless it is the last already.
     ///
     /// - Parameters:
-    ///   - limit: Most ids, nil for no limit: whole rounds are left out from the oldest on, then ids
-    ///     from the left.
+    ///   - limit: Most ids, nil for no limit: whole rounds are left out from the oldest on. The last
+    ///     round and the system message stay, so there may be more.
     /// - Throws: `invalidArgument` for a role that the format lacks, a system message that is not the
     ///   first, or content that is no text.
     package func encode(
         _ messages: [ChatMessage], _ tokenizer: Tokenizer, limit: Int? = nil
-    ) throws -> [Int] {
+    ) throws -> [Int32] {
         var system: [Int] = []
         var rounds: [[Int]] = []
         for (index, message) in messages.enumerated() {
@@ -54,15 +54,13 @@ package struct RoleTokens: Sendable, Equatable {
             case let role: throw refusal("message \(index) has the role '\(role)'")
             }
         }
-        let begins = messages.last?.role != "assistant"
-        var history: [Int] = []
-        for round in rounds.reversed() {
-            let isTooLong = limit.map { history.count + round.count > $0 - system.count } ?? false
-            if isTooLong, !history.isEmpty { break }
-            history = round + history
+        if messages.last?.role != "assistant" {
+            if rounds.isEmpty { rounds.append([]) }
+            rounds[rounds.count - 1].append(assistant)
         }
-        let ids = system + history + (begins ? [assistant] : [])
-        return limit.map { Array(ids.suffix(max($0, 0))) } ?? ids
+        var count = rounds.reduce(system.count) { $0 + $1.count }
+        while let limit, count > limit, rounds.count > 1 { count -= rounds.removeFirst().count }
+        return (system + rounds.joined()).map { Int32(clamping: $0) }
     }
 
     private func refusal(_ what: String) -> MartletError {

@@ -40,6 +40,39 @@ extension Program {
         return folder + "/model"
     }
 
+    /// A tiny Baichuan with a SentencePiece file of letters, its roles told apart by tokens 3 and 4.
+    ///
+    /// - Parameter fixture: `baichuan-7b`, or `baichuan2-7b` with its weights in two files.
+    func makeRoleChatModel(_ fixture: String) -> String {
+        makeFolder("model")
+        let source = Self.fixtures + "/" + fixture
+        for name in Self.list(source) where name != "golden.safetensors" {
+            write(Self.bytes(source + "/" + name), to: "model/" + name)
+        }
+        func field(_ number: UInt8, _ content: [UInt8]) -> [UInt8] {
+            [number << 3 | 2, UInt8(content.count)] + content
+        }
+        let letters = (UInt8(ascii: "a")...UInt8(ascii: "z")).map {
+            String(decoding: [$0], as: UTF8.self)
+        }
+        let roles = ["<reserved_106>", "<reserved_107>"]
+        var pieces = ["<unk>", "<s>", "</s>"] + roles + ["\u{2581}"] + letters
+        while pieces.count < 64 { pieces.append("x\(pieces.count)") }
+        var model: [UInt8] = []
+        for (id, piece) in pieces.enumerated() {
+            let kind: UInt8 = id == 0 ? 2 : id < 5 ? 3 : 1
+            model += field(1, field(1, Array(piece.utf8)) + [0x18, kind])
+        }
+        // BPE; no space is put before a text, none is taken away.
+        model += field(2, [0x18, 2]) + field(3, [0x18, 0, 0x20, 0])
+        write(model, to: "model/tokenizer.model")
+        write(Array(#"{"add_bos_token": false}"#.utf8), to: "model/tokenizer_config.json")
+        write(
+            Array(#"{"user_token_id": 3, "assistant_token_id": 4, "eos_token_id": 2}"#.utf8),
+            to: "model/generation_config.json")
+        return folder + "/model"
+    }
+
     /// The published demo model, if this machine has it.
     static let demoModel: String? = {
         let home = variable("HF_HOME") ?? (variable("HOME") ?? "") + "/.cache/huggingface"

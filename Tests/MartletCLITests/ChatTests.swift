@@ -54,6 +54,58 @@ import Testing
         #expect(result.error.contains("turn before, 23 not computed again"), "\(result.error)")
     }
 
+    /// Baichuan has no template but a token before each turn; an engine file remembers them.
+    @Test(arguments: ["baichuan-7b", "baichuan2-7b"])
+    func roleTokensStandForATemplate(_ fixture: String) throws {
+        let program = Program()
+        defer { program.remove() }
+        let model = program.makeRoleChatModel(fixture)
+        let engine = program.folder + "/model.martlet"
+        #expect(program.run(["build", model, "-o", engine]).code == 0)
+        for path in [model, engine] {
+            // "a" is 6. Prompts: 3 h i 4, then that, 6 6, 3 y o u 4: what was computed is not again.
+            let chat = program.run(
+                ["chat", path, "-m", "2", "--verbose", "--logit-bias", "6=100"], input: "hi\nyou\n")
+            #expect(chat.code == 0, "\(chat.error)")
+            #expect(chat.output == "aa\naa\n")
+            #expect(chat.error.contains("(prompt 4 tokens, the first 0 as"), "\(chat.error)")
+            #expect(chat.error.contains("(prompt 11 tokens, the first 6 as"), "\(chat.error)")
+            let run = program.run(
+                ["run", path, "hi", "--system", "be brief", "-m", "2", "--verbose"])
+            #expect(run.code == 0 && run.error.contains("prompt 12 tokens, "), "\(run.error)")
+            let raw = program.run(["run", path, "hi", "--raw", "-m", "2", "--verbose"])
+            #expect(raw.code == 0 && raw.error.contains("prompt 2 tokens, "), "\(raw.error)")
+            // The ids by hand give the same answer as the text.
+            let ids = program.run(["run", path, "--input-ids", "3,13,14,4", "-m", "8"])
+            #expect(
+                ids.code == 0 && ids.output == program.run(["run", path, "hi", "-m", "8"]).output)
+        }
+    }
+
+    /// Where no more turns fit, the oldest are left out, and the user is told once.
+    @Test func roundsThatDoNotFitAreLeftOut() throws {
+        let program = Program()
+        defer { program.remove() }
+        let model = program.makeRoleChatModel("baichuan2-7b")
+        // A round is 3 a b c 4 and two tokens of answer: of 20 tokens, 18 hold two rounds and a half.
+        let result = program.run(
+            [
+                "chat", model, "-m", "2", "--verbose", "--max-context", "20", "--logit-bias",
+                "7=100",
+            ], input: "abc\nabc\nabc\nabc\n")
+        #expect(result.code == 0, "\(result.error)")
+        #expect(result.output == "bb\nbb\nbb\nbb\n")
+        let prompts = result.error.split(separator: "(prompt ").dropFirst().map {
+            String($0.prefix { $0 != " " })
+        }
+        #expect(prompts == ["5", "12", "12", "12"], "\(result.error)")
+        #expect(result.error.ranges(of: "the oldest turns no longer fit").count == 1)
+        let long = program.run(
+            ["chat", model, "-m", "2", "--max-context", "20"],
+            input: String(repeating: "a", count: 30) + "\n")
+        #expect(long.code == 6, "\(long.error)")
+    }
+
     @Test func clearAndSystemStartAnew() throws {
         let program = Program()
         defer { program.remove() }

@@ -18,7 +18,7 @@ import Testing
                 unknownID: 0, addBOS: false, addSpacePrefix: false))
     }
 
-    private func ids(_ messages: [(String, String)], limit: Int? = nil) throws -> [Int] {
+    private func ids(_ messages: [(String, String)], limit: Int? = nil) throws -> [Int32] {
         try roles.encode(
             messages.map { ChatMessage(role: $0.0, content: $0.1) }, tokenizer(), limit: limit)
     }
@@ -34,10 +34,11 @@ import Testing
 
     @Test func leavesOutTheOldestRounds() throws {
         let chat = [("system", "c"), ("user", "aa"), ("assistant", "bb"), ("user", "ab")]
-        #expect(try ids(chat, limit: 20) == [7, 5, 3, 3, 6, 4, 4, 5, 3, 4, 6])
-        #expect(try ids(chat, limit: 6) == [7, 5, 3, 4, 6])
-        #expect(try ids(chat, limit: 3) == [3, 4, 6])
-        #expect(try ids(chat, limit: 0) == [])
+        #expect(try ids(chat, limit: 11) == [7, 5, 3, 3, 6, 4, 4, 5, 3, 4, 6])
+        #expect(try ids(chat, limit: 10) == [7, 5, 3, 4, 6])
+        // What is too long by itself is not cut in silence.
+        #expect(try ids(chat, limit: 3) == [7, 5, 3, 4, 6])
+        #expect(try ids([], limit: 0) == [6])
     }
 
     @Test func textNeverBecomesARole() throws {

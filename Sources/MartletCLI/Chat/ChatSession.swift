@@ -8,14 +8,20 @@ import MartletHub
 struct ChatSession {
     let model: LanguageModel
     let settings: SamplingSettings
+    /// What standard output holds: answers, or a table of everything said.
+    let form: Table.Form
     /// Whether to print counts and rates after each answer.
     let isVerbose: Bool
     private var conversation: Conversation
     private var reader = MessageReader()
 
-    init(_ model: LanguageModel, settings: SamplingSettings, system: String?, isVerbose: Bool) {
+    init(
+        _ model: LanguageModel, settings: SamplingSettings, system: String?, form: Table.Form,
+        isVerbose: Bool
+    ) {
         self.model = model
         self.settings = settings
+        self.form = form
         self.isVerbose = isVerbose
         conversation = Conversation(system: system)
     }
@@ -37,6 +43,7 @@ struct ChatSession {
             Console.error(
                 "\(model.precisionLine); context \(model.maxContext) tokens; /help for help")
         }
+        defer { if form != .text { Console.line(transcript.rendered(form)) } }
         while true {
             switch reader.next() {
             case .end: return
@@ -109,13 +116,7 @@ struct ChatSession {
         }
         let text: String
         if path.hasSuffix(".json") {
-            let list = conversation.messages.map { message in
-                JSONValue.object(
-                    JSONObject([
-                        ("role", .string(message.role)), ("content", .string(message.text)),
-                    ]))
-            }
-            text = JSONValue.array(list).serialized(pretty: true) + "\n"
+            text = transcript.rendered(.json) + "\n"
         } else {
             text = conversation.messages.map { "## \($0.role)\n\n\($0.text)\n" }
                 .joined(separator: "\n")
@@ -125,8 +126,21 @@ struct ChatSession {
         Console.error("(\(conversation.messages.count) messages saved in \(path))")
     }
 
+    /// Everything said.
+    private var transcript: Table {
+        var table = Table(["role", "content"])
+        for message in conversation.messages {
+            table.add([.string(message.role), .string(message.text)])
+        }
+        return table
+    }
+
     private mutating func answer(_ text: String) async throws {
-        let prompt = try conversation.ask(text, of: model)
+        let wasShortened = conversation.isShortened
+        let prompt = try conversation.ask(text, of: model, reserving: settings.maxTokens)
+        if conversation.isShortened, !wasShortened {
+            Console.error("(the oldest turns no longer fit the context and are left out)")
+        }
         let reusedBefore = model.statistics.reusedTokenCount
         let clock = ContinuousClock()
         let start = clock.now
@@ -149,18 +163,22 @@ struct ChatSession {
     /// Streams an answer; Ctrl-C ends it early.
     private func generate(_ request: GenerationRequest) async throws -> GenerationOutput {
         let events = try model.events(request)
+        let isInteractive = reader.isInteractive
+        let isData = form == .text
+        @Sendable func show(_ text: String) {
+            if isData { Console.write(text) } else if isInteractive { Console.status(text) }
+        }
         let task = Task {
             var output = GenerationOutput()
             output.finishReason = .cancelled
             for try await event in events {
-                Console.write(event.text)
+                show(event.text)
                 output.append(event)
             }
             return output
         }
         Interrupt.onInterrupt { task.cancel() }
         // Between answer and prompt too, Ctrl-C does not end a conversation at the terminal.
-        let isInteractive = reader.isInteractive
         defer {
             if isInteractive {
                 Interrupt.onInterrupt { Self.tellHowToLeave() }
@@ -169,7 +187,7 @@ struct ChatSession {
             }
         }
         let result = await task.result
-        Console.line()
+        show("\n")
         return try result.get()
     }
 

@@ -23,11 +23,16 @@ struct ChatCommand: AsyncParsableCommand {
     var system: String?
     @Flag(help: "Print token counts and rates after each answer to standard error.")
     var verbose = false
+    @Option(
+        help: "text for answers as they come; json, csv or md for the conversation at its end.",
+        completion: TableForm.completion)
+    var output = "text"
     @OptionGroup var modelOptions: ModelOptions
     @OptionGroup var limits: LimitOptions
     @OptionGroup var sampling: SamplingOptions
 
     func run() async throws {
+        let form = try TableForm.parse(output)
         var options = try modelOptions.loadOptions()
         try limits.apply(to: &options)
         // One conversation needs the memory of one.
@@ -39,7 +44,7 @@ struct ChatCommand: AsyncParsableCommand {
         let settings = try sampling.settings(modelStops: loaded.stopTokens)
         try settings.validate(vocabularySize: loaded.vocabularySize)
         var session = ChatSession(
-            loaded, settings: settings, system: system, isVerbose: verbose)
+            loaded, settings: settings, system: system, form: form, isVerbose: verbose)
         try await session.run()
     }
 }
