@@ -102,17 +102,17 @@ public final class LanguageModel: Sendable {
             to: options.catalogs.named(options.targets), options: options)
     }
 
-    /// The builder of a checkpoint.
+    /// The builder of a checkpoint, whose tensors are what the architecture reads.
     package static func builder(
         _ path: String, options: LoadOptions
     ) throws -> (EngineBuilder, EngineSource) {
         let source = try ModelSource.open(path)
         let architecture = try options.architectures.architecture(
             named: source.architectures, source.configuration)
+        let weights = CheckpointWeights(source.checkpoint, map: architecture.weightMap)
+        try weights.check(architecture)
         let builder = try EngineBuilder(
-            architecture: architecture,
-            weights: CheckpointWeights(source.checkpoint, map: architecture.weightMap),
-            options: options)
+            architecture: architecture, weights: weights, options: options)
         return (builder, try EngineSource(source))
     }
 

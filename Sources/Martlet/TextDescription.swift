@@ -22,13 +22,11 @@ struct TextDescription {
     /// - Throws: `MartletError` for a tokenizer that cannot be honoured.
     init(_ source: ModelSource) throws {
         chatTemplate = source.chatTemplate
-        switch source.tokenizer {
-        case .none: break
-        case .gguf(let metadata): tokenizer = try TokenizerDescription(gguf: metadata)
-        case .json(let bytes, let configuration):
-            tokenizer = try TokenizerDescription(tokenizerJSON: bytes, config: configuration)
-        case .sentencePiece(let bytes, let configuration):
-            tokenizer = try TokenizerDescription(sentencePiece: bytes, config: configuration)
+        do {
+            tokenizer = try Self.tokenizer(source.tokenizer)
+        } catch let error as MartletError {
+            throw error.mending(
+                "Fetch the model's tokenizer files again, or use a .gguf file of the model")
         }
         if chatTemplate == nil { roleTokens = Self.roleTokens(source) }
         var stops = Set(tokenizer?.stopIDs.map { Int32(clamping: $0) } ?? [])
@@ -38,6 +36,19 @@ struct TextDescription {
             if let id = value.int { stops.insert(Int32(clamping: id)) }
         }
         stopTokens = stops.sorted()
+    }
+
+    private static func tokenizer(
+        _ files: ModelSource.TokenizerFiles
+    ) throws -> TokenizerDescription? {
+        switch files {
+        case .none: nil
+        case .gguf(let metadata): try TokenizerDescription(gguf: metadata)
+        case .json(let bytes, let configuration):
+            try TokenizerDescription(tokenizerJSON: bytes, config: configuration)
+        case .sentencePiece(let bytes, let configuration):
+            try TokenizerDescription(sentencePiece: bytes, config: configuration)
+        }
     }
 
     /// Baichuan's chat models: their `generation_config.json` names the tokens, GGUF files do not.

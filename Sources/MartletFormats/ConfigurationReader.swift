@@ -16,8 +16,14 @@ public struct ConfigurationReader: Sendable {
         self.origin = origin
     }
 
-    private func failure(_ message: String) -> MartletError {
-        MartletError(.unsupported, "\(origin): \(message)", context: ["file": origin])
+    /// An error about this configuration, for an architecture to throw.
+    ///
+    /// - Parameter message: Names the key, its value and what is supported.
+    public func failure(_ message: String) -> MartletError {
+        MartletError(
+            .unsupported, "\(origin): \(message)",
+            mend: "Correct the key, or use a model that does without it",
+            context: ["file": origin])
     }
 
     private func present(_ key: String) -> JSONValue? {

@@ -72,13 +72,10 @@ package struct ModelSource: Sendable {
             folder + "/tokenizer_config.json", byteLimit: 16 << 20)
         let textConfig = tokenizerConfig.map(JSONValue.object)
         var tokenizer = TokenizerFiles.none
-        if FileStatus.exists(folder + "/tokenizer.json") {
-            tokenizer = .json(
-                tokenizer: try MappedFile.map(folder + "/tokenizer.json"),
-                configuration: textConfig)
-        } else if FileStatus.exists(folder + "/tokenizer.model") {
-            tokenizer = .sentencePiece(
-                model: try MappedFile.map(folder + "/tokenizer.model"), configuration: textConfig)
+        if let bytes = try text(folder + "/tokenizer.json") {
+            tokenizer = .json(tokenizer: bytes, configuration: textConfig)
+        } else if let bytes = try text(folder + "/tokenizer.model") {
+            tokenizer = .sentencePiece(model: bytes, configuration: textConfig)
         }
         return ModelSource(
             architectures: config["architectures"]?.array?.compactMap(\.string) ?? [],
@@ -89,6 +86,16 @@ package struct ModelSource: Sendable {
                 JSONValue.object),
             files: [configPath] + CheckpointFolder.files(of: weights),
             displayName: FileStatus.name(folder))
+    }
+
+    /// A file's bytes; nil if there is no such file.
+    private static func text(_ path: String) throws -> ByteView? {
+        guard FileStatus.exists(path) else { return nil }
+        let bytes = try MappedFile.map(path)
+        do { try GitLFSPointer.refuse(bytes) } catch let error as MartletError {
+            throw error.reading(path)
+        }
+        return bytes
     }
 
     package init(

@@ -87,8 +87,25 @@ import Testing
 
     /// A configuration that does not belong to the weights, or means nothing.
     @Test(arguments: [
-        ("\"hidden_size\": 64", "\"hidden_size\": 128", "has shape [256, 64]", 4),
-        ("\"num_hidden_layers\": 2", "\"num_hidden_layers\": 3", "has no tensor", 3),
+        (
+            "\"hidden_size\": 64", "\"hidden_size\": 128",
+            "'model.embed_tokens.weight' has shape [256, 64], the configuration needs [256, 128]: "
+                + "hidden_size or ", 4
+        ),
+        (
+            "\"vocab_size\": 256", "\"vocab_size\": 268435456",
+            "needs [268435456, 64]: vocab_size is 268435456", 4
+        ),
+        (
+            "\"num_hidden_layers\": 2", "\"num_hidden_layers\": 3",
+            "the checkpoint lacks 9 of the model's tensors, such as "
+                + "'model.layers.2.input_layernorm.weight': num_hidden_layers is 3", 3
+        ),
+        (
+            "\"num_hidden_layers\": 2", "\"num_hidden_layers\": 1",
+            "the checkpoint has 9 tensors that llama does not read, such as "
+                + "'model.layers.1.input_layernorm.weight': num_hidden_layers is 1", 5
+        ),
         ("\"num_attention_heads\": 4", "\"num_attention_heads\": 0", "is 0, not an integer", 5),
         ("LlamaForCausalLM", "FooForCausalLM", "architecture FooForCausalLM", 5),
         ("{", "[", "config.json: expected , or ]", 4),

@@ -173,6 +173,9 @@ struct Program {
         Self.remove(folder)
     }
 
+    /// Removes one of the files.
+    func remove(_ name: String) { Self.remove(folder + "/" + name) }
+
     private static func remove(_ path: String) {
         // A link goes, what it leads to stays.
         guard unlink(path) != 0 else { return }

@@ -97,16 +97,21 @@ import Testing
         let (vector, longer) = (try Self.tensor([64]), try Self.tensor([65]))
         #expect(
             message("llama-gqa", [("model.norm.weight", longer)])
-                == "tensor 'model.norm.weight' has shape [65], the configuration needs [64]")
+                == "tensor 'model.norm.weight' has shape [65], the configuration needs [64]: "
+                + "hidden_size or num_attention_heads x head_dim is 64")
         let bias = "model.layers.0.self_attn.q_proj.bias"
         #expect(message("llama-gqa", [(bias, vector)]).contains("does not read, such as '\(bias)'"))
         let layer = message("llama-gqa", [("model.layers.2.input_layernorm.weight", vector)])
         #expect(layer.contains("1 tensors that llama does not read"))
+        #expect(layer.hasSuffix("layers.2.input_layernorm.weight': num_hidden_layers is 2"))
+        let head = message("llama-gqa", [("lm_head.weight", nil)])
+        #expect(head.hasSuffix("'lm_head.weight': tie_word_embeddings says whether it is needed"))
         let packed = "model.layers.1.self_attn.W_pack.weight"
         let wide = try Self.tensor([97, 32])
         #expect(
             message("baichuan2-7b", [(packed, wide)])
-                == "tensor '\(packed)' has shape [97, 32], the configuration needs [96, 32]")
+                == "tensor '\(packed)' has shape [97, 32], the configuration needs [96, 32]: "
+                + "(num_attention_heads + 2 num_key_value_heads) x head_dim is 96")
     }
 
     private func message(_ fixture: String, _ edits: [(String, WeightValue?)]) -> String {

@@ -16,18 +16,31 @@ enum CheckpointText {
     static func object(_ path: String, byteLimit: Int = byteLimit) throws -> JSONObject? {
         guard FileStatus.exists(path) else { return nil }
         let bytes = try MappedFile.map(path)
-        do { try GitLFSPointer.refuse(bytes) } catch let error as MartletError {
-            throw error.adding("file", path)
+        do {
+            try GitLFSPointer.refuse(bytes)
+            guard bytes.count <= byteLimit else {
+                throw MartletError(
+                    .corrupt, "\(path) has \(bytes.count) bytes, at most \(byteLimit) are read")
+            }
+            let value = try JSONValue.parse(bytes, name: path, valueLimit: valueLimit)
+            guard let object = value.object else {
+                throw MartletError(.corrupt, "\(path) holds \(value.kind) where an object is due")
+            }
+            return object
+        } catch let error as MartletError { throw error.reading(path) }
+    }
+}
+
+extension MartletError {
+    /// A failure of reading a model's file, with the file and what can be done about it.
+    func reading(_ path: String) -> MartletError {
+        let named = adding("file", path)
+        return switch code {
+        case .corrupt: named.mending("The file may be damaged or cut short: fetch it again")
+        case .unsupported:
+            named.mending("Fetch the model in another format: safetensors in bf16, or .gguf")
+        default: named
         }
-        guard bytes.count <= byteLimit else {
-            throw MartletError(
-                .corrupt, "\(path) has \(bytes.count) bytes, at most \(byteLimit) are read")
-        }
-        let value = try JSONValue.parse(bytes, name: path, valueLimit: valueLimit)
-        guard let object = value.object else {
-            throw MartletError(.corrupt, "\(path) holds \(value.kind) where an object is due")
-        }
-        return object
     }
 }
 

@@ -26,7 +26,7 @@ package struct PyTorchFile: CheckpointSource {
         do {
             try self.init(bytes: MappedFile.map(path))
         } catch let error as MartletError {
-            throw error.adding("file", path)
+            throw error.reading(path)
         }
     }
 

@@ -29,7 +29,7 @@ package struct SafetensorsFile: CheckpointSource {
         do {
             try self.init(bytes: MappedFile.map(path))
         } catch let error as MartletError {
-            throw error.adding("file", path)
+            throw error.reading(path)
         }
     }
 

@@ -4,7 +4,7 @@
 public import MartletGraph
 
 /// A pre-norm decoder layer: attention and a gated feed-forward, each with a residual.
-public struct DecoderLayer: Module {
+public struct DecoderLayer: DecoderBlock {
     /// Name within the parent.
     public let name: String
     let inputNorm: RMSNorm

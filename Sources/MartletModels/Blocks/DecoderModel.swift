@@ -4,13 +4,19 @@
 import MartletCore
 public import MartletGraph
 
+/// A layer of a decoder: `[T, H]` gives `[T, H]`.
+public protocol DecoderBlock: Module {
+    /// Applies it.
+    func callAsFunction(_ x: Tensor, _ step: StepInputs) -> Tensor
+}
+
 /// The outer part of a decoder: token embedding, layers, final norm, head, sampling.
 ///
 /// Outputs `logits` (`[O, V]` f32, only for the rows that need them) and `tokens` (`[O]`).
 public struct DecoderModel: Sendable {
     let vocabularySize: Int
     let hiddenSize: Int
-    let layers: [DecoderLayer]
+    let layers: [any DecoderBlock]
     let norm: RMSNorm
     let tiesEmbedding: Bool
     let normalizesHead: Bool
@@ -21,13 +27,13 @@ public struct DecoderModel: Sendable {
     /// - Parameters:
     ///   - vocabularySize: V.
     ///   - hiddenSize: H.
-    ///   - layers: Layers in order.
+    ///   - layers: Layers in order, such as `DecoderLayer`.
     ///   - norm: Final norm.
     ///   - tiesEmbedding: Whether the head is the embedding table.
     ///   - normalizesHead: Whether the head's rows are divided by their lengths.
     ///   - logitSoftCap: Limits logits to `cap * tanh(x / cap)`.
     public init(
-        vocabularySize: Int, hiddenSize: Int, layers: [DecoderLayer], norm: RMSNorm,
+        vocabularySize: Int, hiddenSize: Int, layers: [any DecoderBlock], norm: RMSNorm,
         tiesEmbedding: Bool, normalizesHead: Bool = false, logitSoftCap: Double? = nil
     ) {
         self.vocabularySize = vocabularySize

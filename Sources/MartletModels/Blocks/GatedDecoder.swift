@@ -57,14 +57,20 @@ public struct GatedDecoder: Sendable {
         let headCount = try configuration.int("num_attention_heads", limit: 1 << 16)
         let headDim = try configuration.int(
             "head_dim", default: max(hiddenSize / headCount, 1), limit: 1 << 12)
+        let kvHeadCount = try configuration.int(
+            "num_key_value_heads", default: headCount, limit: 1 << 16)
+        guard headCount % kvHeadCount == 0 else {
+            throw configuration.failure(
+                "'num_key_value_heads' is \(kvHeadCount), which does not divide the "
+                    + "\(headCount) of 'num_attention_heads'")
+        }
         let summary = ModelSummary(
             architecture: name,
             layerCount: try configuration.int("num_hidden_layers", limit: 1 << 10),
             hiddenSize: hiddenSize, intermediateSize: try configuration.int("intermediate_size"),
             headCount: headCount,
-            kvHeadCount: try configuration.int(
-                "num_key_value_heads", default: headCount, limit: 1 << 16),
-            headDim: headDim, vocabularySize: try configuration.int("vocab_size"),
+            kvHeadCount: kvHeadCount, headDim: headDim,
+            vocabularySize: try configuration.int("vocab_size"),
             maxContext: try configuration.int("max_position_embeddings", default: 2048))
         self.summary = summary
         epsilon = try configuration.positive("rms_norm_eps", default: 1e-6)

@@ -14,6 +14,7 @@ extension CheckpointWeights {
     /// - Throws: `MartletError` `.notFound` naming missing tensors, `.shapeMismatch` for others of
     ///   another shape, `.unsupported` for tensors that the architecture does not read.
     package func check(_ architecture: any ModelArchitecture) throws {
+        let keys = ConfigurationKeys(architecture.summary)
         var used: Set<String> = []
         var missing: [String] = []
         var rowCounts: [String: Int] = [:]
@@ -31,19 +32,24 @@ extension CheckpointWeights {
                 }
                 let wanted = node.results[0].fixedShape ?? []
                 let found = try checkpoint.shape(of: source.tensor)
-                if found != wanted { throw Self.mismatch(source.tensor, found, wanted) }
+                if found != wanted {
+                    throw Self.mismatch(source.tensor, found, wanted, keys.note(found, wanted))
+                }
             }
         }
         // Parts of a tensor must be all of it.
         for (tensor, end) in rowCounts.sorted(by: { $0.key < $1.key }) {
             let found = try checkpoint.shape(of: tensor)
             let wanted = [end] + found.dropFirst()
-            if found != wanted { throw Self.mismatch(tensor, found, wanted) }
+            if found != wanted {
+                throw Self.mismatch(tensor, found, wanted, keys.note(found, wanted))
+            }
         }
         if let first = missing.first {
             throw MartletError(
                 .notFound,
-                "the checkpoint lacks \(missing.count) of the model's tensors, such as '\(first)'",
+                "the checkpoint lacks \(missing.count) of the model's tensors, such as '\(first)'"
+                    + keys.note(first),
                 mend: "config.json and weights do not belong together")
         }
         let left = try checkpoint.names.filter { !used.contains($0) && matters($0) }.filter {
@@ -53,7 +59,7 @@ extension CheckpointWeights {
             throw MartletError(
                 .unsupported,
                 "the checkpoint has \(left.count) tensors that \(architecture.summary.architecture) "
-                    + "does not read, such as '\(first)'",
+                    + "does not read, such as '\(first)'" + keys.note(first),
                 mend:
                     "config.json and weights do not belong together, or the model has a part that "
                     + "is not supported")
@@ -74,5 +80,45 @@ extension CheckpointWeights {
             return false
         }
         return try tensor.floats().allSatisfy { $0 == 0 }
+    }
+}
+
+/// Which keys of `config.json` stand behind sizes and names, for messages.
+private struct ConfigurationKeys {
+    private let sizes: [(key: String, value: Int)]
+    private let layerCount: Int
+
+    init(_ summary: ModelSummary) {
+        layerCount = summary.layerCount
+        sizes = [
+            ("vocab_size", summary.vocabularySize), ("hidden_size", summary.hiddenSize),
+            ("intermediate_size", summary.intermediateSize),
+            ("num_attention_heads x head_dim", summary.headCount * summary.headDim),
+            ("num_key_value_heads x head_dim", summary.kvHeadCount * summary.headDim),
+            (
+                "(num_attention_heads + 2 num_key_value_heads) x head_dim",
+                (summary.headCount + 2 * summary.kvHeadCount) * summary.headDim
+            ),
+        ]
+    }
+
+    /// The keys that may have given the first size that is not as found.
+    func note(_ found: [Int], _ wanted: [Int]) -> String {
+        guard found.count == wanted.count,
+            let size = zip(wanted, found).first(where: { $0 != $1 })?.0
+        else { return "" }
+        let keys = sizes.filter { $0.value == size }.map(\.key)
+        return keys.isEmpty ? "" : ": \(keys.joined(separator: " or ")) is \(size)"
+    }
+
+    /// The key that decides whether a tensor is there.
+    func note(_ tensor: String) -> String {
+        if tensor == "lm_head.weight" { return ": tie_word_embeddings says whether it is needed" }
+        let layer = tensor.split(separator: ".").lazy.compactMap { Int($0) }.first
+        guard let layer else { return "" }
+        if layer >= layerCount || tensor.hasSuffix(".weight") {
+            return ": num_hidden_layers is \(layerCount)"
+        }
+        return ""
     }
 }

@@ -67,10 +67,12 @@ public struct CheckpointWeights: WeightProvider {
         return value
     }
 
-    static func mismatch(_ tensor: String, _ found: [Int], _ wanted: [Int]) -> MartletError {
+    static func mismatch(
+        _ tensor: String, _ found: [Int], _ wanted: [Int], _ note: String = ""
+    ) -> MartletError {
         MartletError(
             .shapeMismatch,
-            "tensor '\(tensor)' has shape \(found), the configuration needs \(wanted)",
+            "tensor '\(tensor)' has shape \(found), the configuration needs \(wanted)\(note)",
             mend: "config.json and weights do not belong together")
     }
 }
