@@ -14,6 +14,8 @@ package struct EngineDraft: Sendable {
         let catalog: any KernelCatalog
         let program: TargetProgram
 
+        /// Name of the target.
+        package var name: String { catalog.target }
         /// Plans in the order of entry points.
         package var plans: [Plan] { program.plans }
     }

@@ -68,6 +68,58 @@ import Testing
         #expect(rows[0]["finish"]?.string == "length")
     }
 
+    /// Every command says what it says as a table for programs too.
+    @Test(arguments: ["json", "csv", "md"])
+    func everyCommandHasForms(form: String) throws {
+        let program = Program()
+        defer { program.remove() }
+        let model = program.makeChatModel()
+        let (text, samples) = (program.folder + "/text", program.folder + "/samples.jsonl")
+        program.write(Array(String(repeating: "some text ", count: 40).utf8), to: "text")
+        program.write(
+            Array(#"{"prediction": "a b", "reference": "a b"}"#.utf8), to: "samples.jsonl")
+        let commands: [(arguments: [String], column: String)] = [
+            (["pull", model], "path"),
+            (["build", model, "-o", program.folder + "/x.martlet"], "weight bytes"),
+            (["run", model, "hi", "-m", "2"], "prompt tokens"),
+            (["chat", model, "-m", "2"], "role"),
+            (["bench", model, "--input-output-len", "4,2", "--num-runs", "1"], "latency ms"),
+            (
+                ["bench", model, "--format", "llama-bench", "-p", "4", "-n", "2", "-r", "1"],
+                "n_prompt"
+            ),
+            (
+                [
+                    "bench", model, "--compare", "f32,int8", "--input-output-len", "4,2",
+                    "--num-runs", "1",
+                ], "precision"
+            ),
+            (["plan", model, "--input-output-len", "4,2"], "part"),
+            (["eval", model, "--perplexity", text, "--context", "64"], "perplexity"),
+            (["eval", "-", "--rouge", samples], "f-measure"),
+            (["inspect", model], ""), (["inspect", model, "--plan"], "family"),
+            (["tokenize", model, "hi"], "id"), (["ls"], "kind"), (["doctor"], "found"),
+            (["selftest", "--op", "add", "--isa", "scalar"], "passed"),
+            (["rm", "--engines"], "kind"),
+        ]
+        for (arguments, column) in commands {
+            let result = program.run(arguments + ["--output", form], input: "hello\n")
+            #expect(result.code == 0, "\(arguments): \(result.error)")
+            let lines = result.output.split(separator: "\n")
+            switch form {
+            case "json":
+                let json = try JSONValue.parse(ByteView(Array(result.output.utf8)), name: "output")
+                #expect(json.array?.isEmpty == false || json.object != nil, "\(arguments)")
+                #expect(result.output.contains("\"\(column)"), "\(arguments): \(result.output)")
+            case "csv":
+                #expect(lines.count >= 2 && lines[0].contains(","), "\(arguments)")
+            default:
+                #expect(lines.count >= 3 && lines[0].hasPrefix("| "), "\(arguments)")
+                #expect(lines[1].hasPrefix("|---|"), "\(arguments)")
+            }
+        }
+    }
+
     @Test func tokensHaveForms() throws {
         let program = Program()
         defer { program.remove() }
@@ -181,5 +233,56 @@ import Testing
         let result = program.run([], shell: "exec bash '\(program.folder)/harness'")
         let offers = result.output.split(separator: "\n").map { $0.filter { $0 != " " } }
         #expect(offers.contains(offer), "\(result.output) \(result.error)")
+    }
+
+    /// What zsh and fish write when a word is completed at their prompts; zsh types into a terminal.
+    @Test(
+        .enabled(if: Program.exists("/usr/bin/zsh")),
+        arguments: ["zsh", "fish"],
+        [
+            ("martlet plan --quantize-h", "martlet plan --quantize-head"),
+            ("martlet run smo", "martlet run smollm2"),
+            ("martlet run m --output js", "martlet run m --output json"),
+        ])
+    func shellsComplete(shell: String, _ words: (line: String, completed: String)) {
+        let program = Program()
+        defer { program.remove() }
+        guard Program.exists("/usr/bin/" + shell) else { return }
+        program.makeFolder("functions")
+        program.write(
+            Array(program.run(["completions", shell]).output.utf8), to: "functions/_martlet")
+        let isZsh = shell == "zsh"
+        let start = isZsh ? "zsh -f -i" : "fish --no-config -i"
+        let setup =
+            isZsh
+            ? "fpath=('\(program.folder)/functions' $fpath); autoload -Uz compinit; compinit -u -D"
+            : "source '\(program.folder)/functions/_martlet'"
+        let harness = """
+            cd '\(program.folder)'
+            export PATH='\(Program.products)':$PATH
+            zmodload zsh/zpty
+            zpty -b inner \(start)
+            sleep 1
+            all=''
+            read_all() {
+                for try in {1..100}; do
+                    sleep 0.1
+                    while zpty -r -t inner seen; do all+=$seen; done
+                    [[ $all == *$1* ]] && break
+                done
+            }
+            zpty -w -n inner $'echo "$HOME"/started\\r'
+            read_all "$HOME/started"
+            zpty -w -n inner "$(cat setup); echo "'"$HOME"/set'$'\\r'
+            read_all "$HOME/set"
+            zpty -w -n inner $'\(words.line)\\t'
+            read_all '\(words.completed)'
+            zpty -d inner
+            print -r -- $all
+            """
+        program.write(Array(setup.utf8), to: "setup")
+        program.write(Array(harness.utf8), to: "harness")
+        let result = program.run([], shell: "exec zsh -f '\(program.folder)/harness'")
+        #expect(result.output.contains(words.completed), "\(result.output) \(result.error)")
     }
 }

@@ -79,6 +79,14 @@ import Testing
         (["build", Program.model, "-o", "x.bin"], 2, "'x.bin' does not end in .martlet"),
         (["build", Program.model, "-o", ""], 2, "the name of a file to write is empty"),
         (
+            ["build", Program.model, "-o", "json"], 2,
+            "--output names 0 engine files and 1 forms. Write: -o NAME.martlet"
+        ),
+        (
+            ["build", Program.model, "-o", "a.martlet", "-o", "b.martlet"], 2,
+            "--output names 2 engine files and 0 forms"
+        ),
+        (
             ["inspect", Program.model, "--graph", "--output", "json"], 2,
             "a graph is no table, --output json cannot print it. Use --format"
         ),

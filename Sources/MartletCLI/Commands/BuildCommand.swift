@@ -14,9 +14,10 @@ struct BuildCommand: AsyncParsableCommand {
 
     @OptionGroup var choice: ModelChoice
     @Option(
-        name: [.customShort("o"), .long], help: "Engine file to write.",
+        name: [.customShort("o"), .long],
+        help: "Engine file to write; once more with json, csv or md for a table of it.",
         completion: .file(extensions: ["martlet"]))
-    var output: String
+    var output: [String]
     @Option(
         help: "Device the engine is for; may be repeated (default: this machine's).",
         completion: .list(CatalogList.builtIn.all.map(\.target)))
@@ -35,21 +36,42 @@ struct BuildCommand: AsyncParsableCommand {
         var options = try modelOptions.loadOptions()
         options.targets = target
         options.gpuCode = deviceCode()
-        try OutputFile.check(output)
-        guard output.hasSuffix(".martlet") else {
-            throw MartletError(
-                .invalidArgument,
-                "'\(output)' does not end in .martlet, by which engines are known",
-                mend: "Write: -o \(output).martlet")
-        }
+        let (file, form) = try outputs()
         let found = try await choice.find()
         try modelOptions.checkEffect(on: found.path)
-        Interrupt.watch(folderOf: output)
+        Interrupt.watch(folderOf: file)
         let draft = try found.draft(options)
-        for plan in draft.targets.flatMap(\.plans) { Console.error(MemoryReport.text(plan)) }
-        try draft.write(to: output)
-        let size = FileStatus.stamp(output)?.byteCount ?? 0
-        Console.error("\(output): \(Format.bytes(size))")
+        let plans = draft.targets.flatMap { target in
+            target.plans.map { (target: target.name, report: MemoryReport($0)) }
+        }
+        if form == .text { for plan in plans { Console.error(plan.report.text) } }
+        try draft.write(to: file)
+        let size = FileStatus.stamp(file)?.byteCount ?? 0
+        guard form != .text else { return Console.error("\(file): \(Format.bytes(size))") }
+        var table = Table(["engine", "bytes", "target"] + MemoryReport.columns)
+        for plan in plans {
+            table.add([.string(file), .int(size), .string(plan.target)] + plan.report.row)
+        }
+        Console.line(table.rendered(form))
+    }
+
+    /// The engine file, and the form of what is said of it: no engine is named as a form is.
+    private func outputs() throws -> (file: String, form: Table.Form) {
+        let forms = output.compactMap(Table.Form.init(rawValue:))
+        let files = output.filter { Table.Form(rawValue: $0) == nil }
+        guard let file = files.first, files.count == 1, forms.count <= 1 else {
+            throw MartletError(
+                .invalidArgument,
+                "--output names \(files.count) engine files and \(forms.count) forms",
+                mend: "Write: -o NAME.martlet, and --output json for a table of it")
+        }
+        try OutputFile.check(file)
+        guard file.hasSuffix(".martlet") else {
+            throw MartletError(
+                .invalidArgument, "'\(file)' does not end in .martlet, by which engines are known",
+                mend: "Write: -o \(file).martlet")
+        }
+        return (file, forms.first ?? .text)
     }
 
     private func deviceCode() -> [String] {

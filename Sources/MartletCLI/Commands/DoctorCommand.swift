@@ -11,7 +11,7 @@ struct DoctorCommand: ParsableCommand {
     static let configuration = CommandConfiguration(
         commandName: "doctor", abstract: "Prints what was found on this machine.")
 
-    @Option(help: "text, json, csv or md.")
+    @Option(help: "text, json, csv or md.", completion: TableForm.completion)
     var output = "text"
 
     func run() throws {

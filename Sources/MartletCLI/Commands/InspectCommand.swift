@@ -86,7 +86,7 @@ struct InspectCommand: AsyncParsableCommand {
         if plan { return Console.line(planTable(program).rendered(form)) }
         if memory { return Console.line(memoryTable(program.emitted.plan).rendered(form)) }
         Console.line(rulesTable(program).rendered(form))
-        let report = MemoryReport.text(program.emitted.plan)
+        let report = MemoryReport(program.emitted.plan).text
         if form == .text { Console.line(report) } else { Console.error(report) }
     }
 
@@ -191,7 +191,7 @@ struct InspectCommand: AsyncParsableCommand {
         Console.line(table.rendered(form))
         for target in file.manifest.planTargets {
             for name in file.manifest.entryPoints {
-                let report = MemoryReport.text(try file.plan(entryPoint: name, for: target))
+                let report = MemoryReport(try file.plan(entryPoint: name, for: target)).text
                 say("\(target.name): \(report)")
             }
         }

@@ -5,9 +5,17 @@ import Martlet
 import MartletEngineFile
 
 /// What a plan will take of memory, before anything is built.
-enum MemoryReport {
-    /// Weights, activations per token and KV per token.
-    static func text(_ plan: Plan, tokens: Int = 512, requests: Int = 8) -> String {
+struct MemoryReport {
+    /// Tokens of the step that `activations` are for.
+    static let tokens = 512
+    private let plan: Plan
+    private let weights: Int
+    private let activations: Int
+    private let kvPerToken: Int
+
+    /// Adds up weights, activations of a step and keys and values of a token.
+    init(_ plan: Plan, requests: Int = 8) {
+        let tokens = Self.tokens
         let values = Dimension.Values(
             tokens: tokens, requests: requests, logitRows: requests, context: 0)
         var slots = [Int](repeating: 0, count: plan.slotCount)
@@ -25,10 +33,32 @@ enum MemoryReport {
             }
             return total + count * bits / 8
         }
-        let kv = plan.kvGroups.reduce(0) { $0 + $1.bytesPerToken }
-        return "plan \(plan.entryPoint): \(plan.steps.count) steps, weights "
-            + "\(Format.bytes(Int(parameters))), activations \(Format.bytes(slots.reduce(0, +))) at "
-            + "\(tokens) tokens in \(plan.slotCount) slots (\(plan.buffers.count) values), KV "
-            + "\(Format.bytes(kv)) a token"
+        self.plan = plan
+        weights = Int(parameters)
+        activations = slots.reduce(0, +)
+        kvPerToken = plan.kvGroups.reduce(0) { $0 + $1.bytesPerToken }
+    }
+
+    /// One line for people.
+    var text: String {
+        "plan \(plan.entryPoint): \(plan.steps.count) steps, weights \(Format.bytes(weights)), "
+            + "activations \(Format.bytes(activations)) at \(Self.tokens) tokens in "
+            + "\(plan.slotCount) slots (\(plan.buffers.count) values), KV "
+            + "\(Format.bytes(kvPerToken)) a token"
+    }
+
+    /// Columns of a table of plans.
+    static let columns = [
+        "entry point", "steps", "weight bytes", "activation bytes at \(tokens) tokens", "slots",
+        "values", "KV bytes a token",
+    ]
+
+    /// The row of such a table.
+    var row: [JSONValue] {
+        [.string(plan.entryPoint)]
+            + [
+                plan.steps.count, weights, activations, plan.slotCount, plan.buffers.count,
+                kvPerToken,
+            ].map { .int($0) }
     }
 }
