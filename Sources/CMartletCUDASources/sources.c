@@ -41,6 +41,9 @@ static const char plain_weights_cuh[] = {
 static const char plain_sampling_cuh[] = {
 #embed "kernels/plain/sampling.cuh"
 };
+static const char plain_selection_cuh[] = {
+#embed "kernels/plain/selection.cuh"
+};
 static const char plain_attention_cu[] = {
 #embed "kernels/plain/attention.cu"
 };
@@ -68,6 +71,7 @@ static const martlet_cuda_source table[] = {
     SOURCE("plain/rows.cu", plain_rows_cu),
     SOURCE("plain/sample.cu", plain_sample_cu),
     SOURCE("plain/sampling.cuh", plain_sampling_cuh),
+    SOURCE("plain/selection.cuh", plain_selection_cuh),
     SOURCE("plain/weights.cuh", plain_weights_cuh),
     SOURCE("prefill/attention.cu", prefill_attention_cu),
     SOURCE("prefill/hopper.cuh", prefill_hopper_cuh),

@@ -89,3 +89,34 @@ __device__ __forceinline__ u64 part_of(float fraction, u64 total) {
     u64 part = (u64)ceil(__dmul_rn((double)fraction, (double)total));
     return part < total ? part : total;
 }
+
+/// Where a token stands in an order: greater comes first, and equal keys rank by rising id.
+__device__ __forceinline__ u64 place_of(u32 key, int token) { return (u64)key << 32 | (u32)~token; }
+__device__ __forceinline__ int token_at(u64 place) { return (int)~(u32)place; }
+/// The value whose key a place has.
+__device__ __forceinline__ float value_at(u64 place) {
+    u32 key = (u32)(place >> 32);
+    return __int_as_float(key >> 31 ? key & 0x7fffffff : ~key);
+}
+
+/// What an order of tokens goes by, and what a selection adds up. Forbidden tokens, -infinity, count nothing.
+struct Order {
+    enum Kind { VALUE, PROBABILITY, TYPICALITY } kind;
+    float greatest, temperature, mean;
+    __device__ __forceinline__ float scaled(float value) const {
+        return __fdiv_rn(__fsub_rn(value, greatest), temperature);
+    }
+    /// How far behind the first place: rises where the key falls, or stays.
+    __device__ __forceinline__ float distance(float value) const {
+        if (kind == VALUE) return __fsub_rn(greatest, value);
+        float x = scaled(value);
+        return kind == PROBABILITY ? -x : fabsf(__fsub_rn(mean, x));
+    }
+    __device__ __forceinline__ u64 place(int token, float value) const {
+        return place_of(ordered_key(kind == VALUE ? value : -distance(value)), token);
+    }
+    __device__ __forceinline__ u64 weight(float value) const { return weight_of(scaled(value)); }
+    __device__ __forceinline__ u64 measure(float value) const {
+        return kind == VALUE ? value != -MARTLET_INFINITY : weight(value);
+    }
+};
