@@ -69,20 +69,18 @@ class Batch:
         self.masks = masks
         self.inputs = dict(
             step=tensor([rows, len(requests), rows, 0 if masks is None else 1]), query_start=tensor(starts),
-            logit_rows=tensor(sources), row_use=tensor(self.use), parameters=tensor(np.frombuffer(b"".join(words), np.int32)),
+            logit_rows=tensor(sources), row_use=tensor(self.use),
+            parameters=tensor(np.frombuffer(b"".join(words), np.int32)),
             mask=tensor(masks if masks is not None else [0]),
             bias=tensor(np.frombuffer(b"".join(struct.pack("<if", *b) for b in bias) or b"\0" * 8, np.int32)),
             state_slot=tensor([r["slot"] for r in requests]), history_start=tensor(history_start),
             history=tensor(history or [0]),
             adjusted=torch.full((len(requests), self.vocabulary), math.nan, device=DEV),
             alive=torch.zeros(len(requests), (self.vocabulary + 31) // 32, device=DEV, dtype=torch.int32))
-        self.outputs = dict(
-            tokens=torch.full((rows,), -7, device=DEV, dtype=torch.int32), status=torch.full((rows,), -7, device=DEV, dtype=torch.int32),
-            log_probability=torch.full((rows,), math.nan, device=DEV),
-            top_tokens=torch.full((rows, TOP), -7, device=DEV, dtype=torch.int32),
-            top_values=torch.full((rows, TOP), math.nan, device=DEV),
-            top_counts=torch.full((rows,), -7, device=DEV, dtype=torch.int32),
-            result=torch.full((rows,), -7, device=DEV, dtype=torch.int32))
+        self.outputs = {
+            name: torch.empty((rows, TOP) if name in ("top_tokens", "top_values") else rows, device=DEV,
+                              dtype=torch.float32 if name in ("log_probability", "top_values") else torch.int32)
+            for name in RESULTS}
 
     def arguments(self, marks):
         given = {name: pointer(t) for name, t in {**self.inputs, **self.outputs, "marks": marks}.items()}
@@ -94,7 +92,7 @@ class Batch:
     def run(self, kernel):
         """Results as CPU tensors of bits, marks among them."""
         marks = self.marks.clone()
-        for name, t in self.outputs.items():
+        for t in self.outputs.values():
             t.fill_(-7)
         kernel.launch(self.arguments(marks), self.grid(kernel), 512, 0)
         torch.cuda.synchronize()
@@ -147,8 +145,9 @@ def random_batch(rng, v, requests):
         bias = [(int(rng.integers(-2, min(v, 40) + 2)), float(rng.choice(
             [1, -1, 5, 0.3, -100, math.inf, -math.inf, math.nan, 3e38]))) for _ in range(rng.integers(0, 20))]
         cases.append(dict(
-            rows=int(rng.integers(1, 4)) if rng.random() < 0.2 else 1, slot=i if rng.random() < 0.85 else int(pick(rng, -1, slots)),
-            history=history, prompt_count=int(rng.integers(0, len(history) + 1)), bias=bias if rng.random() < 0.25 else [],
+            rows=int(rng.integers(1, 4)) if rng.random() < 0.2 else 1,
+            slot=i if rng.random() < 0.85 else int(pick(rng, -1, slots)), history=history,
+            prompt_count=int(rng.integers(0, len(history) + 1)), bias=bias if rng.random() < 0.25 else [],
             temperature=float(pick(rng, 1.0, 0.0, 0.7, 0.1, 1.5, 10, 1e-3, 1e6)),
             top_k=int(pick(rng, 0, 1, 2, 5, 40, 64, 200, 256, 257, 511, 512, 1000, v, v + 5, near, near, share=share)),
             top_p=float(pick(rng, 1.0, 0.95, 0.5, 0.1, 0.99999, 0.0, rng.random(), 0.9, share=share)),
@@ -168,7 +167,8 @@ def random_batch(rng, v, requests):
             rng.choice([1.0, 0.5, 0.01, 20 / v, 0.0], rows, p=[0.3, 0.3, 0.2, 0.15, 0.05]), np.float32)[:, None]
         masks = np.packbits(bits.cpu().numpy(), axis=1, bitorder="little").view(np.int32)
     marks = torch.zeros(slots, v, device=DEV, dtype=torch.int32)
-    marks[:, : min(v, 200)] = tensor(rng.choice([0, 1, 3, -2**31, -2**31 + 2], (slots, min(v, 200)), p=[0.8] + [0.05] * 4))
+    seen = rng.choice([0, 1, 3, -2**31, -2**31 + 2], (slots, min(v, 200)), p=[0.8] + [0.05] * 4)
+    marks[:, :seen.shape[1]] = tensor(seen)
     use = (rng.random(rows) < 0.95).astype(np.int32)
     return Batch(cases, logits, slots, masks, use, marks)
 
@@ -206,7 +206,8 @@ def check(kernel, cases, other, seed, reference=False):
         for name, at, got, wanted in differences(batch, found, expected):
             failed += 1
             if failed < 12:
-                print(f"FAIL V {v} {name} row {at}: {got}, expected {wanted};", owner_of(batch, at) if name != "marks" else "")
+                request = owner_of(batch, at) if name != "marks" else ""
+                print(f"FAIL V {v} {name} row {at}: {got}, expected {wanted};", request)
     print(f"{'FAIL' if failed else 'ok  '} {kernel.defines} {'rule' if reference else 'other kernel'}: {done} cases, "
           f"{failed} differ (seed {seed})", flush=True)
     return failed
@@ -222,8 +223,8 @@ def weight(x):
     whole = shifted - 12582912.0
     r = (x - whole * 0.693359375) - whole * float(np.float32(-2.12194440e-4))
     p = r * float(np.float32(1) / np.float32(5040)) + float(np.float32(1) / np.float32(720))
-    for c in (np.float32(1) / np.float32(120), np.float32(1) / np.float32(24), np.float32(1) / np.float32(6), 0.5, 1, 1):
-        p = p * r + float(c)
+    for n in (120, 24, 6, 2, 1, 1):
+        p = p * r + float(np.float32(1) / np.float32(n))
     n = shifted.view(torch.int32) - 0x4B400000
     return (p * ((n + 127) << 23).view(torch.float32) * 2.0 ** 40).long()
 
@@ -279,10 +280,10 @@ def rule_row(x, p, mask, marks):
     if marks is not None and (p["repetition"], p["presence"], p["frequency"]) != (1, 0, 0):
         seen = (marks != 0).nonzero().flatten()
         counts = (marks[seen] & 0x7FFFFFFF).float()
-        repetition, z = tensor(p["repetition"], np.float32), y[seen]
-        z = torch.where(z > 0, z / repetition, z * repetition)
-        z = torch.where(counts > 0, (z - tensor(p["presence"], np.float32)) - counts * tensor(p["frequency"], np.float32), z)
-        put(seen, z)
+        repetition, presence, frequency = (
+            tensor(p[name], np.float32) for name in ("repetition", "presence", "frequency"))
+        z = torch.where(y[seen] > 0, y[seen] / repetition, y[seen] * repetition)
+        put(seen, torch.where(counts > 0, (z - presence) - counts * frequency, z))
     greatest = y.max()
     if greatest == -math.inf:
         return -1, 3, 0.0, [], []
@@ -425,7 +426,7 @@ def main():
         other = others.get(0)
         if other:
             other.name = "old"
-        print(f"{torch.cuda.get_device_name()}: us, cold and warm, of", [k.defines for k in kernels], "and the other kernel" if other else "")
+        print(f"{torch.cuda.get_device_name()}: us, cold and warm, of", [k.defines for k in kernels], old or "")
         measure([k for k in kernels if not k.defines["ACTIVATION"]] + ([other] if other else []))
     sys.exit(1 if failed else 0)
 

@@ -448,7 +448,9 @@ __device__ __forceinline__ void update_state(const SampleArguments& a) {
     if (parameters.flags & RESET_STATE) {
         Quad<u32> none = {0, 0, 0, 0};
 #pragma unroll 1
-        for (int q = slices.first() + lane_index(); q < slices.end(); q += 32) store_quad(marks, q, a.vocabulary, none);
+        for (int q = slices.first() + lane_index(); q < slices.end(); q += 32) {
+            store_quad(marks, q, a.vocabulary, none);
+        }
         __syncthreads();
     }
     int generated = request.history_first + parameters.prompt_history_count;
@@ -498,7 +500,9 @@ __device__ __forceinline__ void sample_row(const SampleArguments& a, Team& team,
         a.status[o] = status;
         if (a.result) a.result[o] = token;
     }
-    if (threadIdx.x == 0 && request.marks && token >= 0 && slices.hold(token)) atomicAdd(&request.marks[token], 1u);
+    if (threadIdx.x == 0 && request.marks && token >= 0 && slices.hold(token)) {
+        atomicAdd(&request.marks[token], 1u);
+    }
     __syncthreads();
 }
 
@@ -526,7 +530,8 @@ __launch_bounds__(THREADS, 1) sample_plain(const __grid_constant__ SampleArgumen
     if (threadIdx.x == 0) {
         int slot = a.state_slot[index];
         bool has_state = slot >= 0 && slot < a.slot_count;
-        request = {a.query_start[index], a.query_start[index + 1], a.history_start[index], a.history_start[index + 1],
+        request = {a.query_start[index], a.query_start[index + 1],
+                   a.history_start[index], a.history_start[index + 1],
                    step.flags & STEP_HAS_MASK ? a.mask : 0,
                    has_state ? a.marks + (i64)slot * a.vocabulary : 0, a.adjusted + (i64)index * a.vocabulary};
         slices = slices_of(a.vocabulary, team.rank);

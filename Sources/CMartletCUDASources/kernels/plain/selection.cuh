@@ -429,7 +429,8 @@ __device__ __noinline__ Selection select(
         clear_histogram();
         row.for_each([&](int i, float value) {
             u64 size = order.measure(value);
-            if (size > 0 && is_left(i, value)) count(BINS - 1 - (order.place(i, value) >> digit & (BINS - 1)), size);
+            if (size == 0 || !is_left(i, value)) return;
+            count(BINS - 1 - (order.place(i, value) >> digit & (BINS - 1)), size);
         });
         found = find_bin(team, {found.remaining, 0});
         shift = digit;
