@@ -11,6 +11,15 @@ static const char martlet_cuh[] = {
 static const char decode_attention_cu[] = {
 #embed "kernels/decode/attention.cu"
 };
+static const char decode_attention_shape_cuh[] = {
+#embed "kernels/decode/attention_shape.cuh"
+};
+static const char decode_attention_run_cuh[] = {
+#embed "kernels/decode/attention_run.cuh"
+};
+static const char decode_attention_ending_cuh[] = {
+#embed "kernels/decode/attention_ending.cuh"
+};
 static const char decode_greedy_cu[] = {
 #embed "kernels/decode/greedy.cu"
 };
@@ -61,6 +70,9 @@ static const char plain_sample_cu[] = {
 
 static const martlet_cuda_source table[] = {
     SOURCE("decode/attention.cu", decode_attention_cu),
+    SOURCE("decode/attention_shape.cuh", decode_attention_shape_cuh),
+    SOURCE("decode/attention_run.cuh", decode_attention_run_cuh),
+    SOURCE("decode/attention_ending.cuh", decode_attention_ending_cuh),
     SOURCE("decode/greedy.cu", decode_greedy_cu),
     SOURCE("decode/linear.cu", decode_linear_cu),
     SOURCE("decode/mma.cuh", decode_mma_cuh),

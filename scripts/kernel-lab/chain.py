@@ -48,7 +48,7 @@ class Model:
         self.h, self.qkv, self.attended, self.gated = nan(1, H), nan(1, 3 * H), nan(1, H), nan(1, F)
         self.logits = nan(1, V, dtype=torch.float32)
         self.best = torch.zeros(1, GRID, 2, device=DEV, dtype=torch.int32)
-        self.partials = nan(1, N, 8, D + 2, dtype=torch.float32)
+        self.partials = torch.zeros(1, N, 8, D + 2, device=DEV)
         self.counters = torch.zeros(N, device=DEV, dtype=torch.int32)
         self.status = torch.zeros(1, device=DEV, dtype=torch.int32)
         self.layers = []

@@ -108,8 +108,8 @@ def attention(lengths, kv_heads=2, **given):
     step = torch.tensor([b, b, b, 0], device=DEV, dtype=torch.int32)
     kernel = Kernel("decode/attention.cu", "attention_decode", d)
     tiles = kernel.facts[2]
-    partials = torch.full((b, heads + 16, d["SPLITS"], dim + 2), math.nan, device=DEV)
-    counters = torch.zeros(b * kv_heads * tiles, device=DEV, dtype=torch.int32)
+    partials = torch.zeros(b, heads, d["SPLITS"] // d["CLUSTER"], dim + 2, device=DEV)
+    counters = torch.zeros(b * kv_heads * tiles * d["CLUSTER"], device=DEV, dtype=torch.int32)
     layer = 2 * kv_heads * 64 * dim * 2
     window = 100 if d["WINDOW"] else 0
     a = AttentionArguments(
@@ -153,7 +153,7 @@ def attention(lengths, kv_heads=2, **given):
     name = f"attention {lengths} kv heads {kv_heads} " + " ".join(f"{key}={value}" for key, value in given.items())
     verdict(name, error(y, expected), 8e-3 if 2 in (d["KV"], d["ACTIVATION"]) else 1.5e-3)
     verdict("  written", written, 5e-3)
-    verdict("  counters", float(counters.abs().sum()), 0)
+    verdict("  counters and parts", float(counters.abs().sum()) + float((partials.view(torch.int32) != 0).sum()), 0)
 
 
 def cases(short):
@@ -210,6 +210,27 @@ def cases(short):
         attention(lengths, **both[1], HEAD_DIM=128, GROUP=2, ROTARY=0, ALIBI=1)
         attention(lengths, **both[0], HEAD_DIM=128, GROUP=2, WINDOW=1, SPLITS=2, SPLIT_UNITS=2, WARPS=4)
         attention(lengths, **both[1], HEAD_DIM=128, GROUP=2, SOFT_CAP=1)
+    ring = dict(both[0], HEAD_DIM=128, WARPS=4, BLOCKS=2, RING=3, SPLITS=8, SPLIT_UNITS=4)
+    queries = dict(both[0], HEAD_DIM=128, kv_heads=1, WARPS=8, BLOCKS=1, SPLITS=16, SPLIT_UNITS=4)
+    attention([1, 17, 333, 1500], **ring, GROUP=4)
+    attention([1, 17, 333, 1500, 4000], **ring, GROUP=4, CLUSTER=4)
+    attention([1, 17, 333, 1500, 4000], **queries, GROUP=32, TEAM=4, RING=5, CLUSTER=8)
+    if not short:
+        attention([5000], **{**ring, **both[1]}, GROUP=1)
+        attention([1, 130, 5000], **queries, GROUP=32, TEAM=2, TILES=2, RING=3)
+        attention([1, 130, 5000], **{**queries, "WARPS": 4}, GROUP=32, TILES=4, RING=3, CLUSTER=8)
+        attention([1, 130, 2000], **queries, GROUP=20, TEAM=2, RING=2, CLUSTER=2)
+        for dim in (64, 80, 96, 256):
+            attention([1, 100, 700], **{**ring, "HEAD_DIM": dim}, GROUP=6, CLUSTER=2)
+            attention([1, 100, 700], **{**ring, "HEAD_DIM": dim, "WARPS": 8, "BLOCKS": 1}, GROUP=12, TEAM=2)
+        attention([1, 100, 1700], **ring, GROUP=8, WINDOW=1, ROTARY=2, CLUSTER=2)
+        attention([1, 100, 1700], **ring, GROUP=8, ALIBI=1, ROTARY=0, IDENTITY=1)
+        attention([1, 100, 1700], **ring, GROUP=8, SOFT_CAP=1)
+        attention([700] * 48, **ring, GROUP=4, kv_heads=8)  # enough blocks that copies come late
+        attention(lengths + [1500], **{**ring, "RING": 2}, GROUP=4, UNIT=32)
+        attention([1, 17, 333, 1500, 4000], **queries, GROUP=32, TEAM=4, RING=2, UNIT=32, CLUSTER=4)
+        attention([1, 100, 1700], **{**ring, "RING": 2}, GROUP=8, WINDOW=1, UNIT=32)
+        attention([1, 100, 700], **{**ring, "HEAD_DIM": 80, "RING": 2}, GROUP=4, UNIT=32)
     return found
 
 
@@ -221,7 +242,7 @@ def main():
             d = dict(given)
             d.pop("kv_heads", None)
             d = linear_definitions(**d) if kind == "linear" else attention_definitions(**d)
-            jobs += [(f"decode/{kind}.cu", d, chip) for chip in chips]
+            jobs += [(f"decode/{kind}.cu", d, chip) for chip in chips if chip == "sm_90a" or d.get("CLUSTER", 1) == 1]
         nvrtc.build_all(jobs)
         return
     torch.manual_seed(int.from_bytes(__import__("os").urandom(4), "little"))
