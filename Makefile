@@ -15,7 +15,7 @@ check:
 	scripts/check
 
 format:
-	swift format --in-place --parallel --recursive Package.swift Sources Tests
+	swift format --in-place --parallel --recursive Package.swift Sources Tests Examples Benchmarks
 
 clean:
 	swift package clean

@@ -56,7 +56,9 @@ package enum StepGroupField: Int, CaseIterable, Sendable {
 
 /// What the logits of a row are for; bits.
 package struct RowUse: OptionSet, Sendable {
+    /// The bits.
     package let rawValue: UInt32
+    /// Takes bits as they are; `StepValidator` refuses unknown ones.
     package init(rawValue: UInt32) { self.rawValue = rawValue }
 
     /// A token is sampled from them.

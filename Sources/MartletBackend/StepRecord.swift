@@ -40,7 +40,9 @@ package struct StepLimits: Sendable, Hashable, Codable {
 /// `@unchecked Sendable`: one owner at a time. The step loop writes it, then hands it to
 /// `PlanExecutor.submit` and leaves it alone until the step's completion.
 package final class StepRecord: @unchecked Sendable {
-    package static let magic: UInt32 = 0x5053_544d  // "MTSP"
+    /// First word of a record: `MTSP`.
+    package static let magic: UInt32 = 0x5053_544d
+    /// Second word: layout of the rest.
     package static let version: UInt32 = 1
     static let fixedWords = 11
 

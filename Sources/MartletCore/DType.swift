@@ -5,10 +5,15 @@
 ///
 /// The raw value is the name used in graphs, plans and on the command line.
 public enum DType: String, Sendable, Hashable, CaseIterable, Codable {
+    /// IEEE 754 numbers of 8, 4 and 2 bytes, and the upper half of f32.
     case f64, f32, f16, bf16
+    /// Numbers of a byte: 4 bits of exponent and 3 of fraction, or 5 and 2.
     case f8e4m3, f8e5m2
+    /// Signed integers.
     case i64, i32, i16, i8
+    /// Unsigned integers.
     case u64, u32, u16, u8
+    /// A byte that is 0 or 1.
     case bool
 
     /// Bytes of one element.

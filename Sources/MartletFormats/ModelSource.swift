@@ -98,6 +98,7 @@ package struct ModelSource: Sendable {
         return bytes
     }
 
+    /// Joins what a reader of a format has found.
     package init(
         architectures: [String], configuration: ConfigurationReader,
         checkpoint: any CheckpointSource, tokenizer: TokenizerFiles, chatTemplate: String?,

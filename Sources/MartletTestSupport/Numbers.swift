@@ -8,6 +8,7 @@ package struct SeededRandom: RandomNumberGenerator {
     /// Starts a sequence.
     package init(seed: UInt64) { state = seed }
 
+    /// The next 64 bits.
     package mutating func next() -> UInt64 {
         state &+= 0x9e37_79b9_7f4a_7c15
         var z = state

@@ -7,7 +7,14 @@ import MartletCore
 
 /// An instruction set of the micro-kernels.
 package enum CPUInstructionSet: String, Sendable, CaseIterable {
-    case scalar, avx2, avx512, neon
+    /// Portable C, which every CPU runs and which the others are compared with.
+    case scalar
+    /// x86 with AVX2, FMA and F16C.
+    case avx2
+    /// x86 with AVX-512, VNNI included.
+    case avx512
+    /// 64-bit Arm.
+    case neon
 
     /// The best one that this CPU runs.
     package static var best: CPUInstructionSet {
