@@ -237,7 +237,7 @@ import Testing
 
     /// What zsh and fish write when a word is completed at their prompts; zsh types into a terminal.
     @Test(
-        .enabled(if: Program.exists("/usr/bin/zsh")),
+        .enabled(if: Program.exists("/usr/bin/zsh"), "zsh is not installed"),
         arguments: ["zsh", "fish"],
         [
             ("martlet plan --quantize-h", "martlet plan --quantize-head"),
