@@ -8,6 +8,27 @@
 static const char martlet_cuh[] = {
 #embed "kernels/martlet.cuh"
 };
+static const char batch_linear_cu[] = {
+#embed "kernels/batch/linear.cu"
+};
+static const char batch_linear_panels_cuh[] = {
+#embed "kernels/batch/linear_panels.cuh"
+};
+static const char batch_linear_products_cuh[] = {
+#embed "kernels/batch/linear_products.cuh"
+};
+static const char batch_linear_results_cuh[] = {
+#embed "kernels/batch/linear_results.cuh"
+};
+static const char batch_linear_shape_cuh[] = {
+#embed "kernels/batch/linear_shape.cuh"
+};
+static const char batch_linear_weights_cuh[] = {
+#embed "kernels/batch/linear_weights.cuh"
+};
+static const char batch_wgmma_cuh[] = {
+#embed "kernels/batch/wgmma.cuh"
+};
 static const char decode_attention_cu[] = {
 #embed "kernels/decode/attention.cu"
 };
@@ -69,6 +90,13 @@ static const char plain_sample_cu[] = {
 #define SOURCE(path, array) {path, array, sizeof array}
 
 static const martlet_cuda_source table[] = {
+    SOURCE("batch/linear.cu", batch_linear_cu),
+    SOURCE("batch/linear_panels.cuh", batch_linear_panels_cuh),
+    SOURCE("batch/linear_products.cuh", batch_linear_products_cuh),
+    SOURCE("batch/linear_results.cuh", batch_linear_results_cuh),
+    SOURCE("batch/linear_shape.cuh", batch_linear_shape_cuh),
+    SOURCE("batch/linear_weights.cuh", batch_linear_weights_cuh),
+    SOURCE("batch/wgmma.cuh", batch_wgmma_cuh),
     SOURCE("decode/attention.cu", decode_attention_cu),
     SOURCE("decode/attention_shape.cuh", decode_attention_shape_cuh),
     SOURCE("decode/attention_run.cuh", decode_attention_run_cuh),

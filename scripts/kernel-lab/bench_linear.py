@@ -10,7 +10,7 @@ import sys
 
 import torch
 from device import (DTYPES, Kernel, LinearArguments, RowCount, Rows, copy_bandwidth, graph_time, pointer)
-from layout import words_of
+from layout import random_weights
 from nvrtc import linear_definitions
 
 DEV = "cuda"
@@ -18,20 +18,6 @@ SHAPES = {"baichuan2-7b": (4096, 11008, 12288, 4096, 8), "mistral-7b": (4096, 14
           "smollm2": (576, 1536, 960, 576, 30)}
 FORMATS = [("bf16", dict(WEIGHT=2, ACTIVATION=2, RESULT=2)), ("int8", dict(WEIGHT=8, ACTIVATION=1, RESULT=1)),
            ("int4g128", dict(WEIGHT=4, GROUP=128, ACTIVATION=1, RESULT=1))]
-
-
-def weights(f, inputs, outputs):
-    """Packed random codes: finite numbers of a small size."""
-    strips = (outputs + 15) // 16
-    if f["WEIGHT"] == 2:
-        return (torch.randn(strips * 16 * inputs, device=DEV) * 0.02).bfloat16().view(torch.uint8)
-    word_k, words = words_of(f["WEIGHT"], inputs)
-    chunks = strips * inputs // (word_k * words)
-    x = torch.randint(0, 256, (chunks, words * 512), device=DEV, dtype=torch.uint8)
-    if f.get("GROUP"):
-        scales = torch.full((chunks, words * word_k // f["GROUP"] * 16), 0.005, device=DEV, dtype=torch.float16)
-        x = torch.cat((x, scales.view(torch.uint8)), 1)
-    return x.reshape(-1)
 
 
 def main():
@@ -48,7 +34,7 @@ def main():
             if f.get("GROUP") and h % 128:
                 f = dict(f, GROUP=64)
             at = DTYPES[f["ACTIVATION"]]
-            stack = [[weights(f, k["INPUTS"], k["OUTPUTS"]) for k in kinds] for _ in range(layers)]
+            stack = [[random_weights(f, k["INPUTS"], k["OUTPUTS"]) for k in kinds] for _ in range(layers)]
             moved = sum(w.numel() for layer in stack for w in layer)
             scales = torch.full((2 * inner + 16,), 0.0005, device=DEV)
             gamma = torch.ones(max(h, inner), device=DEV, dtype=at)

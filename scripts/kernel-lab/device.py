@@ -41,13 +41,23 @@ class Kernel:
         check(cuda.cuModuleGetFunction(byref(self.function), module, name.encode()), name)
         address, size = c_void_p(), ctypes.c_size_t()
         self.facts = []
+        # One division of the first cache for all: kernels with different ones do not overlap.
+        check(cuda.cuFuncSetAttribute(self.function, 9, 100), "carve-out")
         if cuda.cuModuleGetGlobal_v2(byref(address), byref(size), module, f"{name}_launch".encode()) == 0:
             numbers = (c_uint32 * (size.value // 4))()
             check(cuda.cuMemcpyDtoH_v2(numbers, address, size), "facts")
             self.facts = list(numbers)
             if self.facts[0] <= 232448:
                 check(cuda.cuFuncSetAttribute(self.function, 8, self.facts[0]), f"{name}: {self.facts[0]} bytes")
-            check(cuda.cuFuncSetAttribute(self.function, 9, 100), "carve-out")
+
+    def active_clusters(self, blocks, cluster):
+        """How many clusters of so many blocks run at the same time."""
+        config, attribute, count = Config(), Attribute(id=4), c_int32()
+        attribute.value[:3] = (cluster, 1, 1)
+        config.grid[:], config.block[:], config.shared = (blocks, 1, 1), (self.facts[1], 1, 1), self.facts[0]
+        config.attributes, config.count = ctypes.addressof(attribute), 1
+        check(cuda.cuOccupancyMaxActiveClusters(byref(count), self.function, byref(config)), "clusters")
+        return count.value
 
     def launch(self, arguments, grid, threads=None, shared=None, dependent=True):
         config, attribute = Config(), Attribute(id=6)
@@ -79,6 +89,27 @@ class LinearArguments(ctypes.Structure):
                 ("row_index", c_void_p), ("weight", c_void_p), ("scales", c_void_p), ("zeros", c_void_p),
                 ("gamma", c_void_p), ("bias", c_void_p), ("best", c_void_p), ("status", c_void_p),
                 ("epsilon", c_float), ("reserved", c_int32), ("trace", c_void_p)]
+
+
+class BatchLinearArguments(ctypes.Structure):
+    _fields_ = [("x_map", c_uint32 * 32), ("step", c_void_p), ("rows", RowCount), ("x", Rows), ("y", Rows), ("residual", Rows),
+                ("weight", c_void_p), ("scales", c_void_p), ("zeros", c_void_p), ("bias", c_void_p), ("trace", c_void_p)]
+
+
+def tensor_map(t, box_rows, box_columns=64):
+    """A matrix of 16-bit numbers for the copy engine: boxes swizzled over 128 bytes."""
+    room = ctypes.create_string_buffer(192)  # for 128 bytes from a multiple of 64 on
+    skip = -ctypes.addressof(room) % 64
+    check(cuda.cuTensorMapEncodeTiled(
+        c_void_p(ctypes.addressof(room) + skip), 6 if t.dtype == torch.float16 else 9, 2, c_void_p(t.data_ptr()),
+        (ctypes.c_uint64 * 2)(t.shape[1], t.shape[0]), (ctypes.c_uint64 * 1)(t.stride(0) * 2),
+        (c_uint32 * 2)(box_columns, box_rows), (c_uint32 * 2)(1, 1), 0, 3, 2, 0), "tensor map")
+    return (c_uint32 * 32).from_buffer_copy(room.raw[skip:skip + 128])
+
+
+class RowNormArguments(ctypes.Structure):
+    _fields_ = [("step", c_void_p), ("rows", RowCount), ("x", Rows), ("y", Rows), ("weight", c_void_p),
+                ("overflow", c_void_p), ("epsilon", c_float)]
 
 
 class Rotation(ctypes.Structure):

@@ -6,13 +6,7 @@ WEIGHT numbers: 1 f16, 2 bf16, 4 and 8 bits. ZERO: 0 none, 1 integer, 2 minimum.
 """
 
 import torch
-
-
-def words_of(weight, inputs):
-    """k of a 16-byte word, words of a chunk."""
-    word_k = {4: 64, 8: 32}.get(weight, 16)
-    strip = inputs // word_k
-    return word_k, 4 if strip % 4 == 0 else 2 if strip % 2 == 0 else 1
+from nvrtc import words_of
 
 
 def paired8(gate, up):
@@ -82,3 +76,17 @@ def quantize(w, weight, group, zero):
     m = low.half().float() if group else low
     q = ((g - m[..., None]) / s[..., None]).round().clamp(0, top)
     return q.to(torch.uint8).view_as(w), s, m, (q * s[..., None] + m[..., None]).view_as(w)
+
+
+def random_weights(f, inputs, outputs):
+    """Packed random codes: finite numbers of a small size."""
+    strips = (outputs + 15) // 16
+    if f["WEIGHT"] == 2:
+        return (torch.randn(strips * 16 * inputs, device="cuda") * 0.02).bfloat16().view(torch.uint8)
+    word_k, words = words_of(f["WEIGHT"], inputs)
+    chunks = strips * inputs // (word_k * words)
+    x = torch.randint(0, 256, (chunks, words * 512), device="cuda", dtype=torch.uint8)
+    if f.get("GROUP"):
+        scales = torch.full((chunks, words * word_k // f["GROUP"] * 16), 0.005, device="cuda", dtype=torch.float16)
+        x = torch.cat((x, scales.view(torch.uint8)), 1)
+    return x.reshape(-1)

@@ -90,11 +90,16 @@ ATTENTION = dict(TILES=1, TEAM=1, WARPS=12, BLOCKS=1, RING=0, UNIT=16, SPLITS=1,
                  IDENTITY=0, ROTARY=1, WINDOW=0, ALIBI=0, SOFT_CAP=0)
 
 
+def words_of(weight, inputs):
+    """k of a 16-byte word of the layout `mma16x16`, words of a chunk."""
+    word_k = {4: 64, 8: 32}.get(weight, 16)
+    strip = inputs // word_k
+    return word_k, 4 if strip % 4 == 0 else 2 if strip % 2 == 0 else 1
+
+
 def depth(d):
     """Chunks that a warp of 16 keeps in registers: 4 KB, half of it where the scales need the room."""
-    word_k = {4: 64, 8: 32}.get(d["WEIGHT"], 16)
-    strip = d["INPUTS"] // word_k
-    words = 4 if strip % 4 == 0 else 2 if strip % 2 == 0 else 1
+    _, words = words_of(d["WEIGHT"], d["INPUTS"])
     crowded = d["WEIGHT"] == 4 and (d["GROUP"] == 32 or d["GROUP"] == 64 and (d["ZERO"] or d["TOKENS"] > 1))
     return max((4 if crowded else 8) // words, 1)
 

@@ -1,0 +1,135 @@
+// Part of Martlet. See LICENSE.
+// SPDX-License-Identifier: Apache-2.0
+//
+// Weights of linear_batch: the ring that they arrive in, and how they become operands.
+#pragma once
+#include "linear_shape.cuh"
+
+namespace {
+/// Scales and zeros of a group as pairs, for rows g and g + 8 of a strip.
+///
+/// `low` and `high` are what codes less their zero need subtracted from 1024 + code, and from 64 + code.
+struct GroupNumbers {
+    u32 scale[2], low[2], high[2], minimum[2];
+
+    __device__ __forceinline__ void load(u32 address) {
+        constexpr u32 middle = WEIGHT == MARTLET_U4 ? 0x64086408 : 0x64806480;  // 1024 + 8, 1024 + 128
+        u32 scales = 0, zeros = 0;
+        if (!grouped) {
+            low[0] = low[1] = middle;
+            high[0] = high[1] = 0xd480d480;  // -72
+            return;
+        }
+        if (has_zeros) {
+            asm volatile("ld.shared.v2.u32 {%0,%1}, [%2];" : "=r"(scales), "=r"(zeros) : "r"(address));
+        } else {
+            asm volatile("ld.shared.u32 %0, [%1];" : "=r"(scales) : "r"(address));
+        }
+        scale[0] = __byte_perm(scales, scales, 0x1010);
+        scale[1] = __byte_perm(scales, scales, 0x3232);
+        u32 zero[2] = {__byte_perm(zeros, zeros, 0x1010), __byte_perm(zeros, zeros, 0x3232)};
+#pragma unroll
+        for (int i = 0; i < 2; ++i) {
+            if (ZERO == MARTLET_ZERO_INTEGER) {
+                low[i] = pair_fused(zero[i], 0x3c003c00, 0x64006400);   // 1024 + zero
+                high[i] = pair_fused(zero[i], 0xbc00bc00, 0xd400d400);  // -64 - zero
+            } else {
+                low[i] = ZERO == MARTLET_ZERO_NONE ? middle : 0x64006400;
+                high[i] = ZERO == MARTLET_ZERO_NONE ? 0xd480d480 : 0xd400d400;
+                minimum[i] = zero[i];
+            }
+        }
+    }
+    __device__ __forceinline__ u32 scaled(u32 code, int row8) const {
+        if (!grouped) return code;
+        if (ZERO == MARTLET_ZERO_MINIMUM) return pair_fused(code, scale[row8], minimum[row8]);
+        return pair_multiply(code, scale[row8]);
+    }
+};
+
+/// The operands of two tiles, 32 k: pair I of a step's words.
+template <int I>
+__device__ __forceinline__ void fragments(u32 (&a)[2][4], const Word (&w)[STEP], const GroupNumbers& n) {
+#if WEIGHT == MARTLET_U4
+    u32 tiles[2] = {I & 1 ? w[I / 2].z : w[I / 2].x, I & 1 ? w[I / 2].w : w[I / 2].y};
+#pragma unroll
+    for (int i = 0; i < 2; ++i) {
+        u32 t = tiles[i], t8 = t >> 8;
+        a[i][0] = n.scaled(pair_subtract(nibbles<0x000f000f>(t), n.low[0]), 0);
+        a[i][1] = n.scaled(pair_subtract(nibbles<0x000f000f>(t8), n.low[1]), 1);
+        // (1024 + 16 code) / 16
+        a[i][2] = n.scaled(pair_fused(nibbles<0x00f000f0>(t), 0x2c002c00, n.high[0]), 0);
+        a[i][3] = n.scaled(pair_fused(nibbles<0x00f000f0>(t8), 0x2c002c00, n.high[1]), 1);
+    }
+#elif WEIGHT == MARTLET_U8
+    const u32 magic = 0x64646464;
+    u32 tiles[4] = {w[I].x, w[I].y, w[I].z, w[I].w};
+#pragma unroll
+    for (int i = 0; i < 4; ++i) {
+        a[i / 2][i % 2 * 2] = n.scaled(pair_subtract(__byte_perm(tiles[i], magic, 0x4140), n.low[0]), 0);
+        a[i / 2][i % 2 * 2 + 1] = n.scaled(pair_subtract(__byte_perm(tiles[i], magic, 0x4342), n.low[1]), 1);
+    }
+#else
+    constexpr int last = 2 * I + 1 < STEP ? 2 * I + 1 : 2 * I;
+    a[0][0] = w[2 * I].x, a[0][1] = w[2 * I].y, a[0][2] = w[2 * I].z, a[0][3] = w[2 * I].w;
+    a[1][0] = w[last].x, a[1][1] = w[last].y, a[1][2] = w[last].z, a[1][3] = w[last].w;
+#endif
+}
+
+/// A warp's strips along its part of K: what it has asked for, and the ring that this arrives in.
+struct Stream {
+    static constexpr int places = INTERLEAVE ? STRIPS : 1;
+    const u8* at[places];  // this lane's bytes of the next chunk to ask for
+    i64 stride[places];
+    u32 words_at, scales_at;  // this lane's places in the ring
+    int source_scales;        // from `at` to the lane's scales
+    int have, left;           // strips; chunks to ask for
+
+    __device__ __forceinline__ void begin(
+        const BatchLinearArguments& a, int strip, int count, int from, int chunks) {
+        const int lane = lane_index();
+        have = count;
+        left = chunks;
+        words_at = shared_address(shared) + rings_at + warp_index() * ring_bytes + lane * 16;
+        scales_at = words_at - lane * 16 + words * 512 + lane * scale_bytes;
+        source_scales = words * 512 + (lane >> 2) * scale_bytes - lane * 16;
+#pragma unroll
+        for (int s = 0; s < places; ++s) {
+            int place = min(strip + s, strips - 1);
+            at[s] = a.weight + chunk_index(place, from) * chunk_bytes + lane * 16;
+            stride[s] = INTERLEAVE ? (chunk_index(place, 1) - chunk_index(place, 0)) * chunk_bytes : chunk_bytes;
+        }
+#pragma unroll
+        for (int d = 0; d < DEPTH; ++d) {
+#pragma unroll
+            for (int i = 0; i < steps; ++i) ask(d * slot_bytes, i);
+            advance();
+        }
+    }
+    /// Asks for a step of the next chunk.
+    __device__ __forceinline__ void ask(int slot, int step) {
+        if (left > 0) {
+#pragma unroll
+            for (int s = 0; s < STRIPS; ++s) {
+                if (s >= have) continue;
+                const u8* source = INTERLEAVE ? at[s % places] : at[0] + (i64)s * strip_chunks * chunk_bytes;
+#pragma unroll
+                for (int i = step * STEP; i < (step + 1) * STEP; ++i) {
+                    copy<16>(words_at + slot + s * place_bytes + i * 512, source + i * 512);
+                }
+#pragma unroll
+                for (int g = step * step_groups; g < (step + 1) * step_groups; ++g) {
+                    copy<scale_bytes>(scales_at + slot + s * place_bytes + g * scale_bytes * 32,
+                        source + source_scales + g * group_bytes);
+                }
+            }
+        }
+        copies_end();
+    }
+    __device__ __forceinline__ void advance() {
+        --left;
+#pragma unroll
+        for (int s = 0; s < places; ++s) at[s] += stride[s];
+    }
+};
+}  // namespace
