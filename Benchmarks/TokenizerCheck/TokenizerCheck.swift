@@ -17,9 +17,10 @@ extension GGUFValue: GGUFMetadataValue {}
 
 /// Compares ids with those of a reference, and measures the speed; run by scripts/compare-tokenizers.
 ///
-/// Usage: TokenizerCheck VOCABULARY TEXTS IDS [special]. The vocabulary is a `.gguf`, `.json` or
+/// Usage: TokenizerCheck VOCABULARY TEXTS IDS [special | decode]. The vocabulary is a `.gguf`, `.json` or
 /// `.model` file. TEXTS holds a count of bytes (u32) and the bytes of each text, IDS a count of ids and
-/// the ids (u32). `TokenizerCheck templates GOLDEN` renders what scripts/make-template-golden.py wrote.
+/// the ids (u32). With `decode` ids become texts, at once and token by token.
+/// `TokenizerCheck templates GOLDEN` renders what scripts/make-template-golden.py wrote.
 @main struct TokenizerCheck {
     static func main() throws {
         let arguments = CommandLine.arguments
@@ -27,7 +28,7 @@ extension GGUFValue: GGUFMetadataValue {}
             return try compareTemplates(arguments[2])
         }
         guard arguments.count >= 4 else {
-            throw MartletError(.invalidArgument, "usage: VOCABULARY TEXTS IDS [special]")
+            throw MartletError(.invalidArgument, "usage: VOCABULARY TEXTS IDS [special | decode]")
         }
         let start = processSeconds()
         let tokenizer = try load(arguments[1])
@@ -35,6 +36,7 @@ extension GGUFValue: GGUFMetadataValue {}
         let texts = try MappedFile.map(arguments[2])
         let ids = try MappedFile.map(arguments[3]).array(of: UInt32.self)
         let isTrusted = arguments.dropFirst(4).contains("special")
+        let decodes = arguments.dropFirst(4).contains("decode")
         let text = texts.withUnsafeBytes { Array($0) }
         var report = Report()
         var position = 0
@@ -46,6 +48,12 @@ extension GGUFValue: GGUFMetadataValue {}
             let expected = ids[(next + 1)..<(next + 1 + Int(ids[next]))].map { Int($0) }
             next += 1 + expected.count
             let began = processSeconds()
+            if decodes {
+                let text = tokenizer.decode(expected, skipSpecial: false)
+                report.seconds += processSeconds() - began
+                report.compare(text, expected, bytes, tokenizer)
+                continue
+            }
             let mine = tokenizer.encode(bytes: bytes, allowSpecial: isTrusted, addSpecial: false)
             report.seconds += processSeconds() - began
             report.byteCount += bytes.count
@@ -152,6 +160,28 @@ private struct Report {
         print("  reference \(show(expected))")
         let around = bytes.dropFirst(max(before - 12, 0)).prefix(40)
         print("  text      \(String(decoding: around, as: UTF8.self).debugDescription)")
+    }
+
+    mutating func compare(
+        _ mine: String, _ ids: [Int], _ expected: [UInt8], _ tokenizer: Tokenizer
+    ) {
+        textCount += 1
+        byteCount += mine.utf8.count
+        tokenCount += ids.count
+        var stream = StreamingDetokenizer(tokenizer)
+        let streamed = ids.map { stream.push($0) }.joined() + stream.finish()
+        for (how, text) in [("decoded", mine), ("streamed", streamed)]
+        where !text.utf8.elementsEqual(expected) {
+            mismatchCount += 1
+            guard mismatchCount <= 8 else { return }
+            let at = zip(text.utf8, expected).enumerated().first { $1.0 != $1.1 }?.offset ?? 0
+            func show(_ bytes: some Collection<UInt8>) -> String {
+                String(decoding: bytes.dropFirst(max(at - 12, 0)).prefix(40), as: UTF8.self)
+                    .debugDescription
+            }
+            print("text \(textCount - 1), \(how), byte \(at):")
+            print("  mine      \(show(text.utf8))\n  reference \(show(expected))")
+        }
     }
 
     func finish(_ tokenizer: Tokenizer, _ loading: Double) {

@@ -5,8 +5,6 @@
 enum PreTokenizerStep {
     /// `[\r\n]`.
     case lineBreak
-    /// `\p{N}{1,3}`.
-    case numberOfThree
     /// `\p{N}`, and `Digits` with individual digits.
     case digit
     /// `\s?\p{L}+`.
@@ -21,10 +19,6 @@ enum PreTokenizerStep {
     case trailingSpace
     /// `[一-龥ࠀ-一가-퟿]+`.
     case eastAsian
-    /// `[一-龥぀-ゟ゠-ヿ]+`.
-    case hanAndKana
-    /// The last pattern of DeepSeek V3.
-    case deepSeekWords
 
     static let deepSeekLLM: [PreTokenizerStep] = [
         .lineBreak, .casedLetters, .wideAndASCIIPunctuation, .trailingSpace, .eastAsian, .digit,
@@ -32,7 +26,6 @@ enum PreTokenizerStep {
     static let deepSeekCoder: [PreTokenizerStep] = [
         .lineBreak, .letters, .punctuation, .eastAsian, .digit,
     ]
-    static let deepSeekV3: [PreTokenizerStep] = [.numberOfThree, .hanAndKana, .deepSeekWords]
 }
 
 extension PreTokenizer {
@@ -67,7 +60,6 @@ extension PreTokenizer {
     private func matchEnd(_ step: PreTokenizerStep, _ start: Int) -> Int {
         switch step {
         case .lineBreak: return isLineBreak(start) ? start + 1 : start
-        case .numberOfThree: return numberEnd(start, 3)
         case .digit:
             let first = character(start)
             return first.classes.contains(.digit) ? start + first.length : start
@@ -83,12 +75,10 @@ extension PreTokenizer {
             let spaceEnd = run(from: start) { $0.contains(.whitespace) }
             return spaceEnd == end ? end : start
         case .eastAsian: return run(start) { _, code in CodeRanges.eastAsian.contains(code) }
-        case .hanAndKana: return run(start) { _, code in CodeRanges.hanAndKana.contains(code) }
-        case .deepSeekWords: return deepSeekWords(start)
         }
     }
 
-    private func run(_ start: Int, while condition: (CharacterClass, UInt32) -> Bool) -> Int {
+    func run(_ start: Int, while condition: (CharacterClass, UInt32) -> Bool) -> Int {
         var position = start
         while position < end {
             let (code, length) = UTF8Decoding.scalar(bytes, position, end)
@@ -110,37 +100,7 @@ extension PreTokenizer {
         return spaced > body ? spaced : plain
     }
 
-    /// ``[!"#$%&'()*+,\-./:;<=>?@\[\\\]^_`{|}~][A-Za-z]+|[^\r\n\p{L}\p{P}\p{S}]?[\p{L}\p{M}]+|``
-    /// `` ?[\p{P}\p{S}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+``; the start where nothing matches.
-    private func deepSeekWords(_ start: Int) -> Int {
-        let mark: CharacterClass = [.punctuation, .symbol]
-        let word: CharacterClass = [.letter, .mark]
-        let first = character(start)
-        let second = start + first.length
-        if first.length == 1, !first.classes.isDisjoint(with: mark) {
-            var position = second
-            while position < end, isASCIILetter(bytes[position]) { position += 1 }
-            if position > second { return position }
-        }
-        if !first.classes.isDisjoint(with: word) {
-            return run(from: start) { !$0.isDisjoint(with: word) }
-        }
-        if first.classes.isDisjoint(with: mark), !isLineBreak(start) {
-            let wordEnd = run(from: second) { !$0.isDisjoint(with: word) }
-            if wordEnd > second { return wordEnd }
-        }
-        let body = bytes[start] == UInt8(ascii: " ") ? second : start
-        let markEnd = run(from: body) { !$0.isDisjoint(with: mark) }
-        if markEnd > body {
-            var position = markEnd
-            while position < end, isLineBreak(position) { position += 1 }
-            return position
-        }
-        guard first.classes.contains(.whitespace) else { return start }
-        return lineBreakEnd(start) ?? whitespaceEnd(start) { $0 == end }
-    }
-
-    private func isASCIILetter(_ byte: UInt8) -> Bool {
+    func isASCIILetter(_ byte: UInt8) -> Bool {
         (UInt8(ascii: "a")...UInt8(ascii: "z")).contains(byte | 0x20)
     }
 }

@@ -22,14 +22,9 @@ package enum PreTokenizerKind: String, Sendable, CaseIterable {
     /// No cutting: one piece per text between added tokens.
     case whole
 
-    /// The patterns of a chain; nil where one scanner does it all.
-    var steps: [PreTokenizerStep]? {
-        switch self {
-        case .deepSeekLLM: PreTokenizerStep.deepSeekLLM
-        case .deepSeekCoder: PreTokenizerStep.deepSeekCoder
-        case .deepSeekV3: PreTokenizerStep.deepSeekV3
-        default: nil
-        }
+    /// Whether it is a chain of patterns.
+    var isChain: Bool {
+        self == .deepSeekLLM || self == .deepSeekCoder || self == .deepSeekV3
     }
 }
 

@@ -153,8 +153,8 @@ private struct TextEncoding {
             return
         }
         let scanner = PreTokenizer(bytes: bytes, end: end, unicode: .shared)
-        if let steps = kind.steps {
-            scanner.cut(steps[...], start) { from, to in
+        if kind.isChain {
+            scanner.cut(kind, start) { from, to in
                 pieces.encode(
                     bytes + from, count: to - from, readable: readable - from, into: &output)
             }
