@@ -12,7 +12,7 @@ import MartletTestSupport
 /// A tiny LLaMA compiled for GPUs, to be run on the fake driver.
 struct FakeModel {
     static let limits = StepLimits(
-        maxTokens: 16, maxRequests: 4, maxLogitRows: 16, maxContext: 128)
+        maxTokens: 16, maxRequests: 4, maxLogitRows: 16, maxContext: 192)
 
     let compiled: CompiledModel
     let images: KernelImages

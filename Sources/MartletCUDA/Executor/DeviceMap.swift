@@ -142,12 +142,10 @@ final class DeviceMap {
             return sampling
         }
         let rows = limits.maxRequests
-        let words = (vocabularySize + 31) / 32
         let memory = SamplingMemory(
             vocabularySize: vocabularySize, slotCount: stateSlotCount,
             marks: try reserve(stateSlotCount * vocabularySize * 4, for: "sampling state"),
-            adjusted: try reserve(rows * vocabularySize * 4, for: "sampling scratch"),
-            alive: try reserve(rows * words * 4, for: "sampling scratch"))
+            adjusted: try reserve(rows * vocabularySize * 4, for: "sampling scratch"))
         sampling = memory
         return memory
     }
@@ -180,7 +178,6 @@ struct SamplingMemory {
     let slotCount: Int
     let marks: UInt64
     let adjusted: UInt64
-    let alive: UInt64
 }
 
 /// Results of a step's logit rows: four arrays that are copied together, and the lists of top tokens.

@@ -6,43 +6,38 @@ import MartletCore
 
 /// `attention_decode`: one token of every request.
 extension CachedAttention {
-    private static let warps = 12
-    private static let splits = 8
-
-    private var tiles: Int { group > 8 ? 2 : 1 }
-    private var headTiles: Int { (group + 8 * tiles - 1) / (8 * tiles) }
-
-    private var sharedBytes: Int {
-        let dim = shape.group.headDim
-        let padded = (dim + 31) / 32 * 32
-        let query = padded * 2 + (padded * 2 % 128 == 0 ? 64 : 0)
-        let parts = 8 * tiles * query + 2 * ((dim + 63) / 64) * 128
-        return parts + Self.warps * min(group, 8 * tiles) * (dim + 2) * 4
-    }
-
-    private var decodeDefines: [String: String] {
-        var defines: [String: String] = [
-            "ACTIVATION": DeviceType.define(views[0].type),
-            "KV": DeviceType.define(shape.group.scheme.dtype),
-        ]
-        for (name, value) in [
-            ("HEAD_DIM", shape.group.headDim), ("GROUP", group), ("TILES", tiles),
-            ("WARPS", Self.warps), ("BLOCKS", 1), ("SPLITS", Self.splits), ("CLUSTER", 0),
-            ("SPLIT_UNITS", 16), ("PAGE", shape.group.blockSize), ("RELEASE_LATE", 0),
-            ("IDENTITY", 1), ("ROTARY", rotation.map { $0.isHalf ? 1 : 2 } ?? 0),
-            ("WINDOW", window > 0 ? 1 : 0), ("ALIBI", slopes == nil ? 0 : 1),
-            ("SOFT_CAP", softCap > 0 ? 1 : 0),
-        ] { defines[name] = "\(value)" }
-        return defines
-    }
-
-    func decodeLaunch(_ binder: CUDABinder) throws -> KernelLaunch {
-        let rows = binder.memory.limits.maxRequests
-        let dim = shape.group.headDim
+    /// One launch for each bucket of requests; those of other buckets are empty.
+    func decodeLaunches(_ binder: CUDABinder) throws -> [KernelLaunch] {
+        let limits = binder.memory.limits
+        let splits = DevicePlan.buckets(limits).map { bucket in
+            (
+                bucket,
+                AttentionSplit(
+                    requests: bucket, kvHeads: shape.group.kvHeadCount, group: group,
+                    headDim: shape.group.headDim, target: binder.memory.target)
+            )
+        }
+        // Scratch is used by one launch at a time, and zero after it as before.
+        let kvHeads = shape.group.kvHeadCount
         let partials = try binder.memory.scratch(
-            rows * heads * Self.splits * (dim + 2) * 4, for: "attention scratch")
-        let kvTiles = shape.group.kvHeadCount * headTiles
-        let counters = try binder.memory.scratch(rows * kvTiles * 4, for: "attention counters")
+            splits.map { $0 * heads * $1.parts * (shape.group.headDim + 2) * 4 }.max() ?? 0,
+            for: "attention scratch")
+        let counters = try binder.memory.scratch(
+            splits.map { $0 * kvHeads * $1.headTiles * $1.cluster * 4 }.max() ?? 0,
+            for: "attention counters")
+        var least = 0
+        return splits.map { bucket, split in
+            let from = least
+            least = bucket
+            return launch(binder, split, partials, counters).limited {
+                $0.tokens == $0.requests && $0.requests > from && $0.requests <= bucket
+            }
+        }
+    }
+
+    private func launch(
+        _ binder: CUDABinder, _ split: AttentionSplit, _ partials: UInt64, _ counters: UInt64
+    ) -> KernelLaunch {
         var arguments = binder.arguments()
         arguments.add(binder.step(.positions))
         arguments.add(binder.step(.requestIndex))
@@ -56,9 +51,26 @@ extension CachedAttention {
         arguments.add(int: window)
         arguments.add(scale)
         arguments.add(softCap)
+        let kvTiles = shape.group.kvHeadCount * split.headTiles
         return KernelLaunch(
-            module: KernelModule("decode/attention.cu", decodeDefines), kernel: "attention_decode",
-            arguments: arguments, block: Self.warps * 32, sharedBytes: sharedBytes
-        ) { (Self.splits, kvTiles, $0.tokens) }
+            module: KernelModule("decode/attention.cu", defines(split)),
+            kernel: "attention_decode", arguments: arguments, block: split.warps * 32,
+            sharedBytes: split.sharedBytes
+        ) { (split.splits, kvTiles, $0.tokens) }
+    }
+
+    private func defines(_ split: AttentionSplit) -> [String: String] {
+        var defines: [String: String] = [
+            "ACTIVATION": DeviceType.define(views[0].type),
+            "KV": DeviceType.define(shape.group.scheme.dtype),
+        ]
+        for (name, value) in split.defines { defines[name] = "\(value)" }
+        for (name, value) in [
+            ("HEAD_DIM", shape.group.headDim), ("GROUP", group), ("PAGE", shape.group.blockSize),
+            ("IDENTITY", 1), ("ROTARY", rotation.map { $0.isHalf ? 1 : 2 } ?? 0),
+            ("WINDOW", window > 0 ? 1 : 0), ("ALIBI", slopes == nil ? 0 : 1),
+            ("SOFT_CAP", softCap > 0 ? 1 : 0),
+        ] { defines[name] = "\(value)" }
+        return defines
     }
 }

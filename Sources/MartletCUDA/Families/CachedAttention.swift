@@ -21,8 +21,8 @@ struct CachedAttention {
         guard headDim % 16 == 0, (16...256).contains(headDim) else {
             throw Refusal("heads of \(headDim) are no multiples of 16 up to 256")
         }
-        guard (1...16).contains(group) else {
-            throw Refusal("\(group) heads share a kv head, up to 16 are computed")
+        guard (1...128).contains(group) else {
+            throw Refusal("\(group) heads share a kv head, up to 128 are computed")
         }
         guard type == .f16 || type == .bf16 else {
             throw Refusal("the tensor cores' kernels take f16 and bf16")

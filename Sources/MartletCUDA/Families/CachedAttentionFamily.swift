@@ -47,11 +47,10 @@ extension CUDAFamily {
             guard kvType == .f16 || kvType == .bf16 else { return plain }
             let attention = try CachedAttention(binder, shape)
             guard attention.isRotationWhole else { return plain }
-            let decode = try attention.decodeLaunch(binder)
+            let decode = try attention.decodeLaunches(binder)
             let prefill = try attention.prefillLaunches(binder)
             // One of the two: the counts say which.
-            return [
-                decode.limited { $0.tokens == $0.requests }
-            ] + (prefill ?? plain).map { launch in launch.limited { $0.tokens != $0.requests } }
+            return decode
+                + (prefill ?? plain).map { launch in launch.limited { $0.tokens != $0.requests } }
         })
 }

@@ -22,7 +22,7 @@ extension CUDAFamily {
                     + x.rows * (layout.byteCount / FragmentLinear.mostDecodeRows + rowBytes),
                 operations: x.rows * (2 * layout.rows * layout.inputs),
                 operationsPerSecond: 400e12)
-            return (cost, [nil, FragmentLayout.name, bias])
+            return (cost, [nil, layout.name, bias])
         },
         bind: { binder in
             var linear = try FragmentLinear(
@@ -41,7 +41,7 @@ extension CUDAFamily {
             let cost = KernelCost(
                 bytes: y.rows * (2 * (try query.rowBytes(y))), operations: 0,
                 operationsPerSecond: CUDACatalog.plainRate)
-            return (cost, [FragmentLayout.name, nil])
+            return (cost, [layout.name, nil])
         }, bind: bindEmbedding)
 
     /// The layout of a bias, which has the rows' type.
@@ -56,8 +56,7 @@ extension CUDAFamily {
 
     /// The layout of a weight beside rows of a type.
     static func fragmentLayout(
-        _ query: KernelQuery, _ index: Int, activation: ElementFormat,
-        name: String = FragmentLayout.name
+        _ query: KernelQuery, _ index: Int, activation: ElementFormat, isPaired: Bool = false
     ) throws -> FragmentLayout {
         try query.requireParameter(index)
         let w = try query.operand(index)
@@ -67,6 +66,7 @@ extension CUDAFamily {
         guard w.format.scheme != nil || w.format == activation else {
             throw Refusal("a weight of \(w.format) beside rows of \(activation)")
         }
-        return try FragmentLayout(name, w.format, w.fixedShape ?? [])
+        return try FragmentLayout(
+            FragmentLayout.name(for: w.format, isPaired: isPaired), w.format, w.fixedShape ?? [])
     }
 }

@@ -19,19 +19,13 @@ extension FragmentLinear {
             layout.scheme?.bits == 4
             && (layout.groupSize == 32 || layout.groupSize == 64 && (layout.hasZeros || rows > 1))
         let depth = max((isCrowded ? 4 : 8) / layout.chunkWords, 1)
-        var defines = weight.defines
-        defines["LAYOUT"] = nil
-        defines["SCALE"] = nil
+        var defines = kernelDefines
         for (name, value) in [
-            ("GROUP", layout.groupSize), ("INPUTS", layout.inputs),
-            ("OUTPUTS", outputs), ("TOKENS", rows),
-            ("GRID", grid), ("WARPS", Self.warps), ("DEPTH", depth),
-            ("NORM", norm == nil ? 0 : 2), ("GATED", gate), ("BIAS", bias == nil ? 0 : 1),
-            ("RESIDUAL", residual == nil ? 0 : 1), ("ROW_INDEX", 0), ("LOGITS", 1),
-            ("ARGMAX", 0), ("INTERLEAVE", layout.interleave),
+            ("TOKENS", rows), ("GRID", grid), ("WARPS", Self.warps), ("DEPTH", depth),
+            ("NORM", norm == nil ? 0 : 2), ("ROW_INDEX", 0), ("LOGITS", 1), ("ARGMAX", 0),
+            ("INTERLEAVE", layout.interleave),
         ] { defines[name] = "\(value)" }
         defines["ACTIVATION"] = DeviceType.define(x.type)
-        defines["RESULT"] = DeviceType.define(y.type)
         return defines
     }
 
@@ -58,15 +52,15 @@ extension FragmentLinear {
         [Self.mostDecodeRows, 4, 2].first { sharedBytes(rows: $0) <= sharedLimit } ?? 1
     }
 
-    /// A kernel for one row, and one that is launched for each 8 rows, or as many as fit, up to the limit.
-    func decodeLaunches(_ binder: CUDABinder, most: Int) throws -> [KernelLaunch] {
+    /// A kernel for one row, and one that is launched for each 8 rows, or as many as fit, up to a limit.
+    func decodeLaunches(_ binder: CUDABinder, upTo limit: Int) throws -> [KernelLaunch] {
         let gamma = try norm.map { try binder.memory.converted($0.gamma, to: x.type) }
         let rows = decodeRows(binder.memory.target.sharedMemoryPerBlock)
         var launches = [launch(binder, gamma, rows: 1, from: 0) { $0 == 1 }]
-        for start in stride(from: 0, to: min(most, Self.decodeLimit), by: rows) where most > 1 {
+        for start in stride(from: 0, to: limit, by: rows) where limit > 1 {
             launches.append(
                 launch(binder, gamma, rows: rows, from: start) {
-                    $0 > 1 && $0 <= Self.decodeLimit && start < $0
+                    $0 > 1 && $0 <= limit && start < $0
                 })
         }
         return launches
@@ -76,18 +70,11 @@ extension FragmentLinear {
         _ binder: CUDABinder, _ gamma: DeviceVector?, rows: Int, from start: Int,
         isWanted: @escaping @Sendable (Int) -> Bool
     ) -> KernelLaunch {
-        func moved(_ view: DeviceRows?) -> DeviceRows? {
-            view.map {
-                DeviceRows(
-                    address: $0.address + UInt64(start * $0.stride * $0.type.byteCount),
-                    stride: $0.stride, columns: $0.columns, rows: $0.rows, type: $0.type)
-            }
-        }
         var arguments = binder.arguments()
         arguments.add(rows: x.rows + Dimension(-start))
-        arguments.add(moved(x))
-        arguments.add(moved(y))
-        arguments.add(moved(residual))
+        arguments.add(x.rows(from: start))
+        arguments.add(y.rows(from: start))
+        arguments.add(residual?.rows(from: start))
         arguments.add(UInt64(0))  // row index
         arguments.add(weight.codes)
         arguments.add(weight.codes + UInt64(layout.scaleStart))

@@ -5,27 +5,34 @@ import MartletBackend
 import MartletCore
 
 extension FragmentLinear {
-    /// `linear_prefill` with the norm or cast in front of it; nil where it does not fit.
-    func prefillLaunches(_ binder: CUDABinder) throws -> [KernelLaunch]? {
-        // Codes are multiplied in f16.
-        let inputType: DType = layout.scheme == nil ? x.type : .f16
-        guard binder.memory.target.hasWarpgroups, y.type == .f16 || y.type == .bf16,
-            layout.chunkInputs % 64 == 0, y.columns % 8 == 0, y.stride % 8 == 0,
-            y.address % 16 == 0, outputs == layout.rows,
-            layout.groupSize > 0 || !layout.hasZeros,
-            residual.map({ $0.stride % 8 == 0 && $0.address % 16 == 0 && $0.type == y.type })
-                ?? true,
-            bias == nil || bias?.type == y.type
-        else { return nil }
-        var launches: [KernelLaunch] = []
-        var input = x
-        if norm != nil || inputType != x.type {
-            input = try scratch(
-                binder, columns: x.columns, type: inputType, for: "inputs of prefill")
-            launches.append(try rowLaunch(binder, to: input))
-        }
-        launches.append(prefillLaunch(binder, input))
-        return launches
+    /// The type that x is multiplied in: codes are in f16.
+    private var inputType: DType { layout.scheme == nil ? x.type : .f16 }
+
+    /// Whether `linear_prefill` fits GPU, sizes and types.
+    func canPrefill(_ binder: CUDABinder) -> Bool {
+        binder.memory.target.hasWarpgroups && (y.type == .f16 || y.type == .bf16)
+            && layout.chunkInputs % 64 == 0 && y.columns % 8 == 0 && y.stride % 8 == 0
+            && y.address % 16 == 0 && outputs == layout.rows
+            && (layout.groupSize > 0 || !layout.hasZeros)
+            && (residual.map { $0.stride % 8 == 0 && $0.address % 16 == 0 && $0.type == y.type }
+                ?? true)
+            && (bias == nil || bias?.type == y.type)
+    }
+
+    /// `linear_prefill` with the norm or cast in front of it.
+    func prefillLaunches(_ binder: CUDABinder) throws -> [KernelLaunch] {
+        let (prepared, input) = try preparedInput(binder)
+        return prepared + [prefillLaunch(binder, input)]
+    }
+
+    /// x as products of many rows take it, normalized and in their type, and what makes it so.
+    func preparedInput(
+        _ binder: CUDABinder
+    ) throws -> (launches: [KernelLaunch], input: DeviceRows) {
+        guard norm != nil || inputType != x.type else { return ([], x) }
+        let input = try scratch(
+            binder, columns: x.columns, type: inputType, for: "inputs of products")
+        return ([try rowLaunch(binder, to: input)], input)
     }
 
     private func prefillLaunch(_ binder: CUDABinder, _ input: DeviceRows) -> KernelLaunch {
@@ -43,15 +50,9 @@ extension FragmentLinear {
         arguments.add(weight.codes + UInt64(layout.scaleStart))
         arguments.add(weight.codes + UInt64(layout.zeroStart))
         arguments.add(bias?.address ?? 0)
-        var defines = weight.defines
-        defines["LAYOUT"] = nil
-        defines["SCALE"] = nil
-        defines["RESULT"] = DeviceType.define(y.type)
-        for (name, value) in [
-            ("GROUP", layout.groupSize), ("INPUTS", layout.inputs), ("OUTPUTS", outputs),
-            ("GATED", gate), ("BIAS", bias == nil ? 0 : 1), ("RESIDUAL", residual == nil ? 0 : 1),
-            ("STAGES", 4), ("WEIGHT_STAGES", layout.scheme == nil ? 4 : 3),
-        ] { defines[name] = "\(value)" }
+        var defines = kernelDefines
+        defines["STAGES"] = "4"
+        defines["WEIGHT_STAGES"] = layout.scheme == nil ? "4" : "3"
         let rows = x.rows
         let rowTiles = (outputs + 127) / 128
         return KernelLaunch(

@@ -6,11 +6,13 @@ import MartletCore
 
 /// A linear on the tensor cores with what may stand before and after it: y = gate(norm(x) W^T + bias) + residual.
 ///
-/// One weight layout for all row counts. Which kernel runs depends on the count: `+Decode` up to
-/// `decodeLimit` rows, `+Prefill` above where the GPU has it, else `+Plain`.
+/// One weight layout for all row counts. Which kernel runs depends on the count: `+Decode` up to 8 rows,
+/// `+Batch` above, `+Prefill` for prompts where the GPU has it. What these do not take, `+Plain` does.
 struct FragmentLinear {
-    /// Rows up to which the decode kernel is launched again and again.
+    /// Rows up to which the decode kernel is launched again and again where the batch kernel does not fit.
     static let decodeLimit = 64
+    /// Rows up to which the batch kernel is, where there is one for prompts.
+    static let batchLimit = 128
 
     let layout: FragmentLayout
     let weight: PlainWeight
@@ -41,12 +43,40 @@ struct FragmentLinear {
         try binder.require(
             x.address % 16 == 0 && x.stride % 8 == 0, "rows are not aligned to 16 bytes")
         let most = x.rows.evaluate(binder.memory.limits.dimensions) ?? 0
-        let decode = try decodeLaunches(binder, most: most)
-        guard most > Self.decodeLimit else { return decode }
-        let rest = try prefillLaunches(binder) ?? plainLaunches(binder)
+        let hasPrefill = canPrefill(binder)
+        // Two launches for 64 rows each take less time than a prompt's kernel, which computes 256.
+        let batchLimit = hasPrefill ? Self.batchLimit : max(most, Self.batchLimit)
+        var launches: [KernelLaunch]
+        let covered: Int
+        if most > Self.mostDecodeRows,
+            let batch = try batchLaunches(binder, upTo: min(batchLimit, most))
+        {
+            launches = try decodeLaunches(binder, upTo: Self.mostDecodeRows) + batch
+            covered = batchLimit
+        } else {
+            launches = try decodeLaunches(binder, upTo: min(most, Self.decodeLimit))
+            covered = Self.decodeLimit
+        }
+        guard most > covered else { return launches }
+        let rest = try hasPrefill ? prefillLaunches(binder) : plainLaunches(binder)
         let rows = x.rows
-        return decode
-            + rest.map { $0.limited { (rows.evaluate($0) ?? 0) > Self.decodeLimit } }
+        launches += rest.map { launch in
+            launch.limited { (rows.evaluate($0) ?? 0) > covered }
+        }
+        return launches
+    }
+
+    /// Definitions of the weight and of what is computed with it.
+    var kernelDefines: [String: String] {
+        var defines = weight.defines
+        defines["LAYOUT"] = nil
+        defines["SCALE"] = nil
+        defines["RESULT"] = DeviceType.define(y.type)
+        for (name, value) in [
+            ("GROUP", layout.groupSize), ("INPUTS", layout.inputs), ("OUTPUTS", outputs),
+            ("GATED", gate), ("BIAS", bias == nil ? 0 : 1), ("RESIDUAL", residual == nil ? 0 : 1),
+        ] { defines[name] = "\(value)" }
+        return defines
     }
 
     /// Rows like others in memory that only this step's kernels use.

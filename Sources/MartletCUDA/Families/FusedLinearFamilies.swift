@@ -18,7 +18,7 @@ extension CUDAFamily {
                 let layout = try fragmentLayout(query, 1, activation: x.format)
                 let bias = try biasLayout(query, 3, beside: x, count: layout.rows)
                 return (
-                    try fragmentCost(query, layout, x), [nil, FragmentLayout.name, nil, bias]
+                    try fragmentCost(query, layout, x), [nil, layout.name, nil, bias]
                 )
             }, bind: bindLinearAdd),
         CUDAFamily(
@@ -29,7 +29,7 @@ extension CUDAFamily {
                 let layout = try fragmentLayout(query, 2, activation: x.format)
                 let bias = try biasLayout(query, 3, beside: x, count: layout.rows)
                 return (
-                    try fragmentCost(query, layout, x), [nil, gamma, FragmentLayout.name, bias]
+                    try fragmentCost(query, layout, x), [nil, gamma, layout.name, bias]
                 )
             }, bind: bindNormLinear),
         CUDAFamily(
@@ -41,9 +41,9 @@ extension CUDAFamily {
                 }
                 let gamma = try query.vector(1, count: x.columns)
                 let layout = try fragmentLayout(
-                    query, 2, activation: x.format, name: FragmentLayout.pairedName)
+                    query, 2, activation: x.format, isPaired: true)
                 return (
-                    try fragmentCost(query, layout, x), [nil, gamma, FragmentLayout.pairedName]
+                    try fragmentCost(query, layout, x), [nil, gamma, layout.name]
                 )
             }, bind: bindNormGatedLinear),
     ]

@@ -29,7 +29,6 @@ extension CUDAFamily {
             ] { arguments.add(binder.step(field)) }
             arguments.add(sampling.marks)
             arguments.add(sampling.adjusted)
-            arguments.add(sampling.alive)
             arguments.add(logits)
             arguments.add(results.tokens)
             arguments.add(results.status)
@@ -40,12 +39,28 @@ extension CUDAFamily {
             arguments.add(result)
             arguments.add(int: logits.columns)
             arguments.add(int: sampling.slotCount)
-            return [
-                KernelLaunch(
-                    module: KernelModule(
-                        "plain/sample.cu", ["ACTIVATION": DeviceType.define(logits.type)]),
-                    kernel: "sample_plain", arguments: arguments, block: 512
-                ) { ($0.requests, 1, 1) }
-            ]
+            return launches(binder, logits.type, arguments)
         })
+
+    /// Requests up to which a cluster of blocks shares each: more of them fill the GPU by themselves.
+    private static let sharedRequests = 16
+
+    private static func launches(
+        _ binder: CUDABinder, _ type: DType, _ arguments: ArgumentBytes
+    ) -> [KernelLaunch] {
+        func launch(cluster: Int) -> KernelLaunch {
+            KernelLaunch(
+                module: KernelModule(
+                    "plain/sample.cu",
+                    ["ACTIVATION": DeviceType.define(type), "CLUSTER": "\(cluster)"]),
+                kernel: "sample_plain", arguments: arguments, block: 512
+            ) { (cluster * $0.requests, 1, 1) }
+        }
+        let alone = launch(cluster: 1)
+        guard binder.memory.target.capability >= 90 else { return [alone] }
+        return [
+            launch(cluster: 8).limited { $0.requests <= sharedRequests },
+            alone.limited { $0.requests > sharedRequests },
+        ]
+    }
 }

@@ -39,10 +39,10 @@ package struct ArgumentBytes: Sendable {
         withUnsafeBytes(of: value) { bytes.append(contentsOf: $0) }
     }
 
-    /// Appends a `TensorMap`: zeros until the driver encodes it.
-    mutating func add(_ matrix: TensorMatrix) {
+    /// Appends a `TensorMap`: zeros until the driver encodes it; nil for one that is not used.
+    mutating func add(_ matrix: TensorMatrix?) {
         while bytes.count % 64 != 0 { bytes.append(0) }
-        matrices.append((bytes.count, matrix))
+        if let matrix { matrices.append((bytes.count, matrix)) }
         bytes += [UInt8](repeating: 0, count: 128)
     }
 

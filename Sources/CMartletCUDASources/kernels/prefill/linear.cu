@@ -58,6 +58,28 @@ constexpr int barriers_at = staging_at + consumers * staging_bytes;
 constexpr int shared_bytes = barriers_at + (STAGES + WEIGHT_STAGES) * 16;
 extern __shared__ __align__(1024) u8 shared[];
 
+/// A strip by its place in memory: strips whose chunks lie side by side are neighbours in a tile, so that a
+/// tile's chunks of the same k are one piece of memory.
+struct Strip {
+    int index;      // which strip of the weight
+    i64 chunk;      // its first chunk
+    int stride;     // chunks from one to the next
+
+    __device__ __forceinline__ explicit Strip(int place) {
+#if INTERLEAVE
+        constexpr int few = strips / INTERLEAVE, longer = strips % INTERLEAVE;
+        int turn = place / INTERLEAVE, block = place % INTERLEAVE;
+        index = block < longer ? block * (few + 1) + turn : longer + block * few + turn;
+        chunk = (i64)turn * strip_chunks * INTERLEAVE + block;
+        stride = turn < few ? INTERLEAVE : longer;
+#else
+        index = place;
+        chunk = (i64)place * strip_chunks;
+        stride = 1;
+#endif
+    }
+};
+
 /// Place in a ring: stage and the parity of its turn.
 template <int DEPTH> struct Turn {
     int stage = 0;
@@ -171,6 +193,21 @@ struct Fragments {
     }
 };
 
+/// Places of a tile: its first strip in memory's order, and its first token.
+///
+/// All rows of the weight meet a few tiles of tokens, whose x stays in the second cache, before the next ones.
+struct Tile {
+    int place, token;
+
+    __device__ __forceinline__ Tile(int index, int token_tiles) {
+        constexpr int kept = (20 << 20) / (tile_tokens * INPUTS * 2), wide = kept > 1 ? kept : 1;
+        int first = index / (row_tiles * wide) * wide, rest = index % (row_tiles * wide);
+        int width = token_tiles - first < wide ? token_tiles - first : wide;
+        place = rest / width * tile_strips;
+        token = (first + rest % width) * tile_tokens;
+    }
+};
+
 /// Brings x and the weight, tile after tile. One warp: a lane for each strip.
 __device__ __forceinline__ void produce(const PrefillLinearArguments& a, Barriers barriers, int tokens) {
     const int lane = threadIdx.x;
@@ -179,8 +216,9 @@ __device__ __forceinline__ void produce(const PrefillLinearArguments& a, Barrier
     Turn<STAGES> box;
     Turn<WEIGHT_STAGES> weight;
     for (int tile = blockIdx.x; tile < row_tiles * token_tiles; tile += gridDim.x) {
-        int first_strip = tile / token_tiles * tile_strips, first_token = tile % token_tiles * tile_tokens;
-        int count = strips - first_strip < tile_strips ? strips - first_strip : tile_strips;
+        const Tile at(tile, token_tiles);
+        int count = strips - at.place < tile_strips ? strips - at.place : tile_strips;
+        Strip strip(at.place + lane);
         for (int i = 0; i < boxes; ++i) {
             if (i % chunk_boxes == 0) {
                 barrier_wait(barriers.weight_free(weight.stage), weight.parity ^ 1);
@@ -189,7 +227,7 @@ __device__ __forceinline__ void produce(const PrefillLinearArguments& a, Barrier
                 __syncwarp();
                 if (lane < count) {
                     u32 target = base + weights_at + weight.stage * weight_bytes + lane * chunk_bytes;
-                    copy_bytes(target, a.weight + chunk_index(first_strip + lane, i / chunk_boxes) * chunk_bytes,
+                    copy_bytes(target, a.weight + (strip.chunk + i / chunk_boxes * strip.stride) * chunk_bytes,
                         chunk_bytes, full);
                 }
                 weight.next();
@@ -197,7 +235,7 @@ __device__ __forceinline__ void produce(const PrefillLinearArguments& a, Barrier
             if (lane == 0) {
                 barrier_wait(barriers.box_free(box.stage), box.parity ^ 1);
                 barrier_expect(barriers.box_full(box.stage), box_bytes);
-                copy_box(base + box.stage * box_bytes, &a.x, i * box_k, first_token,
+                copy_box(base + box.stage * box_bytes, &a.x, i * box_k, at.token,
                     barriers.box_full(box.stage));
             }
             box.next();
@@ -218,26 +256,33 @@ __device__ __forceinline__ float gated(float gate, float up) {
 ///
 /// 64 tokens at a time go through shared memory, where rows become columns.
 __device__ __forceinline__ void finish(const PrefillLinearArguments& a, float (&c)[128], int group,
-    int first_row, int first_token, int tokens) {
+    int first_place, int first_token, int tokens) {
     constexpr int columns = GATED ? 32 : 64;  // results of a token in this warpgroup
     const int thread = threadIdx.x & 127, warp = thread >> 5, lane = thread & 31;
     const int outputs = GATED ? OUTPUTS / 2 : OUTPUTS;
     u32 staging = shared_address(shared) + staging_at + group * staging_bytes;
-    int row = first_row + warp * 16 + (lane >> 2);
+    const int strip = Strip(first_place + warp).index;
+    const bool is_strip = first_place + warp < strips;
+    int row = strip * 16 + (lane >> 2);
     float scale[2] = {1, 1};
-    if (quantized && !grouped) {
+    if (quantized && !grouped && is_strip) {
         scale[0] = a.scales[row];
         scale[1] = a.scales[row + 8];
     }
     float bias[2] = {0, 0};
 #if BIAS
-    int place = GATED ? row / 16 * 8 + (lane >> 2) : row;
-    if (row < OUTPUTS) bias[0] = load<RESULT>(a.bias, GATED ? place : row);
-    if (row + 8 < OUTPUTS) bias[1] = load<RESULT>(a.bias, GATED ? outputs + place : row + 8);
+    int place = GATED ? strip * 8 + (lane >> 2) : row;
+    if (is_strip && place < outputs) bias[0] = load<RESULT>(a.bias, place);
+    if (is_strip && (GATED ? place < outputs : row + 8 < outputs)) {
+        bias[1] = load<RESULT>(a.bias, GATED ? outputs + place : row + 8);
+    }
 #endif
     constexpr int vectors = columns / 8, rounds = 64 * vectors / 128;
-    const int first_column = (GATED ? first_row / 2 : first_row) + thread % vectors * 8;
-    const bool inside = first_column < outputs;
+    // A vector of 8 results is half a strip, or the whole one where gate and up became one.
+    const int own_place = first_place + thread % vectors / (GATED ? 1 : 2);
+    const int first_column =
+        GATED ? Strip(own_place).index * 8 : Strip(own_place).index * 16 + thread % 2 * 8;
+    const bool inside = own_place < strips && first_column < outputs;
     // A part's residuals are on their way while the part before is written.
     Word residual[RESIDUAL ? 2 : 1][rounds];
     auto fetch = [&](int part) {
@@ -314,8 +359,7 @@ __device__ __forceinline__ void consume(
     float c[128];
     Fragments fragments[2];
     for (int tile = blockIdx.x; tile < row_tiles * token_tiles; tile += gridDim.x) {
-        int first_row = tile / token_tiles * tile_rows + group * 64;
-        int first_token = tile % token_tiles * tile_tokens;
+        const Tile at(tile, token_tiles);
 #pragma unroll 2
         for (int i = 0; i < boxes; ++i) {
             int part = i % chunk_boxes;
@@ -344,7 +388,7 @@ __device__ __forceinline__ void consume(
         wgmma_wait<0>();
         if ((threadIdx.x & 127) == 0) barrier_arrive(barriers.box_free(done.stage));
         done.next();
-        finish(a, c, group, first_row, first_token, tokens);
+        finish(a, c, group, at.place + group * 4, at.token, tokens);
     }
 }
 }  // namespace

@@ -43,8 +43,9 @@ struct RowNormArguments {
 /// y = x / rms(x) weight; a block a row, which stays in registers.
 MARTLET_KERNEL __launch_bounds__(256) norm_prefill(const __grid_constant__ RowNormArguments a) {
     constexpr int vectors = (COLUMNS / 8 + 255) / 256;
-    wait_for_producers();
+    // The linear behind asks for its first weights meanwhile.
     release_dependents();
+    wait_for_producers();
     i64 row = blockIdx.x;
     if (row >= a.rows.of(a.step)) return;
     Eight x[vectors];
@@ -79,8 +80,9 @@ MARTLET_KERNEL __launch_bounds__(256) norm_prefill(const __grid_constant__ RowNo
 
 /// The same numbers in another type.
 MARTLET_KERNEL __launch_bounds__(256) cast_prefill(const __grid_constant__ RowNormArguments a) {
-    wait_for_producers();
+    // The linear behind asks for its first weights meanwhile.
     release_dependents();
+    wait_for_producers();
     i64 row = blockIdx.x;
     int column = (blockIdx.y * 256 + threadIdx.x) * 8;
     if (row >= a.rows.of(a.step) || column >= COLUMNS) return;

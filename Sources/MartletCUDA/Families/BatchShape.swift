@@ -1,0 +1,165 @@
+// Part of Martlet. See LICENSE.
+// SPDX-License-Identifier: Apache-2.0
+
+import MartletCore
+
+/// How `linear_batch` is built for a linear and a number of rows: the rule, found by trying all
+/// configurations on an H100, and the limits that it keeps (scripts/kernel-lab/batch.py).
+struct BatchShape {
+    /// Clusters of so many blocks that an H100 runs at once, one block a multiprocessor.
+    private static let clusterCounts = [1: 132, 2: 66]
+
+    let layout: FragmentLayout
+    let strips: Int
+    /// Most rows of x: 16, 32 or 64.
+    let tokens: Int
+    private let target: KernelArchitecture
+    private(set) var usesWarpgroups = false
+    private(set) var cluster = 1
+    private(set) var grid = 1
+    private(set) var warps = 1
+    private(set) var groups = 1
+    private(set) var warpStrips = 1
+    private(set) var depth = 1
+    private(set) var step = 1
+    private(set) var panel = 64
+    private(set) var buffers = 1
+
+    /// Nil where no configuration fits the GPU.
+    init?(_ layout: FragmentLayout, tokens: Int, target: KernelArchitecture) {
+        self.layout = layout
+        self.tokens = tokens
+        self.target = target
+        strips = layout.strips
+        // Warpgroup instructions read x from shared memory once for 64 rows of the weight.
+        usesWarpgroups = target.hasWarpgroups && tokens == 64
+        let inputs = layout.inputs
+        // x is read once per cluster; the exchange at the end costs 2 us.
+        let xBytes = inputs * tokens * 2
+        let weightBytes = inputs * Self.ceil(strips, 132) * 2 * bits
+        if target.hasWarpgroups, xBytes > 600 << 10, xBytes >= 2 * weightBytes { cluster = 2 }
+        let clusters = Self.clusterCounts[cluster] ?? 1
+        grid = min(clusters * Self.ceil(strips, 132 * 16), strips) * cluster
+        let words = layout.chunkWords
+        step =
+            words % 2 == 0 && (chunkGroups == 0 || chunkGroups % (words / 2) == 0) ? 2 : words
+        guard choose() else { return nil }
+    }
+
+    private static func ceil(_ a: Int, _ b: Int) -> Int { (a + b - 1) / b }
+    private var bits: Int { layout.scheme?.bits ?? 16 }
+    private var chunkGroups: Int {
+        layout.groupSize > 0 ? layout.chunkInputs / layout.groupSize : 0
+    }
+    /// Strips of an owner.
+    private var most: Int { Self.ceil(strips, grid / cluster) }
+    private var splits: Int { cluster * groups }
+    private var panels: Int {
+        Self.ceil(Self.ceil(layout.stripChunks, splits) * layout.chunkInputs, panel)
+    }
+
+    /// Tries configurations, best first.
+    private mutating func choose() -> Bool {
+        for count in 1...4 {
+            for share in [8, 6, 4, 3, 2, 1] {
+                warpStrips = count
+                guard chooseWarps(share) else { continue }
+                choosePanel(share)
+                for most in [4, 3, 2, 1] {
+                    for chunks in (1...8).reversed() where chooseRings(most, chunks, share) {
+                        return true
+                    }
+                }
+            }
+        }
+        return false
+    }
+
+    private mutating func chooseWarps(_ share: Int) -> Bool {
+        let fours = usesWarpgroups ? 4 : 1
+        let rowWarps = Self.ceil(Self.ceil(most, warpStrips), fours) * fours
+        let limit = usesWarpgroups ? 16 : 12 * share / 8
+        groups =
+            [4, 2, 1].first { rowWarps * $0 <= limit && $0 * cluster <= layout.stripChunks } ?? 1
+        warps = rowWarps * groups
+        return warps <= 16
+    }
+
+    /// x: four panels in an eighth to all of 128 KB.
+    private mutating func choosePanel(_ share: Int) {
+        let chunk = layout.chunkInputs
+        let stepInputs = layout.wordInputs * step
+        let fitting = [256, 128, 64].first { k in
+            4 * groups * tokens * k * 2 <= share << 14
+                && (k % chunk == 0 || chunk % k == 0 && k % stepInputs == 0)
+        }
+        let least = chunk % 64 == 0 ? chunk : 64
+        panel =
+            fitting
+            ?? (least % 64 == 0 ? max(least / (layout.chunkWords / step), 64) : 64)
+    }
+
+    /// Weights: chunks of 16 bits want most bytes under way.
+    private mutating func chooseRings(_ most: Int, _ chunks: Int, _ share: Int) -> Bool {
+        let kilobytes = Double(chunks * warps * warpStrips * layout.chunkWords) / 2
+        let limit = bits == 16 ? 100.0 : bits == 8 ? 76 : 56
+        if chunks > 1, kilobytes > limit * Double(share) / 8 { return false }
+        buffers = min(most, panels)
+        depth = min(chunks, Self.ceil(layout.stripChunks, splits))
+        return fits
+    }
+
+    private var fits: Bool {
+        let steps = layout.chunkWords / step
+        return warps / groups * warpStrips >= most && layout.chunkWords % step == 0
+            && chunkGroups % steps == 0 && buffers <= min(panels, warps)
+            && sharedBytes <= target.sharedMemoryPerBlock && registers <= registerLimit
+            && (panel % layout.chunkInputs == 0 || layout.chunkInputs % panel == 0)
+    }
+
+    /// Registers of a thread, about.
+    private var registers: Int {
+        56 + warpStrips * tokens / 2 + (usesWarpgroups ? 16 * warpStrips : 0)
+    }
+
+    private var registerLimit: Int {
+        switch Self.ceil(warps, 4) {
+        case ...2: 255
+        case 3: 168
+        case 4: 128
+        case 5: 96
+        default: 80
+        }
+    }
+
+    /// Bytes of shared memory, as the kernel lays it out.
+    var sharedBytes: Int {
+        let place = layout.chunkWords * 512 + chunkGroups * 32 * (layout.hasZeros ? 8 : 4)
+        let rings = warps * depth * warpStrips * place
+        let x = buffers * groups * tokens * panel * 2
+        let rows = most * tokens
+        let received = (cluster - 1) * Self.ceil(rows, 2 * cluster) * 2 * 64
+        let barriers = max(x + rings, groups * rows * 64) + (buffers + 1) * 16
+        let sums = layout.scheme != nil && layout.groupSize == 0 && layout.hasZeros ? tokens * 4 : 0
+        let used = Self.ceil(barriers, 128) * 128 + received + (groups + cluster) * sums
+        return max(used, aloneBytes)
+    }
+
+    /// As much as forbids two blocks on a multiprocessor: some would stand idle.
+    private var aloneBytes: Int {
+        switch target.capability {
+        case 80, 87: 84 << 10
+        case 90...: 116 << 10
+        default: 52 << 10
+        }
+    }
+
+    /// Definitions of the kernel, beside those of the weight.
+    var defines: [String: Int] {
+        [
+            "TOKENS": tokens, "GRID": grid, "CLUSTER": cluster, "WARPS": warps, "GROUPS": groups,
+            "STRIPS": warpStrips, "WGMMA": usesWarpgroups ? 1 : 0, "DEPTH": depth, "STEP": step,
+            "PANEL": panel, "BUFFERS": buffers,
+        ]
+    }
+}
