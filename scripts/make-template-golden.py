@@ -429,6 +429,7 @@ a {# comment #} b{#- c -#} d {#+ e +#} f
 {{ missing > 1 }}
 {{ xs.append(4) }}
 {{ 'é' | length }} {{ 'é' | length }} {{ 'é' == 'é' }} {{ 'K' | lower }} {{ 'İ' | lower | length }} {{ 'ŉ' | upper }} {{ 'ΑΣ' | lower | length }}
+{{ 'ΑΣ' | lower }} {{ 'ΟΔΟΣ ΣΑΣ Σ ΑΣ́ Α.Σ.Α' | lower }} {{ 'ΑΣ' | capitalize }} {{ 'ΑΣ'.title() }} {{ 'αΣ'.swapcase() }} {{ ['ΑΣ', 'ας'] | unique | list }}
 {{ people | map(attribute='name') | map('lower') | map('replace', 'n', 'm') | list }}
 {{ people | tojson(indent=4) }}
 {{ loop }}{% for x in [1] %}{{ loop.index }}{% endfor %}

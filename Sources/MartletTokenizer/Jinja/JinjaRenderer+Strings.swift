@@ -44,12 +44,7 @@ extension JinjaRenderer {
         case "lower": return .string(text.lowercased)
         case "title": return .string(text.titled)
         case "capitalize": return .string(text.capitalized)
-        case "swapcase":
-            return .string(
-                text.mapped { scalar in
-                    scalar.properties.isUppercase
-                        ? scalar.properties.lowercaseMapping : scalar.properties.uppercaseMapping
-                })
+        case "swapcase": return .string(text.swapped)
         case "strip": return .string(text.stripped(try optionalString(0, "chars")))
         case "lstrip": return .string(text.stripped(try optionalString(0, "chars"), right: false))
         case "rstrip": return .string(text.stripped(try optionalString(0, "chars"), left: false))

@@ -125,28 +125,4 @@ extension JinjaText {
         }
         return result
     }
-
-    var uppercased: JinjaText { mapped { $0.properties.uppercaseMapping } }
-    var lowercased: JinjaText { mapped { $0.properties.lowercaseMapping } }
-
-    /// First character in title case, the rest in lower case.
-    var capitalized: JinjaText {
-        guard count > 0 else { return self }
-        var result = slice(0..<1).mapped { $0.properties.titlecaseMapping }
-        result.append(slice(1..<count).lowercased)
-        return result
-    }
-
-    /// `str.title`: each run of cased letters capitalized.
-    var titled: JinjaText {
-        var result = JinjaText()
-        var afterLetter = false
-        for index in 0..<count {
-            let one = slice(index..<index + 1)
-            result.append(
-                afterLetter ? one.lowercased : one.mapped { $0.properties.titlecaseMapping })
-            afterLetter = scalars[index].properties.isCased
-        }
-        return result
-    }
 }
