@@ -115,7 +115,7 @@ let package = Package(
             dependencies: [
                 "Martlet", "MartletBackend", "MartletCPU", "MartletCUDA", "MartletCompiler",
                 "MartletConformance", "MartletCore", "MartletEngineFile", "MartletEvaluation",
-                "MartletGraph", "MartletHub", "MartletRuntime", "MartletTokenizer",
+                "MartletHub", "MartletTokenizer",
                 .product(name: "ArgumentParser", package: "swift-argument-parser"),
             ], swiftSettings: swiftSettings),
         // Examples: use the public interface only

@@ -1,6 +1,7 @@
 // Part of Martlet. See LICENSE.
 // SPDX-License-Identifier: Apache-2.0
 
+import Crypto
 import MartletBackend
 package import MartletCompiler
 import MartletCore
@@ -70,8 +71,9 @@ package struct EngineBuilder {
         return try EngineDraft(
             graphs: graphs, catalogs: catalogs, constants: constants,
             values: ModelParameters(constants: constants, weights: weights), text: source.text,
-            shared: source.text.sections(), onProgress: options.onBuildProgress
-        ) { try describe(source, $0[0].parameters) }
+            shared: source.text.sections(), sources: source.fingerprints,
+            onProgress: options.onBuildProgress
+        ) { try describe(source, graphs, $0[0].parameters) }
     }
 
     private func rewritten() throws -> [(
@@ -91,11 +93,11 @@ package struct EngineBuilder {
         }
     }
 
-    /// What an engine of these parameters is.
+    /// What an engine of these graphs and parameters is.
     ///
     /// - Throws: `MartletError` for precisions that the options cannot mean.
     package func describe(
-        _ source: EngineSource, _ parameters: [ParameterRequest]
+        _ source: EngineSource, _ graphs: [Graph], _ parameters: [ParameterRequest]
     ) throws -> EngineDescription {
         let summary = architecture.summary
         return EngineDescription(
@@ -110,10 +112,17 @@ package struct EngineBuilder {
                     .reduce(0) { $0 + $1.shape.reduce(1, *) }),
             precision: EnginePrecision(
                 dtype: options.dtype.rawValue, weights: Self.formats(parameters),
-                activations: try recipe().activations?.rawValue ?? "exact",
-                kvDType: options.kvType.rawValue), sources: source.fingerprints,
+                activations: Self.activations(graphs),
+                kvDType: options.kvType.rawValue),
             options: options.disabledRules.isEmpty
                 ? [:] : ["disabledRules": options.disabledRules.sorted().joined(separator: ",")])
+    }
+
+    /// The formats that activations are coded in, as `int8g64`; `exact` where none is, whatever was asked for.
+    private static func activations(_ graphs: [Graph]) -> String {
+        let formats = graphs.flatMap(\.nodes).flatMap(\.results).compactMap(\.format.activation)
+        let names = Set(formats.map(\.rawValue)).sorted()
+        return names.isEmpty ? "exact" : names.joined(separator: ", ")
     }
 
     /// The formats of matrices, most elements first, such as `int4.g32.min.f16, int8.g32.f16`.
@@ -143,11 +152,12 @@ extension EngineBuilder {
             }
         }
         for catalog in catalogs { try checkTypes(catalog) }
-        return PrecisionRecipe(
+        var recipe = PrecisionRecipe(
             dtype: options.dtype, weights: try weights(options.quantize),
-            embedding: try weights(options.quantizeEmbedding),
-            head: try weights(options.quantizeHead), activations: try activations(),
+            embedding: try weights(options.quantizeEmbedding), activations: try activations(),
             kvType: options.kvType)
+        if let head = options.quantizeHead { recipe.head = try weights(head) }
+        return recipe
     }
 
     /// The format asked for; without a word the targets' own, where they agree on one.
@@ -192,25 +202,32 @@ extension EngineBuilder {
 package struct EngineSource: Sendable {
     let name: String
     let text: TextDescription
-    let fingerprints: [SourceFingerprint]
+    private let files: [String]
 
     init(_ source: ModelSource) throws {
         name = source.displayName
         text = try TextDescription(source)
-        fingerprints = try source.files.map { file in
-            let bytes = try MappedFile.map(file)
-            let head = bytes.slice(0, count: min(bytes.count, 1 << 20)) ?? ByteView()
-            let crc = head.withUnsafeBytes { CRC32C.checksum($0) }
-            return SourceFingerprint(
-                name: FileStatus.name(file), byteCount: bytes.count,
-                hash: "crc32c-head:" + String(crc, radix: 16))
-        }
+        files = source.files
     }
 
     /// A model without files: defined in code.
     package init(name: String) {
         self.name = name
         text = TextDescription()
-        fingerprints = []
+        files = []
+    }
+
+    /// What the files are, every byte of them: reads them all.
+    ///
+    /// - Throws: `MartletError` for a file that cannot be read.
+    func fingerprints() throws -> [SourceFingerprint] {
+        try files.map { file in
+            let bytes = try MappedFile.map(file)
+            var hash = SHA256()
+            bytes.withUnsafeBytes { hash.update(bufferPointer: $0) }
+            return SourceFingerprint(
+                name: FileStatus.name(file), byteCount: bytes.count,
+                hash: "sha256:" + hexadecimal(hash.finalize()))
+        }
     }
 }

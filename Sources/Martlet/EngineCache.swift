@@ -32,7 +32,7 @@ public enum EngineCache {
     static func path(in folder: String, files: [String], name: String, options: LoadOptions)
         -> String
     {
-        var identity = [EngineBuilder.version]
+        var identity = [EngineBuilder.version, ProgramIdentity.line]
         for file in files {
             let path = FileStatus.resolved(file)
             let stamp = FileStatus.stamp(path) ?? (0, 0)
@@ -65,10 +65,11 @@ extension LoadOptions {
     var identity: [String] {
         [
             "target \(catalogs.device.target)", "dtype \(dtype.rawValue)", "weights \(quantize)",
-            "embedding \(quantizeEmbedding)", "head \(quantizeHead)",
+            "embedding \(quantizeEmbedding)", "head \(quantizeHead ?? "default")",
             "activations \(activations ?? "default")", "kv \(kvType.rawValue)",
             "disabled \(disabledRules.sorted().joined(separator: ","))",
             "taps \(taps.joined(separator: ","))",
+            "architectures \(architectures.typeNames.joined(separator: ","))",
         ]
     }
 

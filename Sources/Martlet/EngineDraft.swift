@@ -32,6 +32,8 @@ package struct EngineDraft: Sendable {
     let text: TextDescription
     /// Sections that hold for every target, such as the tokenizer.
     let shared: [SharedSection]
+    /// Reads the files that the engine is made of, where they are not in the description yet.
+    private let sources: (@Sendable () throws -> [SourceFingerprint])?
     let onProgress: (@Sendable (String, Double) -> Void)?
 
     /// Plans graphs for targets.
@@ -40,6 +42,7 @@ package struct EngineDraft: Sendable {
     init(
         graphs: [Graph], catalogs: [any KernelCatalog], constants: [String: TensorData],
         values: any ParameterSource, text: TextDescription, shared: [SharedSection],
+        sources: (@Sendable () throws -> [SourceFingerprint])? = nil,
         onProgress: (@Sendable (String, Double) -> Void)?,
         describe: ([TargetProgram]) throws -> EngineDescription
     ) throws {
@@ -52,6 +55,7 @@ package struct EngineDraft: Sendable {
         self.values = values
         self.text = text
         self.shared = shared
+        self.sources = sources
         self.onProgress = onProgress
     }
 
@@ -76,6 +80,8 @@ package struct EngineDraft: Sendable {
     /// - Throws: `MartletError`; nothing stays at the path then.
     package func write(to path: String) throws {
         let writer = try EngineFileWriter(path: path)
+        // Hashing takes about as long as packing, and another core.
+        let fingerprints = sources.map { Concurrently($0) }
         do {
             for target in targets {
                 for plan in target.plans { try writer.addPlan(plan, for: target.program.target) }
@@ -94,6 +100,8 @@ package struct EngineDraft: Sendable {
                 try writeDeviceCode(of: target, to: writer)
                 try writeWeights(of: target, index, to: writer)
             }
+            var description = description
+            if let fingerprints { description.sources = try fingerprints.value() }
             try writer.finish(description)
         } catch {
             writer.cancel()

@@ -19,8 +19,16 @@ extension LanguageModel {
     ) throws -> [Int32] {
         var messages = [ChatMessage(role: "user", content: text)]
         if let system { messages.insert(ChatMessage(role: "system", content: system), at: 0) }
-        guard !raw, let ids = try chatTokens(messages) else { return try tokens(text) }
-        return ids
+        if !raw, let ids = try chatTokens(messages) { return ids }
+        guard system == nil else {
+            throw MartletError(
+                .unsupported,
+                raw
+                    ? "a raw prompt has no place for a system message"
+                    : "the model has no chat template, so a system message has no place",
+                mend: "Write it into the prompt")
+        }
+        return try tokens(text)
     }
 
     /// Token ids of a conversation, the assistant's answer begun.

@@ -13,10 +13,10 @@ public struct LoadOptions: Sendable {
     public var dtype: DType = .f32
     /// Linear weights: `keep`, `none`, or a scheme such as `int8`, `int4`, `int4:g64:asym`.
     public var quantize = "keep"
-    /// The embedding table, and the head where they are one: as `quantize`.
+    /// The embedding table: as `quantize`.
     public var quantizeEmbedding = "keep"
-    /// The head: as `quantize`.
-    public var quantizeHead = "keep"
+    /// The head: as `quantize`; nil for the embedding's where they are one, else as stored.
+    public var quantizeHead: String?
     /// Inputs of linears with coded weights: nil for the backend's default, `exact`, or a format such as `int8g64`.
     public var activations: String?
     /// Type of cached keys and values.

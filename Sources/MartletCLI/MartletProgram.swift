@@ -65,11 +65,14 @@ struct MartletProgram: AsyncParsableCommand {
         }
     }
 
+    /// The words behind the program's name, long options with hyphens.
+    static let arguments = hyphenated(Array(CommandLine.arguments.dropFirst()))
+
     static func main() async {
         StandardStreams.open()
-        Interrupt.install()
         do {
-            let arguments = hyphenated(Array(CommandLine.arguments.dropFirst()))
+            try OpenFiles.raiseLimit()
+            Interrupt.install()
             try checkCommandName(arguments)
             var command = try parseAsRoot(arguments)
             if var asynchronous = command as? any AsyncParsableCommand {

@@ -18,7 +18,8 @@ public enum MappedFile {
     /// - Returns: A view of all its bytes; pages are read on first touch.
     /// - Throws: `MartletError` `.notFound` if there is no such file, `.io` if it cannot be read.
     public static func map(_ path: String) throws -> ByteView {
-        let descriptor = open(path, O_RDONLY | O_CLOEXEC)
+        // Opening a pipe to look at it would wait for its writer.
+        let descriptor = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK)
         guard descriptor >= 0 else {
             let code: MartletError.Code = errno == ENOENT || errno == ENOTDIR ? .notFound : .io
             throw MartletError(code, "cannot open \(path): \(String(cString: strerror(errno)))")

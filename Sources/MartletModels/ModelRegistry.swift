@@ -29,6 +29,9 @@ public struct ModelRegistry: Sendable {
     /// Class names that are known.
     public var names: [String] { architectures.flatMap { $0.names } }
 
+    /// Full names of the types, in order: what a checkpoint becomes depends on them.
+    package var typeNames: [String] { architectures.map { String(reflecting: $0) } }
+
     /// Makes the architecture a configuration names.
     ///
     /// - Throws: `MartletError` `.unsupported` naming what is known.

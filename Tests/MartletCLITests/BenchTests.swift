@@ -51,6 +51,39 @@ import Darwin
         #expect(program.names("cache/engines").isEmpty, "presets write no engine")
     }
 
+    /// Both ceilings of the same run, bytes and operations of each step; a build time only where one was built.
+    @Test func ceilingsAreMeasuredInTheSameRun() throws {
+        let program = Program()
+        defer { program.remove() }
+        let arguments =
+            ["bench", Program.model, "--quantize", "int8", "--profile", "--output", "json"]
+            + Self.short
+        let result = program.run(arguments)
+        #expect(result.code == 0, "\(result.error)")
+        let output = try json(result.output)
+        let row = try #require(output["cases"]?.array?.first)
+        func number(_ column: String) -> Double { row[column]?.double ?? 0 }
+        #expect(number("read GB/s") > 0.1 && number("peak Gop/s") > 0.1)
+        #expect(number("share %") > 0 && number("peak share %") > 0)
+        #expect(number("peak share %") < 100 && number("prompt Gop/s") < number("peak Gop/s"))
+        let steps = try #require(output["steps"]?.array)
+        let qkv = try #require(
+            steps.first { $0["step"]?.string == "linear layers.*.attention.qkv" })
+        // Two layers of 128 x 64: a whole prompt is 8 tokens, then 3 of 1, in 3 runs.
+        let runs = 3.0
+        let operations = runs * (8 + 3) * 2 * 2 * 128 * 64
+        #expect(abs((qkv["Mop"]?.double ?? 0) - operations / 1e6) < 0.051, "\(qkv)")
+        #expect((qkv["MB"]?.double ?? 0) > 0)
+
+        func buildTime(_ line: String) -> String? {
+            line.split(separator: " ").drop { $0 != "build_time(s)" }.dropFirst().first
+                .map(String.init)
+        }
+        let again = program.run(arguments)
+        #expect(buildTime(again.error) == "0.00", "\(again.error)")
+        #expect(buildTime(result.error) != nil)
+    }
+
     @Test func aCheckpointIsComparedToo() throws {
         let program = Program()
         defer { program.remove() }
@@ -89,6 +122,16 @@ import Darwin
         (["bench", "--preset", "smollm2-135m", "--chart", "x.svg"], 2, "nothing is compared"),
         (["plan"], 2, "no model is named"),
         (["bench", "--preset", "smollm2-135m", "--compare", "int8,int5"], 2, "'int5'"),
+        (["bench", Program.model, "--batch-size", ""], 2, "--batch-size '' names no case"),
+        (["bench", Program.model, "--batch-size", ";"], 2, "--batch-size ';' names no case"),
+        (
+            ["bench", Program.model, "--input-output-len", ";"], 2,
+            "--input-output-len ';' names no case"
+        ),
+        (
+            ["bench", Program.model, "--format", "llama-bench", "-p", "0", "-n", "0"], 2,
+            "-p 0 -n 0 leaves nothing to measure"
+        ),
     ])
     func wrongFlagsAreNamed(arguments: [String], code: Int32, text: String) {
         let program = Program()
@@ -113,19 +156,24 @@ import Darwin
         #expect(first.code == 0, "\(first.error)")
         let bytes = program.bytes("x.martlet")
         #expect(bytes.count > 60_000_000)
-        var generator = SystemRandomNumberGenerator()
+        var random: UInt64 = 20
+        var (unfinished, halfWritten) = (0, 0)
         for _ in 0..<20 {
+            random = random &* 6_364_136_223_846_793_005 &+ 1_442_695_040_888_963_407
             unlink(program.folder + "/x.martlet")
             let process = program.start(arguments)
             let microseconds =
                 Double(whole.components.attoseconds) * 1e-12
                 + Double(whole.components.seconds) * 1e6
-            usleep(useconds_t(Double.random(in: 0...1.1, using: &generator) * microseconds))
+            usleep(useconds_t(Double(random >> 33) / Double(1 << 31) * 1.1 * microseconds))
             kill(process, SIGKILL)
             _ = program.finish(process)
             let found = program.bytes("x.martlet")
             #expect(found.isEmpty || found == bytes)
+            unfinished += found.isEmpty ? 1 : 0
+            halfWritten += program.names().contains { $0.contains(".partial") } ? 1 : 0
         }
+        #expect(unfinished >= 5 && halfWritten >= 2, "\(unfinished) kills in time, \(halfWritten)")
         let again = program.run(arguments)
         #expect(again.code == 0, "\(again.error)")
         #expect(program.bytes("x.martlet") == bytes)

@@ -73,6 +73,33 @@ import Testing
         #expect(wrong.code == 2 && wrong.error.contains("MARTLET_CACHE_LIMIT is 'much'"))
     }
 
+    /// Another build of the program may compile another engine: it does not take this one's.
+    @Test func eachBuildOfTheProgramHasItsOwnEngines() {
+        let program = Program()
+        defer { program.remove() }
+        let path = "'\(program.folder)/martlet'"
+        let copy = "cp \"$0\" \(path) && exec \(path) \"$@\""
+        let arguments = ["run", Program.model] + Self.answer
+        let first = program.run(arguments)
+        #expect(program.run(arguments).code == 0)
+        #expect(program.names("cache/engines").count == 1)
+        let other = program.run(arguments, shell: copy)
+        #expect(other.code == 0 && other.output == first.output, "\(other.error)")
+        #expect(program.names("cache/engines").count == 2)
+    }
+
+    /// The engine says from which bytes it was built, all of them.
+    @Test func sourcesAreHashed() throws {
+        let program = Program()
+        defer { program.remove() }
+        let model = Program.model + "/model.gguf"
+        let engine = program.folder + "/x.martlet"
+        #expect(program.run(["build", model, "-o", engine]).code == 0)
+        let hash = program.run([], shell: "sha256sum '\(model)'").output.prefix(64)
+        let manifest = String(decoding: program.bytes("x.martlet"), as: UTF8.self)
+        #expect(hash.count == 64 && manifest.contains("\"sha256:\(hash)\""))
+    }
+
     @Test func damagedEnginesAreListedAndCanGo() throws {
         let program = Program()
         defer { program.remove() }

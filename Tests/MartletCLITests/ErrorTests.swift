@@ -63,6 +63,9 @@ import Testing
             2, "error: no module matches the tap 'nothing'", "run", "MODEL", "--input-ids", "1",
             "--tap", "nothing", "--output-npz", "/tmp/martlet-never-written.npz"),
         Case(
+            2, "error: --logit-bias 1=x is not ID=VALUE. Such as 42=-2.5, or 42=-inf for never",
+            "run", "MODEL", "--input-ids", "1", "--logit-bias", "1=x"),
+        Case(
             2, "error: --output xml is not known. Use text, json, csv or md", "ls", "--output",
             "xml"),
         Case(

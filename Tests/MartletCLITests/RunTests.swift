@@ -65,6 +65,43 @@ import Testing
         #expect(again.output == (ids.last ?? "") + "\n")
     }
 
+    @Test func aBiasForbids() {
+        let program = Program()
+        defer { program.remove() }
+        let call = ["run", Program.model, "--input-ids", "1,2", "-m", "1"]
+        let likeliest = program.run(call).output
+        let other = program.run(call + ["--logit-bias", "\(likeliest.dropLast())=-inf"])
+        #expect(other.code == 0, "\(other.error)")
+        #expect(other.output != likeliest && other.output.count > 1)
+    }
+
+    /// Lines end where an editor ends them.
+    @Test func promptsOfAFileAreItsLines() throws {
+        let program = Program()
+        defer { program.remove() }
+        let model = program.makeChatModel()
+        let prompts = ["a\u{0b}b", "c\u{2028}d\u{85}e", "f\u{0c}"]
+        program.write(Array((prompts.joined(separator: "\r\n") + "\n\n").utf8), to: "prompts")
+        let file = program.run(
+            ["run", model, "--input-file", program.folder + "/prompts", "-m", "2"])
+        let words = program.run(["run", model] + prompts + ["-m", "2"])
+        #expect(file.code == 0, "\(file.error)")
+        #expect(file.output == words.output && !words.output.isEmpty)
+    }
+
+    /// So few open files that the runtime library cannot start are an error, not a crash.
+    @Test func tooFewOpenFilesAreAnError() {
+        let program = Program()
+        defer { program.remove() }
+        let call = ["run", Program.model, "--input-ids", "1,2", "-m", "1"]
+        for count in [5, 6, 8, 15] {
+            let result = program.run(call, shell: "ulimit -n \(count); exec \"$0\" \"$@\"")
+            #expect(result.code == 6, "\(count): \(result.error)")
+            #expect(
+                result.error.hasPrefix("error: \(count) open files are allowed, but 16 are needed"))
+        }
+    }
+
     @Test func drawsRepeatWithTheirSeed() {
         let program = Program()
         defer { program.remove() }

@@ -59,6 +59,35 @@ import Testing
         #expect(matrices.allSatisfy { $0.format.hasPrefix(scheme.prefix(4)) })
     }
 
+    /// A head of another format than the table that it is: each has weights of its own.
+    @Test(
+        arguments: [(nil, "int8"), ("int8", "int4:g32"), ("int4:g32", nil)]
+            as [(String?, String?)])
+    func aTiedHeadMayHaveItsOwnFormat(_ embedding: String?, _ head: String?) async throws {
+        func weights(_ name: String?) throws -> PrecisionRecipe.Weights {
+            guard let choice = try name.map({ try SchemeRegistry.choice($0) }) else {
+                return .keep
+            }
+            return .scheme(name: choice.name, choice.scheme)
+        }
+        var options = Compiler.Options()
+        options.recipe.embedding = try weights(embedding)
+        options.recipe.head = try weights(head)
+        let (error, _, model) = try await compare(options)
+        #expect(error < Tolerance.exactLogits)
+        let parameters = model.plans[0].parameters.filter { $0.shape == [96, 64] }
+        func format(_ name: String) -> String? {
+            parameters.first { $0.name.hasPrefix(name) }?.format
+        }
+        #expect(parameters.count == 2, "\(parameters)")
+        #expect(format("embedding")?.hasPrefix(embedding?.prefix(4) ?? "f32") == true)
+        #expect(format("head")?.hasPrefix(head?.prefix(4) ?? "f32") == true)
+        // The same format again is one table again.
+        options.recipe.head = options.recipe.embedding
+        let tied = try await compare(options).model.plans[0].parameters
+        #expect(tied.count { $0.shape == [96, 64] } == 1)
+    }
+
     @Test(arguments: schemes)
     func entryPointsShareCodedWeights(_ scheme: String) throws {
         var options = try options(scheme, everything: true)

@@ -20,6 +20,7 @@ import Testing
         let name: String
         var quantize = "keep"
         var embedding = "keep"
+        var head: String?
         var activations: String?
         var model: @Sendable () throws -> any ModelArchitecture = { try TinyModels.llama() }
         var testDescription: String { name }
@@ -32,6 +33,7 @@ import Testing
         Case(name: "two windows") { AlternatingWindows() },
         Case(name: "two entry points") { DecoderAndEmbedder() },
         Case(name: "tied head", embedding: "int8:g32") { try TinyModels.llama(tied: true) },
+        Case(name: "untied head", head: "int8:g32") { try TinyModels.llama(tied: true) },
     ]
 
     private func options(_ item: Case = cases[0], targets: [String] = []) -> LoadOptions {
@@ -40,6 +42,7 @@ import Testing
         options.targets = targets
         options.quantize = item.quantize
         options.quantizeEmbedding = item.embedding
+        options.quantizeHead = item.head
         options.activations = item.activations
         options.maxLogitRows = 64
         return options

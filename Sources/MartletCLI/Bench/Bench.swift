@@ -32,10 +32,18 @@ struct BenchCase {
                 try number(parts[1], "--input-output-len")
             )
         }
-        return try batches.split(separator: ";").flatMap { batch in
+        let cases = try batches.split(separator: ";").flatMap { batch in
             let size = try number(batch, "--batch-size")
             return pairs.map { BenchCase(batchSize: size, inputLength: $0.0, outputLength: $0.1) }
         }
+        guard !cases.isEmpty else {
+            let flag =
+                pairs.isEmpty ? "--input-output-len '\(lengths)'" : "--batch-size '\(batches)'"
+            throw MartletError(
+                .invalidArgument, "\(flag) names no case",
+                mend: "Such as --batch-size \"1;8\" --input-output-len \"32,50;128,50\"")
+        }
+        return cases
     }
 }
 
@@ -71,6 +79,7 @@ struct Bench {
             return (total, outputs.compactMap(\.firstTokenSeconds).max() ?? total)
         }
         let before = try model.memoryCeiling()
+        let peaks = try model.computePeaks()
         // What the probe and the build took is no memory of the runs.
         ProcessMemory.resetPeak()
         for index in 0..<max(0, warmUp) { _ = try once(UInt64(index)) }
@@ -94,7 +103,9 @@ struct Bench {
             item: item, latencies: latencies, generation: generation, firstTokens: firstTokens,
             bytesPerStep: model.bytesPerStep(
                 batchSize: item.batchSize, context: item.inputLength + item.outputLength / 2),
-            ceiling: max(before, after), peakBytes: peakBytes,
+            ceiling: max(before, after),
+            promptWork: model.promptWork(batchSize: item.batchSize, length: item.inputLength),
+            peaks: peaks, peakBytes: peakBytes,
             deviceSecondsPerStep: deviceSeconds / Double(max(stepCount, 1)),
             wallSecondsPerStep: latencies.reduce(0, +) / Double(max(stepCount, 1)), model: model)
     }
@@ -109,6 +120,9 @@ struct BenchResult {
     let bytesPerStep: Int
     /// Bytes per second that memory traffic is compared with: reads of the CPU, copies of a GPU.
     let ceiling: Double
+    /// Operations of the prompts, and the rates of the densest loops; nil on a GPU, whose are not measured.
+    let promptWork: PromptWork
+    let peaks: ComputePeaks?
     /// Largest resident size during the runs, mapped pages included; on a GPU its memory taken.
     let peakBytes: Int
     /// What the device worked and what passed for each step, prompts included.
@@ -167,7 +181,7 @@ struct BenchResult {
         [
             "batch", "in", "out", "max context", "latency ms", "p95 ms", "first token ms",
             "tokens/s", "decode tokens/s", "peak MB", "MB/step", "GB/s",
-            "\(model.ceilingKind) GB/s", "share %",
+            "\(model.ceilingKind) GB/s", "share %", "prompt Gop/s", "peak Gop/s", "peak share %",
         ]
             + (forPrograms
                 ? ["device ms/step", "wall ms/step", "weights", "activations", "KV"] : [])
@@ -180,21 +194,27 @@ struct BenchResult {
         }
         let steps = decodeRate / Double(item.batchSize)
         let rate = steps * Double(bytesPerStep)
+        let promptRate = promptWork.all / mean(firstTokens)
+        let peakRate = peaks.map { promptWork.all / promptWork.seconds(at: $0) }
         let precision = model.engine.description.precision
-        return [
+        var row: [JSONValue] = [
             .int(item.batchSize), .int(item.inputLength), .int(item.outputLength),
             .int(model.maxContext), number(mean(latencies) * 1000, 2),
             number(percentile(0.95) * 1000, 2), number(mean(firstTokens) * 1000, 2),
             number(Double(item.batchSize * item.outputLength) / mean(latencies), 1),
             number(decodeRate, 1), number(Double(peakBytes) / 1e6, 1),
             number(Double(bytesPerStep) / 1e6, 1), number(rate / 1e9, 2),
-            number(ceiling / 1e9, 2),
-            number(100 * rate / ceiling, 1),
+            number(ceiling / 1e9, 2), number(100 * rate / ceiling, 1),
+            number(promptRate / 1e9, 1),
         ]
-            + (forPrograms
-                ? [number(deviceSecondsPerStep * 1000, 4), number(wallSecondsPerStep * 1000, 4)]
-                    + [precision.weights, precision.activations, precision.kvDType].map {
-                        .string($0)
-                    } : [])
+        row += [peakRate, peakRate.map { 1e11 * promptRate / $0 }].map { rate in
+            rate.map { number($0 / 1e9, 1) } ?? .null
+        }
+        guard forPrograms else { return row }
+        row += [deviceSecondsPerStep, wallSecondsPerStep].map { number($0 * 1000, 4) }
+        row += [precision.weights, precision.activations, precision.kvDType].map {
+            JSONValue.string($0)
+        }
+        return row
     }
 }

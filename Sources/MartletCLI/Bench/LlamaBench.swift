@@ -129,7 +129,9 @@ struct LlamaBenchResult {
 /// Time, bytes and operations by plan step, alike steps of all layers together.
 enum ProfileTable {
     static func table(_ model: LanguageModel) -> Table {
-        var table = Table(["step", "family", "count", "us", "share %", "GB/s", "Gop/s"])
+        var table = Table([
+            "step", "family", "count", "us", "share %", "MB", "GB/s", "Mop", "Gop/s",
+        ])
         var order: [String] = []
         var groups: [String: (family: String, count: Int, ns: Int, bytes: Int, operations: Int)] =
             [:]
@@ -151,11 +153,12 @@ enum ProfileTable {
         for key in order {
             guard let group = groups[key] else { continue }
             let seconds = Double(max(group.ns, 1)) * 1e-9
+            func tenths(_ value: Double) -> JSONValue { .double((value * 10).rounded() / 10) }
             table.add([
                 .string(key), .string(group.family), .int(group.count), .int(group.ns / 1000),
-                .double((Double(group.ns) / Double(total) * 1000).rounded() / 10),
-                .double((Double(group.bytes) / seconds / 1e8).rounded() / 10),
-                .double((Double(group.operations) / seconds / 1e8).rounded() / 10),
+                tenths(Double(group.ns) / Double(total) * 100), tenths(Double(group.bytes) / 1e6),
+                tenths(Double(group.bytes) / seconds / 1e9), tenths(Double(group.operations) / 1e6),
+                tenths(Double(group.operations) / seconds / 1e9),
             ])
         }
         return table

@@ -33,7 +33,7 @@ struct PlanReport {
             workingSet: SpeedEstimate.weightBytes(decoder), options: options)
         speed = SpeedEstimate(builder, decoder, ceilings: ceilings)
         precision = try builder.describe(
-            source, programs.flatMap(\.emitted.parameters)
+            source, programs.map(\.graph), programs.flatMap(\.emitted.parameters)
         ).precision.line
         textBytes = source.tokenizerBytes
         self.cases = cases

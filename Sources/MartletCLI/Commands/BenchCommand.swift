@@ -4,6 +4,7 @@
 import ArgumentParser
 import Martlet
 import MartletCPU
+import Synchronization
 
 /// Measures speed.
 struct BenchCommand: AsyncParsableCommand {
@@ -77,10 +78,12 @@ struct BenchCommand: AsyncParsableCommand {
         } else {
             BenchCase.size(&options, for: cases, limits)
         }
+        let watch = BuildWatch(&options)
         let clock = ContinuousClock()
         let start = clock.now
         let loaded = try found.load(options)
-        let buildSeconds = (clock.now - start).seconds
+        // As the classic line has it: an engine that was built before took no time now.
+        let buildSeconds = watch.sawBuild ? (clock.now - start).seconds : 0
         let bench = Bench(model: loaded, settings: try draw.settings())
         guard format == "text" else {
             let result = try LlamaBench(bench: bench, name: found.name, path: found.path).run(
@@ -124,10 +127,29 @@ struct BenchCommand: AsyncParsableCommand {
             throw MartletError(
                 .invalidArgument, "--duration is \(duration), but must be 0 to 86400 seconds")
         }
+        if format == "llama-bench" {
+            try GivenFlags.refuse(
+                [
+                    "--batch-size", "--input-output-len", "--warm-up", "--num-runs", "--duration",
+                    "--profile",
+                ], "with --format llama-bench", mend: "Use its own flags: -p, -n and -r")
+            guard promptTokens + generatedTokens > 0 else {
+                throw MartletError(
+                    .invalidArgument, "-p 0 -n 0 leaves nothing to measure",
+                    mend: "Such as -p 512 -n 128")
+            }
+        } else {
+            try GivenFlags.refuse(
+                ["-p", "-n", "-r"], "without --format llama-bench",
+                mend: "Add it, or use --input-output-len")
+        }
         if compare == nil, chart != nil {
             throw MartletError(
                 .invalidArgument, "--chart draws a comparison, but nothing is compared",
                 mend: "Add --compare bf16,int8,int4")
+        }
+        if compare != nil {
+            try GivenFlags.refuse(["--quantize"], "with --compare, whose words replace it")
         }
         if compare != nil, profile || format != "text" {
             throw MartletError(
@@ -168,6 +190,22 @@ extension BenchCase {
         options.maxContext =
             limits.maxContext ?? (cases.map { $0.inputLength + $0.outputLength }.max() ?? 1)
     }
+}
+
+/// Notices whether an engine is built or only loaded.
+private final class BuildWatch: Sendable {
+    private let saw = Atomic(false)
+
+    /// Listens to the progress of building.
+    init(_ options: inout LoadOptions) {
+        let show = options.onBuildProgress
+        options.onBuildProgress = { [self] text, fraction in
+            saw.store(true, ordering: .relaxed)
+            show?(text, fraction)
+        }
+    }
+
+    var sawBuild: Bool { saw.load(ordering: .relaxed) }
 }
 
 extension Duration {

@@ -45,7 +45,7 @@ struct BuildCommand: AsyncParsableCommand {
             target.plans.map { (target: target.name, report: MemoryReport($0)) }
         }
         if form == .text { for plan in plans { Console.error(plan.report.text) } }
-        try draft.write(to: file)
+        try draft.write(to: OutputFile.replaceable(file))
         let size = FileStatus.stamp(file)?.byteCount ?? 0
         guard form != .text else { return Console.error("\(file): \(Format.bytes(size))") }
         var table = Table(["engine", "bytes", "target"] + MemoryReport.columns)
@@ -66,6 +66,7 @@ struct BuildCommand: AsyncParsableCommand {
                 mend: "Write: -o NAME.martlet, and --output json for a table of it")
         }
         try OutputFile.check(file)
+        _ = try OutputFile.replaceable(file)
         guard file.hasSuffix(".martlet") else {
             throw MartletError(
                 .invalidArgument, "'\(file)' does not end in .martlet, by which engines are known",

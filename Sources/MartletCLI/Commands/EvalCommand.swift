@@ -64,11 +64,15 @@ struct EvalCommand: AsyncParsableCommand {
                 throw MartletError(
                     .invalidArgument, "--min-rouge1, --stemmer and --details belong to --rouge")
             }
+            try GivenFlags.refuse(
+                SamplingOptions.flags + ["--raw", "--max-context", "--max-batch-size"],
+                "with --perplexity, which predicts chunks of --context tokens one by one")
             try await predict(file, form)
         case (nil, let file?):
             guard against == nil else {
                 throw MartletError(.invalidArgument, "--against belongs to --perplexity FILE")
             }
+            try GivenFlags.refuse(["--context", "--chunks"], "with --rouge")
             try await score(file, form)
         case (nil, nil):
             throw MartletError(
@@ -149,6 +153,10 @@ struct EvalCommand: AsyncParsableCommand {
             Console.error(
                 "\(samples.count) samples, total latency: \(Format.decimal(seconds, 3)) s; "
                     + loaded.precisionLine)
+        } else {
+            try GivenFlags.refuse(
+                SamplingOptions.flags + ModelOptions.flags + LimitOptions.flags + ["--raw"],
+                "where every sample has a prediction")
         }
         var report = RougeReport(usesStemmer: stemmer)
         for (sample, prediction) in zip(samples, predictions) {

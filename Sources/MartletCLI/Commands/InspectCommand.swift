@@ -4,6 +4,7 @@
 import ArgumentParser
 import Martlet
 import MartletBackend
+import MartletCompiler
 import MartletEngineFile
 
 /// Shows what the compiler did, and what an engine file holds.
@@ -51,6 +52,7 @@ struct InspectCommand: AsyncParsableCommand {
                 .invalidArgument, "a graph is no table, --output \(output) cannot print it",
                 mend: "Use --format text, dot, mermaid or svg")
         }
+        try checkViews()
         let path = try await ModelFinder.path(model)
         if path.hasSuffix(".martlet") {
             try modelOptions.checkEffect(on: path)
@@ -88,6 +90,24 @@ struct InspectCommand: AsyncParsableCommand {
         Console.line(rulesTable(program).rendered(form))
         let report = MemoryReport(program.emitted.plan).text
         if form == .text { Console.line(report) } else { Console.error(report) }
+    }
+
+    /// One view a call: flags of another would be silence.
+    private func checkViews() throws {
+        let views = [
+            ("--graph", graph), ("--traced", traced), ("--before", before != nil),
+            ("--after", after != nil), ("--rules", rules), ("--plan", plan), ("--memory", memory),
+        ].filter(\.1).map(\.0)
+        guard views.count < 2 else {
+            throw MartletError(
+                .invalidArgument, "\(views.joined(separator: " and ")) are several views",
+                mend: "Give one of them")
+        }
+        if !["--graph", "--traced", "--before", "--after"].contains(views.first ?? "") {
+            try GivenFlags.refuse(
+                ["--format"], "without a graph",
+                mend: "Add --graph, or use --output for the form of tables")
+        }
     }
 
     private func rendered(_ graph: Graph) throws -> String {
@@ -161,7 +181,9 @@ struct InspectCommand: AsyncParsableCommand {
                     .notFound, "the engine keeps no graph of '\(entryPoint)'",
                     mend: "Entry points: \(file.manifest.entryPoints.joined(separator: ", "))")
             }
-            return Console.line(text)
+            let kept = try Compiler.readGraph(
+                text, entryPoint: entryPoint, constants: file.constants())
+            return Console.line(try rendered(kept))
         }
         guard !traced, after == nil, before == nil, !rules else {
             throw MartletError(
@@ -175,6 +197,8 @@ struct InspectCommand: AsyncParsableCommand {
             return Console.line(
                 (memory ? memoryTable(plan) : stepsTable(plan)).rendered(form))
         }
+        try GivenFlags.refuse(
+            ["--entry-point"], "on the whole file", mend: "Add --graph, --plan or --memory")
         // Where the output is for programs, only the table is data.
         let say: (String) -> Void = { form == .text ? Console.line($0) : Console.error($0) }
         say("\(description.modelName) (\(description.architecture)), \(description.builderVersion)")

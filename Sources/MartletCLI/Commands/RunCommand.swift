@@ -69,6 +69,14 @@ struct RunCommand: AsyncParsableCommand {
                 .invalidArgument, "--tap and --output-npz belong together",
                 mend: "Give both, or neither")
         }
+        if !tap.isEmpty {
+            let answers = [
+                "--output-csv", "--output-logits", "--output", "--format", "--verbose",
+            ]
+            try GivenFlags.refuse(
+                answers + SamplingOptions.flags, "with --tap, which computes prompts only")
+        }
+        if raw { try GivenFlags.refuse(["--system"], "with --raw, which leaves the template out") }
         for path in [outputCsv, outputLogits, outputNpz].compactMap({ $0 }) {
             try OutputFile.check(path)
         }
@@ -87,6 +95,10 @@ struct RunCommand: AsyncParsableCommand {
                 .invalidArgument,
                 inputFile.map { "there is no prompt in \($0)" } ?? "there is no prompt",
                 mend: "Write: martlet run \(model) \"Why is the sky blue?\"")
+        }
+        if texts.isEmpty {
+            try GivenFlags.refuse(
+                ["--system", "--raw"], "on --input-ids, which are a whole prompt already")
         }
         let path = try await ModelFinder.path(model)
         try modelOptions.checkEffect(on: path)
@@ -198,7 +210,8 @@ struct RunCommand: AsyncParsableCommand {
 
     private static func lines(of file: String?) throws -> [String] {
         guard let file else { return [] }
-        return try TextFile.read(file).split(whereSeparator: \.isNewline).map(String.init)
+        // A line ends where an editor ends it: other separators of Unicode belong to the prompt.
+        return try TextFile.read(file).split { $0 == "\n" || $0 == "\r\n" }.map(String.init)
     }
 
     private static func ids(_ text: String) throws -> [Int32] {

@@ -17,12 +17,16 @@ struct ModelOptions: ParsableArguments {
         completion: .list(["keep", "none", "int8", "int4"]))
     var quantize = "keep"
     @Option(
-        help: "The embedding (and the head where they are one): as --quantize.",
+        help: "The embedding: as --quantize.",
         completion: .list(["keep", "none", "int8", "int4"]))
     var quantizeEmbedding = "keep"
     @Option(
-        help: "The head: as --quantize.", completion: .list(["keep", "none", "int8", "int4"]))
-    var quantizeHead = "keep"
+        help: """
+            The head: as --quantize (default: keep, or the embedding's where they are one). Where it \
+            differs from the embedding, each has weights of its own.
+            """,
+        completion: .list(["keep", "none", "int8", "int4"]))
+    var quantizeHead: String?
     @Option(
         help: "Inputs of quantized linears: exact or int8g64 (the CPU's default).",
         completion: .list(["exact", "int8g64"]))
@@ -65,13 +69,10 @@ struct ModelOptions: ParsableArguments {
     /// - Throws: `MartletError` `.invalidArgument` naming the flag.
     func checkEffect(on path: String) throws {
         guard path.hasSuffix(".martlet") else { return }
-        let flags = [
-            ("--dtype", dtype != "f32"), ("--quantize", quantize != "keep"),
-            ("--quantize-embedding", quantizeEmbedding != "keep"),
-            ("--quantize-head", quantizeHead != "keep"), ("--activations", activations != nil),
-            ("--kv-dtype", kvDtype != "f32"), ("--disable-rule", !disabledRules.isEmpty),
-        ]
-        guard let flag = flags.first(where: \.1)?.0 else { return }
+        let others = ["--device", "--no-cache"]
+        guard let flag = GivenFlags.first(of: Self.flags.filter { !others.contains($0) }) else {
+            return
+        }
         throw MartletError(
             .invalidArgument, "\(path) is compiled already, \(flag) cannot change it",
             mend: "Build another engine: martlet build MODEL \(flag) ... -o FILE.martlet")

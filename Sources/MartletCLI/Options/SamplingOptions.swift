@@ -78,12 +78,10 @@ struct DrawOptions: ParsableArguments {
         settings.seed = seed
         for text in logitBias {
             let parts = text.split(separator: "=")
-            guard parts.count == 2, let id = Int32(parts[0]), let value = Float(parts[1]),
-                value.isFinite
-            else {
+            guard parts.count == 2, let id = Int32(parts[0]), let value = Float(parts[1]) else {
                 throw MartletError(
                     .invalidArgument, "--logit-bias \(text) is not ID=VALUE",
-                    mend: "Such as 42=-2.5")
+                    mend: "Such as 42=-2.5, or 42=-inf for never")
             }
             settings.logitBias[id] = value
         }

@@ -11,13 +11,22 @@ import Musl
 import Darwin
 #endif
 
-/// Writes result files whole or not at all.
+/// Writes result files whole or not at all; devices and pipes in place.
 enum OutputFile {
+    /// What a path leads to, links followed.
+    private enum Place {
+        /// A regular file or nothing yet: made beside it, then renamed; permissions stay.
+        case file(String, permissions: mode_t?)
+        /// A device or a pipe.
+        case stream
+        /// A standard stream of this program, under whatever name.
+        case standard(Int32)
+    }
+
     /// Finds out before the work whether a file can be made.
     ///
     /// - Throws: `MartletError` `.io` naming the folder.
     static func check(_ path: String) throws {
-        let folder = path.lastIndex(of: "/").map { String(path[..<$0]) } ?? "."
         guard !path.isEmpty else {
             throw MartletError(.invalidArgument, "the name of a file to write is empty")
         }
@@ -25,7 +34,15 @@ enum OutputFile {
             throw MartletError(
                 .io, "cannot write '\(path)': it is a folder", mend: "Name a file in it")
         }
-        guard access(folder.isEmpty ? "/" : folder, W_OK | X_OK) == 0 else {
+        let written: Bool
+        switch place(path) {
+        case .file(let target, _):
+            let folder = target.lastIndex(of: "/").map { String(target[..<$0]) } ?? "."
+            written = access(folder.isEmpty ? "/" : folder, W_OK | X_OK) == 0
+        case .stream: written = access(path, W_OK) == 0
+        case .standard: written = true
+        }
+        guard written else {
             throw MartletError(
                 .io, "cannot write \(path): \(String(cString: strerror(errno)))",
                 mend: errno == ENOENT
@@ -33,35 +50,107 @@ enum OutputFile {
         }
     }
 
-    /// Writes to a temporary file beside the path, then renames it.
+    /// Where a path leads, for files that are replaced whole: a link stays, what it names is replaced.
+    ///
+    /// - Throws: `MartletError` `.io` for a device or a pipe, which cannot be replaced.
+    static func replaceable(_ path: String) throws -> String {
+        guard case .file(let target, _) = place(path) else {
+            throw MartletError(
+                .io, "cannot write \(path): it is no regular file", mend: "Name another file")
+        }
+        return target
+    }
+
+    /// Writes to a temporary file beside the path, then renames it; in place where there is no file.
     ///
     /// - Throws: `MartletError` `.io`; nothing new stays at the path then.
     static func write(_ bytes: [UInt8], to path: String) throws {
-        let partial = "\(path).partial-\(getpid())"
-        Interrupt.watch(folderOf: path)
         func failure(_ what: String) -> MartletError {
-            let reason = String(cString: strerror(errno))
-            unlink(partial)
-            return MartletError(.io, "cannot \(what) \(path): \(reason)")
+            MartletError(.io, "cannot \(what) \(path): \(String(cString: strerror(errno)))")
         }
-        let descriptor = open(partial, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0o644)
-        guard descriptor >= 0 else { throw failure("create") }
-        var written = 0
-        while written < bytes.count {
-            let count = bytes.withUnsafeBytes { buffer in
-                pwrite(
-                    descriptor, buffer.baseAddress.map { $0 + written }, buffer.count - written,
-                    off_t(written))
-            }
-            if count < 0, errno == EINTR { continue }
-            guard count > 0 else {
+        switch place(path) {
+        case .standard(let descriptor):
+            guard put(bytes, descriptor) else { throw failure("write") }
+        case .stream:
+            let descriptor = open(path, O_WRONLY | O_CLOEXEC)
+            guard descriptor >= 0 else { throw failure("open") }
+            defer { close(descriptor) }
+            guard put(bytes, descriptor) else { throw failure("write") }
+        case .file(let target, let permissions):
+            let partial = "\(target).partial-\(getpid())"
+            Interrupt.watch(folderOf: target)
+            let descriptor = open(
+                partial, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, permissions ?? 0o644)
+            guard descriptor >= 0 else { throw failure("create") }
+            if let permissions { fchmod(descriptor, permissions) }
+            var isWhole = put(bytes, descriptor)
+            // The first error is the one to tell.
+            let reason = errno
+            if close(descriptor) != 0, isWhole { isWhole = false } else { errno = reason }
+            guard isWhole, rename(partial, target) == 0 else {
                 let error = failure("write")
-                close(descriptor)
+                unlink(partial)
                 throw error
             }
-            written += count
         }
-        guard close(descriptor) == 0, rename(partial, path) == 0 else { throw failure("write") }
+    }
+
+    private static func place(_ path: String) -> Place {
+        var status = stat()
+        guard stat(path, &status) == 0 else { return .file(followed(path), permissions: nil) }
+        // Only names of streams: a file that standard output also goes to is still a file.
+        if path.hasPrefix("/dev/") || path.hasPrefix("/proc/") {
+            for descriptor: Int32 in [1, 2] {
+                var other = stat()
+                if fstat(descriptor, &other) == 0, other.st_dev == status.st_dev,
+                    other.st_ino == status.st_ino
+                {
+                    return .standard(descriptor)
+                }
+            }
+        }
+        guard status.st_mode & S_IFMT == S_IFREG else { return .stream }
+        return .file(FileStatus.resolved(path), permissions: status.st_mode & 0o777)
+    }
+
+    /// What a link names that leads nowhere yet; any other path as it is.
+    private static func followed(_ path: String) -> String {
+        var path = path
+        // As many links as the system itself follows.
+        for _ in 0..<40 {
+            var buffer = [UInt8](repeating: 0, count: Int(PATH_MAX))
+            let count = buffer.withUnsafeMutableBytes { bytes in
+                bytes.bindMemory(to: CChar.self).baseAddress.map {
+                    readlink(path, $0, bytes.count)
+                } ?? 0
+            }
+            guard count > 0 else { return path }
+            let target = String(decoding: buffer[..<count], as: UTF8.self)
+            let folder = path.lastIndex(of: "/").map { path[...$0] } ?? ""
+            path = target.hasPrefix("/") ? target : String(folder) + target
+        }
+        return path
+    }
+
+    /// Writes all bytes; false with `errno` set if that failed.
+    private static func put(_ bytes: [UInt8], _ descriptor: Int32) -> Bool {
+        bytes.withUnsafeBytes { buffer in
+            var rest = buffer[...]
+            while !rest.isEmpty {
+                let part = UnsafeRawBufferPointer(rebasing: rest.prefix(1 << 24))
+                #if canImport(Glibc)
+                let count = Glibc.write(descriptor, part.baseAddress, part.count)
+                #elseif canImport(Musl)
+                let count = Musl.write(descriptor, part.baseAddress, part.count)
+                #else
+                let count = Darwin.write(descriptor, part.baseAddress, part.count)
+                #endif
+                if count < 0, errno == EINTR { continue }
+                guard count > 0 else { return false }
+                rest = rest.dropFirst(count)
+            }
+            return true
+        }
     }
 }
 

@@ -20,13 +20,19 @@ enum TapWriter {
                 members.append(("\(prefix)\(name).npy", NPY.matrix(rows)))
             }
         }
-        try OutputFile.write(ZipWriter.stored(members), to: path)
+        try OutputFile.write(try ZipWriter.stored(members), to: path)
     }
 }
 
 /// A zip archive of uncompressed members, as NumPy's `savez` writes it.
 enum ZipWriter {
-    static func stored(_ members: [(name: String, bytes: [UInt8])]) -> [UInt8] {
+    /// The archive.
+    ///
+    /// - Throws: `MartletError` `.limitExceeded` where counts and sizes leave the format's fields.
+    static func stored(_ members: [(name: String, bytes: [UInt8])]) throws -> [UInt8] {
+        try check(
+            memberCount: members.count,
+            byteCount: members.reduce(22) { $0 + 76 + 2 * $1.name.utf8.count + $1.bytes.count })
         var file: [UInt8] = [], directory: [UInt8] = []
         func put<Value: FixedWidthInteger>(_ value: Value, _ target: inout [UInt8]) {
             withUnsafeBytes(of: value.littleEndian) { target += $0 }
@@ -64,5 +70,20 @@ enum ZipWriter {
         put(start, &file)
         put(UInt16(0), &file)
         return file
+    }
+
+    /// Refuses what needs the format's 64-bit extension.
+    static func check(memberCount: Int, byteCount: Int) throws {
+        guard memberCount <= 0xffff else {
+            throw MartletError(
+                .limitExceeded, "\(memberCount) arrays are more than the 65535 of an .npz file",
+                mend: "Give fewer prompts, or a narrower --tap")
+        }
+        guard byteCount <= 0xffff_ffff else {
+            throw MartletError(
+                .limitExceeded,
+                "\(byteCount) bytes of taps are more than the 4 GiB of an .npz file",
+                mend: "Give fewer prompts, or a narrower --tap")
+        }
     }
 }

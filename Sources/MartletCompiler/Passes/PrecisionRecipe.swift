@@ -21,10 +21,10 @@ public struct PrecisionRecipe: Sendable {
     public var dtype: DType
     /// Linear weights.
     public var weights: Weights
-    /// The embedding table (and the head, where they are one).
+    /// The embedding table.
     public var embedding: Weights
-    /// The head.
-    public var head: Weights
+    /// The head; nil for the embedding's where they are one, else as the checkpoint stores it.
+    public var head: Weights?
     /// Format of the inputs of linears with coded weights; nil for exact.
     public var activations: ActivationFormat?
     /// Type of cached keys and values.
@@ -33,7 +33,7 @@ public struct PrecisionRecipe: Sendable {
     /// Sets the precisions.
     public init(
         dtype: DType = .f32, weights: Weights = .keep, embedding: Weights = .keep,
-        head: Weights = .keep, activations: ActivationFormat? = nil, kvType: DType = .f32
+        head: Weights? = nil, activations: ActivationFormat? = nil, kvType: DType = .f32
     ) {
         self.dtype = dtype
         self.weights = weights
@@ -57,7 +57,7 @@ extension PrecisionRecipe {
     func applyToParameters(of graph: inout Graph, weights provider: any WeightProvider) throws
         -> Int
     {
-        var count = 0
+        var count = try untieHead(of: &graph, weights: provider)
         for node in graph.nodes where node.op == "parameter" {
             guard let shape = node.results[0].fixedShape else { continue }
             let stored = try storage(of: WeightExpression(parameter: node), provider)
@@ -68,6 +68,41 @@ extension PrecisionRecipe {
             }
         }
         return count
+    }
+
+    /// Gives the head a parameter of its own where it is the embedding table and its format differs.
+    ///
+    /// - Returns: How many parameters were added.
+    private func untieHead(
+        of graph: inout Graph, weights provider: any WeightProvider
+    ) throws -> Int {
+        guard let head else { return 0 }
+        var count = 0
+        for node in graph.nodes where node.op == "parameter" {
+            let users = graph.users(of: node.value())
+            let heads = users.filter { Self.isHead($0, of: node) }
+            guard users.contains(where: { $0.op == "embedding" }), let first = heads.first,
+                let shape = node.results[0].fixedShape
+            else { continue }
+            let expression = try WeightExpression(parameter: node)
+            let stored = try storage(of: expression, provider)
+            guard
+                try format(embedding, shape, stored: stored)
+                    != format(head, shape, stored: stored)
+            else { continue }
+            let name = graph.unusedName(first.path)
+            let copy = graph.insert(
+                "parameter", [],
+                ["name": .string(name), "source": .string(expression.description)],
+                results: node.results, path: name, before: first.id)[0]
+            for user in heads { graph.update(user.id) { $0.operands[1] = copy } }
+            count += 1
+        }
+        return count
+    }
+
+    private static func isHead(_ node: Node, of parameter: Node) -> Bool {
+        node.op == "linear" && node.path == "head" && node.operands[1] == parameter.value()
     }
 
     private func storage(
@@ -92,8 +127,14 @@ extension PrecisionRecipe {
         let isTable = users.contains { $0.op == "embedding" }
         let linears = users.filter { $0.op == "linear" && $0.operands[1] == node.value() }
         guard shape.count == 2, isTable || !linears.isEmpty else { return .plain(.f32) }
-        let choice =
-            isTable ? embedding : linears.contains { $0.path == "head" } ? head : weights
+        let isHead = linears.contains { $0.path == "head" }
+        return try self.format(
+            isTable ? embedding : isHead ? head ?? .keep : weights, shape, stored: stored)
+    }
+
+    private func format(
+        _ choice: Weights, _ shape: [Int], stored: ElementFormat
+    ) throws -> ElementFormat {
         switch choice {
         case .scheme(_, let rule): return .weight(try rule(shape[1]))
         case .plain: return .plain(dtype)

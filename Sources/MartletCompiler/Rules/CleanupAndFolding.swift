@@ -61,16 +61,19 @@ extension RuleFamily {
                 let parts = match.root.operands.compactMap { $0.flatMap(graph.producer(of:)) }
                 let expression = WeightExpression.apply(
                     op, try parts.map { try WeightExpression(parameter: $0) })
-                let name = uniqueName(match.root.path, graph)
+                let name = graph.unusedName(match.root.path)
                 return graph.insert(
                     "parameter", [],
                     ["name": .string(name), "source": .string(expression.description)],
                     results: match.root.results, path: name, before: match.root.id)
             }
         })
+}
 
-    private static func uniqueName(_ path: String, _ graph: Graph) -> String {
-        let taken = Set(graph.nodes.compactMap { $0.attributes["name"]?.string })
+extension Graph {
+    /// A name for a new source at a path: the path, numbered where it is taken.
+    func unusedName(_ path: String) -> String {
+        let taken = Set(nodes.compactMap { $0.attributes["name"]?.string })
         if !taken.contains(path) { return path }
         var number = 2
         while taken.contains("\(path).\(number)") { number += 1 }
