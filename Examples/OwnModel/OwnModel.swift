@@ -3,6 +3,21 @@
 
 import Martlet
 
+/// A layer of one's own, from Martlet's blocks: what its branches add is scaled, as in MiniCPM and Granite.
+struct ScaledLayer: DecoderBlock {
+    let name: String
+    let inputNorm: RMSNorm, attention: SelfAttention
+    let postAttentionNorm: RMSNorm, feedForward: GatedMLP
+
+    func callAsFunction(_ x: Tensor, _ step: StepInputs) -> Tensor {
+        scoped(x) { _ in
+            // Two factors, as two settings of a configuration would give: the rule below makes them one.
+            let h = x + attention(inputNorm(x), step) * 0.5 * 0.5
+            return h + feedForward(postAttentionNorm(h)) * 0.5 * 0.5
+        }
+    }
+}
+
 /// A model of one's own with random weights, and a rewrite rule of one's own: compiled and run.
 struct TwoLayers: ModelArchitecture {
     static let names = ["TwoLayersForCausalLM"]
@@ -17,8 +32,8 @@ struct TwoLayers: ModelArchitecture {
         let group = builder.kvGroup(
             KVGroup(layerCount: 2, kvHeadCount: 2, headDim: 16, scheme: KVScheme(dtype: .f32)))
         let layers = (0..<2).map { index in
-            DecoderLayer(
-                "layers.\(index)", inputNorm: RMSNorm("inputNorm", size: 64, epsilon: 1e-5),
+            ScaledLayer(
+                name: "layers.\(index)", inputNorm: RMSNorm("inputNorm", size: 64, epsilon: 1e-5),
                 attention: SelfAttention(
                     "attention", .init(hiddenSize: 64, headCount: 4, kvHeadCount: 2, headDim: 16),
                     cache: KVLayer(group: group, layer: index)),
@@ -48,16 +63,33 @@ let mergeScales = RewriteRule(
 @main
 enum OwnModel {
     static func main() throws {
+        // What the rule does to the graph.
+        let (model, weights) = (TwoLayers(), RandomWeights())
+        var compilation = Compiler.Options()
+        compilation.rules = [mergeScales]
+        var count = 0
+        _ = try Compiler(options: compilation).optimize(model.trace(), weights: weights) { record in
+            if record.name == mergeScales.name { count += record.count }
+        }
+        print("\(mergeScales.name): applied \(count) times")
+
+        // Answers with it and without it.
+        print("with it:    \(try answer(model, weights, rules: [mergeScales]))")
+        print("without it: \(try answer(model, weights, rules: []))")
+    }
+
+    static func answer(
+        _ architecture: TwoLayers, _ weights: RandomWeights, rules: [RewriteRule]
+    ) throws -> String {
         var options = LoadOptions()
-        options.rules = [mergeScales]
+        options.rules = rules
         options.quantize = "int8"
-        let model = try LanguageModel.compile(
-            TwoLayers(), weights: RandomWeights(), options: options)
+        let model = try LanguageModel.compile(architecture, weights: weights, options: options)
         var settings = SamplingSettings()
         settings.maxTokens = 8
         let answer = try model.generateBatch([
             GenerationRequest(prompt: [1, 2, 3], settings: settings)
         ])[0]
-        print(answer.tokens.map(String.init).joined(separator: " "))
+        return answer.tokens.map(String.init).joined(separator: " ")
     }
 }

@@ -23,7 +23,8 @@ import Testing
         RuleFamily.cleanup, .folding, .rows, .linears, .attention, .norms, .quantization,
     ].flatMap(\.rules)
 
-    private func graph(_ lines: String) throws -> Graph {
+    /// A graph of some lines of text, with the constant that rows may name.
+    static func graph(_ lines: String) throws -> Graph {
         try Graph(
             text: "graph g {\n\(lines)\n}\n",
             constants: ["f": TensorData([1, 0.25], shape: [2])])
@@ -48,8 +49,8 @@ import Testing
 
     @Test(arguments: RuleCase.all)
     func rewritesAsWritten(_ row: RuleCase) throws {
-        let before = try graph(row.before)
-        let after = try graph(row.after)
+        let before = try Self.graph(row.before)
+        let after = try Self.graph(row.after)
         try GraphVerifier.verify(before)
         try GraphVerifier.verify(after)
         var changed = before
@@ -70,7 +71,7 @@ import Testing
 
     @Test(arguments: RuleCase.refusals)
     func leavesAlone(_ row: RuleCase) throws {
-        let before = try graph(row.before)
+        let before = try Self.graph(row.before)
         try GraphVerifier.verify(before)
         var changed = before
         #expect(try Self.apply(row.rule, to: &changed) == 0)
