@@ -6,8 +6,8 @@ import MartletCompiler
 import MartletCore
 import MartletEngineFile
 
-/// Time that steps of a plan will take on this machine: bytes against the rate of reading,
-/// operations against the peak of their kind, whichever takes longer, plan step by plan step.
+/// Time that steps of a plan will take on this machine: bytes at the rate of reading, and what its
+/// kernels take in a trial, plan step by plan step.
 package struct SpeedEstimate: Sendable {
     /// What limits a plan step.
     private enum Work {
@@ -19,32 +19,36 @@ package struct SpeedEstimate: Sendable {
         case attention(bytes: Int, operations: Int)
         /// Rows that lie in caches.
         case rows
+
+        var isInt8: Bool { if case .int8 = self { true } else { false } }
     }
 
-    private let steps: [(cost: KernelCost, work: Work)]
+    private let steps: [(cost: KernelCost, work: Work, kind: KernelTrial.Kind)]
     private let ceilings: MachineCeilings
+    private let trial: KernelTrial?
     private let maxTokens: Int
 
-    /// Share of the peak that the linear kernels reach when they do not wait for memory.
-    ///
-    /// An assumption, as the two below: not yet fitted to measurements on a quiet machine.
-    private static let linearShare = 0.75
-    /// Share of the f32 peak that attention reaches.
-    private static let attentionShare = 0.3
-    /// Share of the reading rate that one-token linears reach.
+    /// Share of the reading rate that one-token linears reach where they do nothing else: bf16 weights in
+    /// `bench` on two cores, 92 to 100 %.
     private static let readShare = 0.95
-    /// Seconds of one plan step beside its work: barriers, and the turn of the step loop.
+    /// Shares of the peaks that linears and attention reach where no trial says better: assumptions.
+    private static let linearShare = 0.75, attentionShare = 0.3
+    /// Seconds of one plan step beside its work where no trial says better: barriers.
     private static let stepOverhead = 1.5e-6
 
     /// Prepares the plan of the decoder.
+    ///
+    /// - Parameter trial: What its kernels were seen to take.
     package init(
-        _ builder: EngineBuilder, _ program: EngineBuilder.Program, ceilings: MachineCeilings
+        _ builder: EngineBuilder, _ program: EngineBuilder.Program, ceilings: MachineCeilings,
+        trial: KernelTrial?
     ) {
         self.ceilings = ceilings
+        self.trial = trial
         maxTokens = max(1, builder.options.maxTokensPerStep)
         let plan = program.emitted.plan
         steps = zip(plan.steps, program.emitted.choices).map { step, choice in
-            (choice.cost, Self.work(step, plan))
+            (choice.cost, Self.work(step, plan), KernelTrial.Kind(step, choice.cost))
         }
     }
 
@@ -60,6 +64,14 @@ package struct SpeedEstimate: Sendable {
                 bytes: group.bytesPerToken / max(group.layerCount, 1), operations: 4 * columns)
         default: return .rows
         }
+    }
+
+    /// Seconds of reading and computing side by side.
+    ///
+    /// Neither hides behind the other wholly where both take long: between their maximum and their sum,
+    /// as the root of their squares fits what `bench` measured of int8, int4 and bf16 weights.
+    private static func overlapping(_ reading: Double, _ computing: Double) -> Double {
+        (reading * reading + computing * computing).squareRoot()
     }
 
     /// Bytes that one step reads for its weights: the working set of decoding.
@@ -79,24 +91,27 @@ package struct SpeedEstimate: Sendable {
         let own = Double(tokens) / Double(max(requests, 1))
         // Token i of a request sees the context and i tokens of its own.
         let pairs = Double(tokens) * (Double(context) + (own + 1) / 2)
-        return steps.reduce(0) { total, step in
+        return steps.reduce(trial?.overhead ?? 0) { total, step in
             let bytes = Double(step.cost.bytes.evaluate(values) ?? 0)
             let operations = Double(step.cost.operations.evaluate(values) ?? 0)
-            let reading = bytes / (ceilings.bytesPerSecond * Self.readShare)
-            let seconds: Double
+            let rate = ceilings.bytesPerSecond * Self.readShare
+            let tried = trial?.seconds(step.kind, tokens: tokens, requests: requests)
             switch step.work {
-            case .int8:
-                seconds = max(reading, operations / (ceilings.int8PerSecond * Self.linearShare))
-            case .float:
-                seconds = max(reading, operations / (ceilings.floatPerSecond * Self.linearShare))
+            case .int8, .float:
+                let peak =
+                    step.work.isInt8 ? ceilings.int8PerSecond : ceilings.floatPerSecond
+                let assumed = operations / (peak * Self.linearShare) + Self.stepOverhead
+                return total + Self.overlapping(bytes / rate, tried ?? assumed)
             case .attention(let bytes, let operations):
                 let cached = Double(requests) * (Double(context) + own) * Double(bytes)
-                seconds = max(
-                    cached / (ceilings.bytesPerSecond * Self.readShare),
-                    pairs * Double(operations) / (ceilings.floatPerSecond * Self.attentionShare))
-            case .rows: seconds = operations / step.cost.operationsPerSecond
+                let pair =
+                    trial?.secondsPerPair(step.kind)
+                    ?? Double(operations) / (ceilings.floatPerSecond * Self.attentionShare)
+                return total + max(cached / rate, pairs * pair, tried ?? Self.stepOverhead)
+            case .rows:
+                let assumed = operations / step.cost.operationsPerSecond + Self.stepOverhead
+                return total + (tried ?? assumed)
             }
-            return total + seconds + Self.stepOverhead
         }
     }
 

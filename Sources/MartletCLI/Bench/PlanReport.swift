@@ -31,14 +31,19 @@ struct PlanReport {
         memory = try MemoryEstimate(builder, programs)
         ceilings = try MachineCeilings.measure(
             workingSet: SpeedEstimate.weightBytes(decoder), options: options)
-        speed = SpeedEstimate(builder, decoder, ceilings: ceilings)
+        let trial = try KernelTrial(
+            builder, decoder, batchSizes: cases.map(\.batchSize),
+            promptLengths: cases.map {
+                min($0.batchSize * $0.inputLength, options.maxTokensPerStep)
+            })
+        speed = SpeedEstimate(builder, decoder, ceilings: ceilings, trial: trial)
         precision = try builder.describe(
-            source, programs.map(\.graph), programs.flatMap(\.emitted.parameters)
+            source, programs.flatMap(\.emitted.parameters)
         ).precision.line
         textBytes = source.tokenizerBytes
         self.cases = cases
         self.options = options
-        self.programBytes = programBytes + MemoryEstimate.runtime
+        self.programBytes = programBytes + MemoryEstimate.runtime + source.engineBytes
     }
 
     /// Peak of a case: everything at once.

@@ -10,9 +10,9 @@ struct PlanCommand: AsyncParsableCommand {
         commandName: "plan",
         abstract: "Says what memory and time a model will take, before anything is loaded.",
         discussion: """
-            Memory follows from the compiled plan; time from its bytes and operations and from what \
-            this machine is measured to do in half a second. The same flags as for bench, whose \
-            figures these are meant to be.
+            Memory follows from the compiled plan; time from its bytes, from the rate at which this \
+            machine is measured to read, and from a trial of one layer with empty weights. The same \
+            flags as for bench, whose figures these are meant to be.
             """,
         aliases: ["fit"])
 
@@ -21,7 +21,7 @@ struct PlanCommand: AsyncParsableCommand {
     var batchSize = "1"
     @Option(help: "Prompt and answer lengths, such as \"32,50;128,50\".")
     var inputOutputLen = "32,50"
-    @Option(help: "text, json, csv or md.", completion: .list(["text", "json", "csv", "md"]))
+    @Option(help: "text, json, csv or md.", completion: TableForm.completion)
     var output = "text"
     @OptionGroup var modelOptions: ModelOptions
     @OptionGroup var limits: LimitOptions
