@@ -38,7 +38,7 @@ struct PlanReport {
             })
         speed = SpeedEstimate(builder, decoder, ceilings: ceilings, trial: trial)
         precision = try builder.describe(
-            source, programs.flatMap(\.emitted.parameters)
+            source, programs.map(\.graph), programs.flatMap(\.emitted.parameters)
         ).precision.line
         textBytes = source.tokenizerBytes
         self.cases = cases
