@@ -179,7 +179,9 @@ let package = Package(
             ]),
         tests("MartletQuantization", ["MartletCore"]),
         tests("MartletReference", ["MartletCore", "MartletGraph"]),
-        tests("MartletRuntime", ["MartletBackend", "MartletCore"]),
+        .target(name: "CMartletAllocationCounter", path: "Tests/AllocationCounter"),
+        tests(
+            "MartletRuntime", ["CMartletAllocationCounter", "MartletBackend", "MartletCore"]),
         .testTarget(
             name: "MartletTokenizerTests", dependencies: ["MartletCore", "MartletTokenizer"],
             exclude: ["Fixtures"], swiftSettings: swiftSettings),

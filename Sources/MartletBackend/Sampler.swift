@@ -9,6 +9,13 @@ package struct SampledToken: Sendable, Hashable {
     package var status: RowStatus
     /// Natural logarithm of the token's probability in the unmodified row; 0 if not asked for.
     package var logProbability: Float
+
+    /// Gathers what is known of a row.
+    package init(token: Int32, status: RowStatus, logProbability: Float) {
+        self.token = token
+        self.status = status
+        self.logProbability = logProbability
+    }
 }
 
 /// Draws tokens from rows of logits; the reference that every backend's sampler equals.
@@ -22,8 +29,8 @@ package struct SampledToken: Sendable, Hashable {
 package struct Sampler: Sendable {
     /// V.
     package let vocabularySize: Int
-    private var adjusted: [Float]
-    private var candidates: SamplerCandidates
+    var adjusted: [Float]
+    var candidates: SamplerCandidates
 
     /// Reserves scratch memory for rows of V logits.
     package init(vocabularySize: Int) {
@@ -70,7 +77,8 @@ package struct Sampler: Sendable {
         }
         var result = SampledToken(token: token, status: .ok, logProbability: 0)
         if parameters.logProbabilityCount >= 0 {
-            let normaliser = rank(row, maximum: raw.maximum, parameters: parameters, top: &top)
+            let normaliser = rank(
+                row, maximum: raw.maximum, count: Int(parameters.logProbabilityCount), top: &top)
             result.logProbability = Float(Double(row[Int(token)]) - normaliser)
         }
         return result
@@ -89,7 +97,7 @@ package struct Sampler: Sendable {
     }
 
     /// Writes the row with mask, bias and penalties into `adjusted`; false if there are none.
-    private mutating func adjust(
+    mutating func adjust(
         _ row: UnsafeBufferPointer<Float>, parameters: SamplingParameters,
         bias: UnsafeBufferPointer<LogitBias>, mask: UnsafePointer<UInt32>?, state: SamplerState?
     ) -> Bool {
@@ -167,31 +175,5 @@ package struct Sampler: Sendable {
     private static func part(_ fraction: Float, of total: UInt64) -> UInt64 {
         guard fraction > 0 else { return 1 }
         return min(UInt64((Double(fraction) * Double(total)).rounded(.up)), total)
-    }
-
-    /// Lists the most likely tokens of a row; returns the logarithm of the sum of exponentials.
-    private mutating func rank(
-        _ row: UnsafeBufferPointer<Float>, maximum: Float, parameters: SamplingParameters,
-        top: inout [TokenLogProbability]
-    ) -> Double {
-        candidates.fill(row)
-        let total = candidates.weigh(maximum: maximum, temperature: 1)
-        let normaliser =
-            Double(maximum) + SamplerMath.logarithm(Double(total) / Double(SamplerMath.one))
-        let wanted = Int(parameters.logProbabilityCount)
-        guard wanted > 0 else { return normaliser }
-        candidates.orderByValue()
-        candidates.keepFirst(reaching: UInt64(wanted), of: .tokens)
-        for index in 0..<candidates.count {
-            let token = candidates.ids[index]
-            top.append(
-                TokenLogProbability(
-                    token: token, logProbability: Float(Double(row[Int(token)]) - normaliser)))
-        }
-        top.sort {
-            let (a, b) = (row[Int($0.token)], row[Int($1.token)])
-            return a == b ? $0.token < $1.token : a > b
-        }
-        return normaliser
     }
 }

@@ -12,6 +12,7 @@ package struct StepValidator {
     private let groups: [KVGroup]
     private let activeGroups: Range<Int>
     private let pageCount: Int
+    private let hostPageCount: Int
     private let stateSlotCount: Int
     private let previousLogitRows: Int
 
@@ -25,12 +26,13 @@ package struct StepValidator {
     ///   - groups: KV groups of all plans, and which of them the plan uses.
     ///   - activeGroups: Groups of the plan.
     ///   - pageCount: Pages of the KV arena.
+    ///   - hostPageCount: Pages of the host's arena; 0 if blocks cannot be swapped.
     ///   - stateSlotCount: Slots of sampling state.
     ///   - previousLogitRows: O of the step submitted before.
     package init(
         limits: StepLimits, idLimit: Int, embeddingSize: Int, vocabularySize: Int,
-        groups: [KVGroup], activeGroups: Range<Int>, pageCount: Int, stateSlotCount: Int,
-        previousLogitRows: Int
+        groups: [KVGroup], activeGroups: Range<Int>, pageCount: Int, hostPageCount: Int = 0,
+        stateSlotCount: Int, previousLogitRows: Int
     ) {
         self.limits = limits
         self.idLimit = idLimit
@@ -39,6 +41,7 @@ package struct StepValidator {
         self.groups = groups
         self.activeGroups = activeGroups
         self.pageCount = pageCount
+        self.hostPageCount = hostPageCount
         self.stateSlotCount = stateSlotCount
         self.previousLogitRows = previousLogitRows
     }
@@ -250,14 +253,18 @@ package struct StepValidator {
             record, record.section(.blockOperations, BlockOperation.self), "blockOperations",
             count: count)
         for operation in UnsafeBufferPointer(start: operations, count: count) {
+            guard let kind = BlockOperation.Kind(rawValue: operation.kind) else {
+                throw failure("there is no block operation \(operation.kind)")
+            }
+            let sources = kind == .swapIn ? hostPageCount : pageCount
+            let destinations = kind == .swapOut ? hostPageCount : pageCount
             try require(
-                operation.kind == BlockOperation.Kind.copy.rawValue,
-                "block operation \(operation.kind) is not offered by this device")
+                kind == .copy || hostPageCount > 0, "this device does not swap blocks to the host")
             try require(
-                operation.source >= 0 && Int(operation.source) < pageCount
-                    && operation.destination >= 0 && Int(operation.destination) < pageCount,
-                "a copy of block \(operation.source) to \(operation.destination) is outside 0 ..< \(pageCount)"
-            )
+                operation.source >= 0 && Int(operation.source) < sources
+                    && operation.destination >= 0 && Int(operation.destination) < destinations,
+                "\(kind) of block \(operation.source) to \(operation.destination) is outside "
+                    + "0 ..< \(sources) and 0 ..< \(destinations)")
         }
     }
 }

@@ -15,6 +15,8 @@ public struct EngineStatistics: Sendable, Hashable {
     public var reusedTokenCount = 0
     /// Times that a request gave up its pages, to be computed again later.
     public var preemptionCount = 0
+    /// Those of them whose pages were copied to the host instead.
+    public var swapCount = 0
     /// Answer tokens given out.
     public var generatedTokenCount = 0
     /// Rows computed for requests that had ended meanwhile.
@@ -31,6 +33,10 @@ public struct EngineStatistics: Sendable, Hashable {
     public var deviceSeconds = 0.0
     /// Seconds that the engine's thread spent between messages: scheduling, records, text.
     public var hostSeconds = 0.0
+    /// Seconds from noticing a step's completion to submitting the next, without the submission.
+    public var criticalSeconds = 0.0
+    /// Submissions that `criticalSeconds` sums up.
+    public var criticalStepCount = 0
     /// Requests that wait, at the last step.
     public var waitingCount = 0
     /// Requests that run, at the last step.

@@ -12,6 +12,8 @@ final class EngineShared: Sendable {
         var failure: MartletError?
         var nextID: UInt64 = 0
         var isClosed = false
+        /// Requests posted that the engine's thread has not taken up.
+        var postedCount = 0
     }
     private let state = Mutex(State())
 
@@ -21,18 +23,34 @@ final class EngineShared: Sendable {
 
     /// Names requests and posts their messages in one piece, so that none can follow the shutdown.
     ///
+    /// - Parameters:
+    ///   - count: Requests.
+    ///   - queueLimit: Most that may wait, these excepted; nil for any number.
+    ///   - messages: The messages, one per name.
     /// - Throws: `MartletError` when the engine takes no more requests; nothing was posted then.
     func post(
-        _ count: Int, to mailbox: Mailbox<EngineMessage>,
-        _ message: (Int, RequestID) -> EngineMessage
+        _ count: Int, queueLimit: Int? = nil, to mailbox: Mailbox<EngineMessage>,
+        _ messages: ([RequestID]) -> [EngineMessage]
     ) throws {
-        try state.withLock {
-            if let failure = $0.failure { throw failure }
-            if $0.isClosed { throw MartletError(.cancelled, "the engine was shut down") }
-            for index in 0..<count {
-                $0.nextID += 1
-                mailbox.send(message(index, RequestID($0.nextID)))
+        try state.withLock { state in
+            if let failure = state.failure { throw failure }
+            if state.isClosed { throw MartletError(.cancelled, "the engine was shut down") }
+            if let queueLimit {
+                try Scheduler.checkQueue(
+                    state.statistics.waitingCount + state.postedCount, limit: queueLimit)
             }
+            let ids = (0..<count).map { RequestID(state.nextID + 1 + UInt64($0)) }
+            state.nextID += UInt64(count)
+            state.postedCount += count
+            for message in messages(ids) { mailbox.send(message) }
+        }
+    }
+
+    /// Takes note that the engine's thread has taken up a request, and how many wait now.
+    func noteSubmission(waiting: Int) {
+        state.withLock {
+            $0.postedCount -= 1
+            $0.statistics.waitingCount = waiting
         }
     }
 
@@ -44,11 +62,6 @@ final class EngineShared: Sendable {
         }
     }
 }
-
-/// Events of one request as they happen.
-///
-/// Dropping it, or cancelling its task, ends the request.
-package typealias GenerationStream = AsyncThrowingStream<GenerationEvent, any Error>
 
 /// Serves requests on one device: any number at once, batched step by step.
 ///
@@ -64,6 +77,16 @@ package final class InferenceEngine: Sendable {
         package var policy = SchedulingPolicy.guaranteedNoEvict
         /// Whether a prompt's beginning that is in the arena is not computed again.
         package var reusesPrefixes = true
+        /// What becomes of the pages of a request that is paused.
+        package var preemption = PreemptionMode.automatic
+        /// Most requests that wait for streams; more are refused.
+        ///
+        /// Batches wait in any number.
+        package var queueLimit = 4096
+        /// Events that a stream holds for its reader before its request pauses.
+        package var streamCapacity = 256
+        /// Bytes per second to the host and back, by which pausing is priced.
+        package var hostBytesPerSecond = 10e9
         /// P of the plan.
         package var positionPlanes = 1
         /// Entry point that generates.
@@ -78,6 +101,8 @@ package final class InferenceEngine: Sendable {
     private let limits: Scheduler
     private let vocabularySize: Int
     private let decodesText: Bool
+    private let queueLimit: Int
+    private let streamCapacity: Int
 
     /// Starts the engine's thread.
     ///
@@ -96,14 +121,27 @@ package final class InferenceEngine: Sendable {
         guard vocabularySize > 0 else {
             throw MartletError(.unsupported, "the engine has no logits, so it cannot generate")
         }
+        var choices = SchedulerOptions()
+        choices.policy = options.policy
+        choices.stepsInFlight = max(1, min(options.stepsInFlight, executor.maxStepsInFlight))
+        choices.reusesPrefixes = options.reusesPrefixes
+        choices.preemption = options.preemption
+        choices.hostPageCount = executor.hostPageCount
+        let pageBytes = executor.kvGroups.map(\.bytesPerBlock).max() ?? 0
+        choices.preemptionCost.pageSeconds = Double(pageBytes) / max(options.hostBytesPerSecond, 1)
+        guard options.preemption != .swap || executor.hostPageCount > 0 else {
+            throw MartletError(
+                .unsupported, "this device has no room on the host for swapped pages",
+                mend: "Pause requests by recompute, or give the device pages on the host")
+        }
         limits = try Scheduler(
             limits: executor.limits, groups: executor.kvGroups, pageCount: executor.pageCount,
-            stateSlotCount: executor.stateSlotCount,
-            stepsInFlight: max(1, min(options.stepsInFlight, executor.maxStepsInFlight)),
-            policy: options.policy, reusesPrefixes: options.reusesPrefixes)
+            stateSlotCount: executor.stateSlotCount, options: choices)
+        queueLimit = options.queueLimit
+        streamCapacity = options.streamCapacity
         let builder = StepBuilder(
             groups: executor.kvGroups, positionPlanes: options.positionPlanes,
-            stream: options.entryPoint)
+            stream: options.entryPoint, vocabularySize: executor.vocabularySize)
         let (scheduler, mailbox, shared) = (limits, self.mailbox, self.shared)
         let started = EngineThread.start {
             var loop = StepLoop(
@@ -124,15 +162,34 @@ package final class InferenceEngine: Sendable {
     /// - Throws: `MartletError` `.invalidArgument` or `.limitExceeded` if it cannot run.
     package func generate(_ request: GenerationRequest) throws -> GenerationStream {
         try check(request)
-        let (stream, continuation) = GenerationStream.makeStream()
+        let count = request.settings.answerCount
+        var stream: GenerationStream?
         let mailbox = mailbox
-        try shared.post(1, to: mailbox) { _, id in
-            continuation.onTermination = { reason in
-                if case .cancelled = reason { mailbox.send(.cancel(id)) }
-            }
-            return .submit(id, request, StreamSink(continuation: continuation))
+        try shared.post(
+            AnswerGroup.size(request.settings), queueLimit: queueLimit, to: mailbox
+        ) { ids in
+            let buffer = StreamBuffer(
+                ids, answerCount: count, capacity: streamCapacity, mailbox: mailbox)
+            stream = buffer.stream()
+            return messages(request, ids, buffer)
+        }
+        guard let stream else {
+            throw MartletError(.internalError, "the request has no stream")
         }
         return stream
+    }
+
+    /// What starts a request: one message per answer that is drawn.
+    private func messages(
+        _ request: GenerationRequest, _ ids: [RequestID], _ sink: any GenerationSink
+    ) -> [EngineMessage] {
+        guard ids.count > 1 else { return ids.map { .submit($0, request, sink) } }
+        let group = AnswerGroup(request, ids: ids, sink: sink, mailbox: mailbox)
+        return ids.enumerated().map { index, id in
+            .submit(
+                id, AnswerGroup.member(request, index),
+                AnswerGroup.Member(group: group, index: index))
+        }
     }
 
     /// Runs requests to their ends and returns the answers in the same order.
@@ -146,8 +203,17 @@ package final class InferenceEngine: Sendable {
             }
         }
         let results = Mailbox<(Int, GenerationOutput)>()
-        try shared.post(requests.count, to: mailbox) { index, id in
-            .submit(id, requests[index], OutputCollector(index: index, mailbox: results))
+        let sizes = requests.map { AnswerGroup.size($0.settings) }
+        try shared.post(sizes.reduce(0, +), to: mailbox) { ids in
+            var all: [EngineMessage] = []
+            var next = 0
+            for (index, request) in requests.enumerated() {
+                let sink = OutputCollector(
+                    index: index, answerCount: request.settings.answerCount, mailbox: results)
+                all += messages(request, Array(ids[next..<next + sizes[index]]), sink)
+                next += sizes[index]
+            }
+            return all
         }
         var outputs = [GenerationOutput](repeating: GenerationOutput(), count: requests.count)
         var received: [(Int, GenerationOutput)] = []
@@ -158,6 +224,16 @@ package final class InferenceEngine: Sendable {
             count += received.count
         }
         return outputs
+    }
+
+    /// Starts requests whose events all go to one receiver; any number may wait.
+    ///
+    /// - Throws: `MartletError` for the first request that cannot run; none is started then.
+    package func run(_ requests: [GenerationRequest], sink: any GenerationSink) throws {
+        for request in requests { try check(request) }
+        try shared.post(requests.count, to: mailbox) { ids in
+            zip(ids, requests).map { .submit($0, $1, sink) }
+        }
     }
 
     /// Counts up to the last completed step.
@@ -178,5 +254,9 @@ package final class InferenceEngine: Sendable {
                 mend: "Use stop token ids")
         }
         _ = try limits.admissibleTokens(request)
+        guard request.settings.beamCount == 1 || request.settings.maxTokens > 0 else {
+            throw MartletError(
+                .invalidArgument, "max tokens is 0, but a search with beams needs at least 1")
+        }
     }
 }

@@ -6,38 +6,56 @@ package import MartletCore
 
 /// Receives what happens to one request; calls come from the engine's thread, in order.
 package protocol GenerationSink: Sendable {
-    /// An event; the last one has a finish reason.
-    func receive(_ event: GenerationEvent)
+    /// An event; the last one of each answer has a finish reason.
+    ///
+    /// - Returns: False if its reader is behind: the request pauses until told to resume.
+    func receive(_ event: GenerationEvent) -> Bool
     /// The request failed: nothing follows.
     func fail(_ error: MartletError)
 }
 
 /// Text side of a request that runs: detokeniser, stop strings, receiver.
-struct LiveRequest {
+///
+/// Only the engine's thread knows it.
+final class LiveRequest {
     let id: RequestID
+    let prompt: [Int32]
     let settings: SamplingSettings
+    let reportsLogProbabilities: Bool
     let sink: any GenerationSink
-    private var textStream: (any TokenTextStream)?
-    private var matcher: StopStringMatcher
+    /// Whether the plan's named outputs are wanted.
+    let returnsNamedOutputs: Bool
+    /// The search behind a request with beams.
+    var search: BeamSearch?
+    /// Continuations of its beams in the step under way, by beam.
+    var continuations: [[TokenLogProbability]?] = []
+    @exclusivity(unchecked) private var textStream: (any TokenTextStream)?
+    @exclusivity(unchecked) private var matcher: StopStringMatcher
+    private let hasStopStrings: Bool
 
     init(
         id: RequestID, request: GenerationRequest, decoding: (any TokenDecoding)?,
         sink: any GenerationSink
     ) {
         self.id = id
+        prompt = request.prompt
         settings = request.settings
+        reportsLogProbabilities = request.settings.logProbabilities != nil
+        returnsNamedOutputs = request.returnsNamedOutputs
         self.sink = sink
         textStream = decoding?.makeTextStream()
         matcher = StopStringMatcher(request.settings.stopStrings)
+        hasStopStrings = !request.settings.stopStrings.isEmpty
     }
 
     /// Text of a token; the finish reason becomes `.stopString` if its text reaches a stop string.
     ///
     /// Before `minTokens` tokens stop strings pass unnoticed: their text is given out at once.
-    mutating func text(
+    func text(
         of token: Int32, index: Int, finish: inout FinishReason?
     ) -> String {
         var text = ""
+        if finish == nil, !hasStopStrings { return textStream?.append(token) ?? "" }
         if finish != .stopToken {
             let piece = textStream?.append(token) ?? ""
             if index + 1 < settings.minTokens {
@@ -55,7 +73,7 @@ struct LiveRequest {
     }
 
     /// Text held back by detokeniser and matcher; it too may hold a stop string.
-    private mutating func remainder(_ finish: inout FinishReason?) -> String {
+    private func remainder(_ finish: inout FinishReason?) -> String {
         let result = matcher.append(textStream?.finish() ?? "")
         if result.match != nil {
             finish = .stopString
@@ -63,52 +81,6 @@ struct LiveRequest {
         }
         return result.text + matcher.finish()
     }
-}
-
-/// Gathers the answer to one request of a batch and posts it when complete.
-///
-/// `@unchecked Sendable`: only the engine's thread calls it, until it posts the output.
-final class OutputCollector: GenerationSink, @unchecked Sendable {
-    private let index: Int
-    private let mailbox: Mailbox<(Int, GenerationOutput)>
-    private let start = ContinuousClock.now
-    private var output = GenerationOutput()
-
-    init(index: Int, mailbox: Mailbox<(Int, GenerationOutput)>) {
-        self.index = index
-        self.mailbox = mailbox
-    }
-
-    func receive(_ event: GenerationEvent) {
-        if event.token != nil, output.firstTokenSeconds == nil {
-            output.firstTokenSeconds = (ContinuousClock.now - start).seconds
-        }
-        output.append(event)
-        if event.finishReason != nil { post() }
-    }
-
-    func fail(_ error: MartletError) {
-        output.failure = error
-        output.finishReason = error.code == .cancelled ? .cancelled : .error
-        post()
-    }
-
-    private func post() {
-        output.totalSeconds = (ContinuousClock.now - start).seconds
-        mailbox.send((index, output))
-    }
-}
-
-/// Passes events on to an asynchronous stream.
-struct StreamSink: GenerationSink {
-    let continuation: AsyncThrowingStream<GenerationEvent, any Error>.Continuation
-
-    func receive(_ event: GenerationEvent) {
-        continuation.yield(event)
-        if event.finishReason != nil { continuation.finish() }
-    }
-
-    func fail(_ error: MartletError) { continuation.finish(throwing: error) }
 }
 
 extension Duration {

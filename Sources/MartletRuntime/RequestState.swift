@@ -3,7 +3,7 @@
 
 import MartletBackend
 
-/// What the scheduler knows of one request.
+/// What the scheduler knows of one request, or of one beam of its search.
 ///
 /// Positions `0 ..< computed` lie in the KV cache; `computed ..< scheduled` are in flight; those up
 /// to `wanted` may be scheduled. There is no prefill phase: a prompt is many wanted positions, an
@@ -14,18 +14,24 @@ package struct RequestState: Sendable {
 
     /// Name.
     package let id: RequestID
-    /// What was asked for.
-    package let request: GenerationRequest
-    /// Most tokens of the answer, the context's limit included.
-    package let maxTokens: Int
-    /// Biases in order of id.
-    let biases: [LogitBias]
+    /// What does not change.
+    package let facts: RequestFacts
+    /// Copies of facts that every step looks at.
+    let promptCount: Int
+    let maxTokens: Int
+    let needsTokens: Bool
+    /// Whether tokens are drawn by unchanging parameters, without biases, bans and the host.
+    let isPlain: Bool
+    let hasStops: Bool
+    let parameters: SamplingParameters
     /// Prompt, then the answer as far as it is known.
     package internal(set) var tokens: [Int32]
     /// Positions computed.
     package internal(set) var computed = 0
     /// Positions computed or in flight.
     package internal(set) var scheduled = 0
+    /// First position that may need pages, let some go, or copy a block: those before are simple.
+    var nextBoundary = 0
     /// Answer tokens drawn by completed steps and by steps in flight.
     var sampledCount = 0
     /// Step that draws the newest token, and its logit row there.
@@ -50,38 +56,52 @@ package struct RequestState: Sendable {
     /// Where its next block goes among the known prefixes, and the positions before it.
     var prefixEnd = PrefixCache.root
     var prefixPositions = 0
-    /// Pages to copy before the first step: partly filled blocks of other requests.
+    /// Pages to copy before the next step: partly filled blocks of other requests.
     var copies: [(group: Int, source: Int32, destination: Int32)] = []
     /// The request whose prompt begins alike and is under way, and how much of it is worth waiting for.
     var leader: (slot: Int, id: RequestID, positions: Int)?
     /// Whether it gives up its pages as soon as no step names them.
     var isPreempted = false
+    /// Whether its reader is behind, so that no more is computed for now.
+    package internal(set) var isPaused = false
+    /// Whether it has finished, and its row is computed on for nothing.
+    var isPadding = false
+    /// Rows set aside for beams that do not exist yet.
+    var awaitedRows = 0
+    /// Whether its last block, partly filled, is another beam's too.
+    var sharesLastBlock = false
+    /// Tokens that the next draw may not give, as far as the tokens before forbid them.
+    var bans: [Int32] = []
     /// Slot of the device's sampling state, -1 for none.
     package internal(set) var stateSlot: Int32 = -1
     /// One per KV group.
     package internal(set) var tables: [BlockTable]
+    /// Pages of the host that hold the blocks of a paused request; empty for none.
+    var hostTables: [BlockTable] = []
 
-    init(
-        id: RequestID, request: GenerationRequest, maxTokens: Int, reservedPages: Int,
-        groupCount: Int
-    ) {
+    init(id: RequestID, facts: RequestFacts, groupCount: Int) {
         self.id = id
-        self.request = request
-        self.maxTokens = maxTokens
-        self.reservedPages = reservedPages
-        biases = request.settings.biases
-        tokens = request.prompt
-        knownCount = request.prompt.count
-        tokens.reserveCapacity(request.prompt.count + min(maxTokens, 4096))
+        self.facts = facts
+        promptCount = facts.request.prompt.count
+        maxTokens = facts.maxTokens
+        needsTokens = facts.needsTokens
+        isPlain = facts.isPlain
+        hasStops = !facts.stopTokens.isEmpty
+        parameters = facts.parameters
+        reservedPages = facts.reservedPages
+        tokens = facts.request.prompt
+        knownCount = facts.request.prompt.count
         tables = [BlockTable](repeating: BlockTable(), count: groupCount)
     }
 
-    /// Tokens of the prompt.
-    package var promptCount: Int { request.prompt.count }
+    /// What was asked for.
+    package var request: GenerationRequest { facts.request }
     /// Positions that may be scheduled: the last answer token is never computed.
     var wanted: Int { promptCount + min(sampledCount, max(maxTokens - 1, 0)) }
     /// Whether the position's logits are to draw a token.
     func samples(at position: Int) -> Bool {
         position + 1 == promptCount + sampledCount && sampledCount < maxTokens
     }
+    /// Whether its blocks are on the host.
+    var isSwapped: Bool { !hostTables.isEmpty }
 }

@@ -22,6 +22,18 @@ public struct SamplingSettings: Sendable, Hashable {
     public var presencePenalty: Float = 0
     /// Subtracted from logits of tokens in the answer, per occurrence.
     public var frequencyPenalty: Float = 0
+    /// No run of so many tokens occurs twice in prompt and answer; 0 for off.
+    public var noRepeatNGram: Int = 0
+    /// Runs of tokens that the answer must not complete.
+    public var badWords: [[Int32]] = []
+    /// After each token top-p is multiplied by it, down to `topPMinimum`; 1 for off.
+    public var topPDecay: Float = 1
+    /// Least top-p that decay leads to.
+    public var topPMinimum: Float = 1e-6
+    /// A token after which a decaying top-p starts anew.
+    public var topPReset: Int32?
+    /// Closures that change logits, in order, before all other settings.
+    public var processors: [LogitsProcessor] = []
     /// Added to logits by token id; `-infinity` forbids a token.
     public var logitBias: [Int32: Float] = [:]
     /// Seed of the draws: the same seed gives the same tokens, whatever else runs.
@@ -40,6 +52,18 @@ public struct SamplingSettings: Sendable, Hashable {
     ///
     /// 0 to 255; nil for no log-probabilities.
     public var logProbabilities: Int?
+    /// How many of the likeliest tokens to report for each prompt position besides the prompt's own.
+    ///
+    /// 0 to 255; nil for no log-probabilities of the prompt.
+    public var promptLogProbabilities: Int?
+    /// Answers to return: drawn with other seeds, or the best of a search with beams.
+    public var answerCount = 1
+    /// Answers to draw, of which the likeliest per token are returned; nil for as many as are.
+    public var bestOf: Int?
+    /// Beams of a search for the likeliest answer; 1 draws tokens instead.
+    public var beamCount = 1
+    /// How a search with beams ranks and ends.
+    public var beams = BeamSettings()
     /// Return the logits of each prompt position.
     public var returnContextLogits = false
     /// Return the logits that each answer token was drawn from.
@@ -71,8 +95,12 @@ public struct SamplingSettings: Sendable, Hashable {
         try Self.require(
             minTokens >= 0 && minTokens <= maxTokens, "min tokens", minTokens,
             "0 to max tokens (\(maxTokens))")
-        if let count = logProbabilities {
-            try Self.require((0...255).contains(count), "log-probabilities", count, "0 to 255")
+        for (name, count) in [
+            ("log-probabilities", logProbabilities),
+            ("prompt log-probabilities", promptLogProbabilities),
+        ] {
+            guard let count else { continue }
+            try Self.require((0...255).contains(count), name, count, "0 to 255")
         }
         for token in stopTokens {
             try Self.require(
@@ -80,63 +108,20 @@ public struct SamplingSettings: Sendable, Hashable {
                 "0 to \(vocabularySize - 1)")
         }
         try validateBias(vocabularySize: vocabularySize)
+        try validateRuns(vocabularySize: vocabularySize)
+        try validateAnswers()
         if stopStrings.contains(where: \.isEmpty) {
             throw MartletError(
                 .invalidArgument, "a stop string is empty; it would end every answer")
         }
     }
 
-    private func validateBias(vocabularySize: Int) throws {
-        for (token, bias) in logitBias {
-            try Self.require(
-                token >= 0 && Int(token) < vocabularySize, "logit bias token", token,
-                "0 to \(vocabularySize - 1)")
-            try Self.require(
-                !bias.isNaN && bias != .infinity, "logit bias of token \(token)", bias,
-                "a finite number or -infinity")
-        }
-        let limit = LogitBias.maxPerRequest
-        let count = logitBias.count + stopTokens.count
-        try Self.require(
-            count <= limit, "count of logit biases and stop tokens", count, "at most \(limit)")
-    }
-
-    private static func require<Value>(
+    static func require<Value>(
         _ holds: Bool, _ name: String, _ value: Value, _ range: String
     ) throws {
         guard !holds else { return }
         throw MartletError(
             .invalidArgument, "\(name) is \(value), but must be \(range)",
             context: ["setting": name])
-    }
-}
-
-extension SamplingSettings {
-    /// Whether draws depend on what was seen before, so that a state slot is needed.
-    var needsHistory: Bool {
-        repetitionPenalty != 1 || presencePenalty != 0 || frequencyPenalty != 0
-    }
-
-    /// Biases in order of id.
-    var biases: [LogitBias] {
-        logitBias.map { LogitBias(token: $0.key, bias: $0.value) }.sorted { $0.token < $1.token }
-    }
-
-    /// The step record's form for the draw at one output position.
-    func parameters(outputPosition: Int) -> SamplingParameters {
-        var result = SamplingParameters()
-        result.temperature = temperature
-        result.topK = Int32(clamping: topK)
-        result.topP = topP
-        result.minP = minP
-        result.typicalP = typicalP
-        result.repetitionPenalty = repetitionPenalty
-        result.presencePenalty = presencePenalty
-        result.frequencyPenalty = frequencyPenalty
-        result.seedLow = UInt32(truncatingIfNeeded: seed)
-        result.seedHigh = UInt32(truncatingIfNeeded: seed >> 32)
-        result.outputPosition = UInt32(clamping: outputPosition)
-        result.logProbabilityCount = logProbabilities.map { Int32(clamping: $0) } ?? -1
-        return result
     }
 }

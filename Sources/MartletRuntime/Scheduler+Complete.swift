@@ -31,30 +31,106 @@ extension Scheduler {
         }
         lastCompleted = step.number
         releaseDeferred()
-        for (index, item) in step.items.enumerated() {
-            states[item.slot].inFlight -= 1
-            if states[item.slot].phase == .draining {
-                retireIfDrained(item.slot)
-                continue
-            }
-            states[item.slot].computed = item.range.upperBound
-            // Answers are shared at their end, so that decoding allocates nothing.
-            if item.range.lowerBound < states[item.slot].knownCount { share(item.slot) }
-            let row = item.samples ? item.sampleRow : 0
-            let event = outcome(
-                item, index: index, token: item.samples ? tokens[row] : -1,
-                status: item.samples ? status[row] : .notSampled)
-            if let event {
-                events.append(event)
-                if event.finishReason == .error { states[item.slot].sharesPrefix = false }
-                if event.finishReason != nil { finish(slot: item.slot) }
-            }
-            if states[item.slot].isPreempted, states[item.slot].phase == .active,
-                states[item.slot].inFlight == 0
-            {
-                suspend(item.slot)
-            }
+        var next = 0
+        while true {
+            next = takeTokens(step, from: next, tokens, status, &events)
+            guard next < step.items.count else { break }
+            takeIn(step.items[next], next, tokens, status, &events)
+            next += 1
         }
+        endPaddedBatch()
+    }
+
+    /// Takes in answers' tokens as long as nothing else is to be done; returns the first other item.
+    private mutating func takeTokens(
+        _ step: ScheduledStep, from first: Int, _ tokens: [Int32], _ status: [RowStatus],
+        _ events: inout [SchedulerEvent]
+    ) -> Int {
+        states.withUnsafeMutableBufferPointer { states in
+            for index in first..<step.items.count {
+                let item = step.items[index]
+                guard item.samples, status[item.sampleRow] == .ok,
+                    Self.takeToken(
+                        tokens[item.sampleRow], item, index, &states[item.slot], &events)
+                else { return index }
+            }
+            return step.items.count
+        }
+    }
+
+    /// Takes in the result of one item, whatever it is.
+    private mutating func takeIn(
+        _ item: WorkItem, _ index: Int, _ tokens: [Int32], _ status: [RowStatus],
+        _ events: inout [SchedulerEvent]
+    ) {
+        states[item.slot].inFlight -= 1
+        if states[item.slot].phase == .draining {
+            retireIfDrained(item.slot)
+            return
+        }
+        if states[item.slot].isPadding { return }
+        states[item.slot].computed = item.range.upperBound
+        // Answers are shared at their end, so that decoding allocates nothing.
+        if item.range.lowerBound < states[item.slot].knownCount { share(item.slot) }
+        let row = item.samples ? item.sampleRow : 0
+        let event = outcome(
+            item, index: index, token: item.samples ? tokens[row] : -1,
+            status: item.samples ? status[row] : .notSampled)
+        if let event {
+            events.append(event)
+            if event.finishReason == .error { states[item.slot].sharesPrefix = false }
+            if event.finishReason != nil { end(item.slot, event.finishReason) }
+        }
+        if states[item.slot].isPreempted, states[item.slot].phase == .active,
+            states[item.slot].inFlight == 0
+        {
+            suspend(item.slot)
+        }
+    }
+
+    /// Takes in an answer's token where nothing else is to be done; the hot path of `complete`.
+    ///
+    /// - Returns: False if the request has to be looked at more closely; nothing has changed then.
+    private static func takeToken(
+        _ token: Int32, _ item: WorkItem, _ index: Int, _ state: inout RequestState,
+        _ events: inout [SchedulerEvent]
+    ) -> Bool {
+        guard token >= 0, item.range.lowerBound >= state.knownCount, state.phase == .active,
+            state.isPlain, !state.isPadding, !state.isPreempted,
+            item.outputIndex + 1 < state.maxTokens,
+            !state.hasStops || !state.facts.stopTokens.contains(token)
+        else { return false }
+        state.inFlight -= 1
+        state.computed = item.range.upperBound
+        state.tokens.append(token)
+        events.append(
+            SchedulerEvent(
+                request: item.request, item: index, token: token, status: .ok, finishReason: nil))
+        return true
+    }
+
+    /// Ends a request, or, in a static batch, lets its row be computed on until all have ended.
+    private mutating func end(_ slot: Int, _ reason: FinishReason?) {
+        guard policy == .static, reason != .error else { return finishAllBeams(slot) }
+        states[slot].isPadding = true
+        paddingCount += 1
+    }
+
+    /// Ends a request whose text reached a stop string.
+    package mutating func stop(_ id: RequestID) {
+        guard let slot = slotsByID[id], states[slot].phase == .active, !states[slot].isPadding
+        else {
+            finish(id)
+            return
+        }
+        end(slot, .stopString)
+        endPaddedBatch()
+    }
+
+    /// Ends a static batch whose requests have all finished.
+    private mutating func endPaddedBatch() {
+        guard paddingCount > 0, paddingCount == active.count else { return }
+        for slot in active { finish(slot: slot) }
     }
 
     /// Drops a step that failed on the device; its requests keep their pages until they finish.
@@ -90,9 +166,11 @@ extension Scheduler {
             event.finishReason = .error
             return event
         }
-        states[slot].tokens.append(token)
         event.token = token
-        if states[slot].request.settings.stopTokens.contains(token) {
+        // The tokens of beams are known when all beams have been compared.
+        guard states[slot].facts.rowCount == 1 else { return event }
+        states[slot].tokens.append(token)
+        if states[slot].facts.stopTokens.contains(token) {
             event.finishReason = .stopToken
         } else if item.outputIndex + 1 >= states[slot].maxTokens {
             event.finishReason = .length

@@ -7,8 +7,10 @@ import MartletCore
 extension Scheduler {
     /// Describes the first broken invariant; nil if all hold.
     package func checkInvariants() -> String? {
-        if let broken = pool.checkInvariants() ?? prefixes.checkInvariants(pool) { return broken }
+        let pools = pool.checkInvariants() ?? hostPool.checkInvariants()
+        if let broken = pools ?? prefixes.checkInvariants(pool) { return broken }
         var references = [Int](repeating: 0, count: pool.pageCount)
+        var hostReferences = [Int](repeating: 0, count: hostPool.pageCount)
         var reserved = 0
         for (slot, state) in states.enumerated() where state.phase != .unused {
             if slotsByID[state.id] != slot { return "\(state.id) is not listed at its slot" }
@@ -17,12 +19,15 @@ extension Scheduler {
                 held += table.pages.count
                 for page in table.pages { references[Int(page)] += 1 }
             }
+            for table in state.hostTables {
+                for page in table.pages { hostReferences[Int(page)] += 1 }
+            }
             for copy in state.copies { references[Int(copy.source)] += 1 }
             held += state.copies.count + deferred.filter { $0.slot == slot }.count
             if held != state.heldPages {
                 return "\(state.id) holds \(held), not \(state.heldPages)"
             }
-            if policy != .maxUtilization, held > state.reservedPages {
+            if state.admitted, held > state.reservedPages {
                 return "\(state.id) holds \(held) pages of \(state.reservedPages) reserved"
             }
             if state.admitted { reserved += state.reservedPages }
@@ -32,6 +37,11 @@ extension Scheduler {
         for page in 0..<pool.pageCount where pool.referenceCount(Int32(page)) != references[page] {
             return "page \(page) has \(pool.referenceCount(Int32(page))) references, "
                 + "but \(references[page]) users"
+        }
+        for page in 0..<hostPool.pageCount
+        where hostPool.referenceCount(Int32(page)) != hostReferences[page] {
+            return "host page \(page) has \(hostPool.referenceCount(Int32(page))) references, "
+                + "but \(hostReferences[page]) users"
         }
         if reserved != reservedPages { return "\(reserved) pages reserved, not \(reservedPages)" }
         if reserved > pool.pageCount { return "\(reserved) of \(pool.pageCount) pages reserved" }
@@ -43,7 +53,11 @@ extension Scheduler {
         if live != slotsByID.count {
             return "\(live) requests in queues, \(slotsByID.count) listed"
         }
-        return active.count > limits.maxRequests ? "\(active.count) requests run" : nil
+        let awaited = active.reduce(0) { $0 + states[$1].awaitedRows }
+        if awaited != awaitedRows { return "\(awaited) rows awaited, not \(awaitedRows)" }
+        let padding = active.count { states[$0].isPadding }
+        if padding != paddingCount { return "\(padding) rows of padding, not \(paddingCount)" }
+        return active.count + awaited > rowLimit ? "\(active.count) requests run" : nil
     }
 
     private func check(_ state: RequestState) -> String? {
@@ -51,15 +65,20 @@ extension Scheduler {
             return "\(state.id): computed \(state.computed), scheduled \(state.scheduled), "
                 + "wanted \(state.wanted)"
         }
-        if state.sampledCount > state.maxTokens { return "\(state.id) draws too many tokens" }
+        if state.isPadding { return nil }
+        if state.sampledCount > state.facts.maxTokens { return "\(state.id) draws too many tokens" }
         if state.inFlight > nextNumber - lastCompleted - 1 {
             return "\(state.id) is in flight twice"
         }
         if state.inFlight == 0, state.phase == .draining { return "\(state.id) ended but is kept" }
-        if state.inFlight == 0, state.tokens.count != state.promptCount + state.sampledCount {
+        // Beams get their tokens when all have been compared.
+        let lacking = state.promptCount + state.sampledCount - state.tokens.count
+        if state.inFlight == 0, lacking != 0, state.facts.rowCount == 1 || lacking != 1 {
             return "\(state.id) lacks a token"
         }
-        for (group, table) in zip(budget.groups, state.tables) where state.scheduled > 0 {
+        if state.isSwapped, state.phase != .waiting { return "\(state.id) runs from the host" }
+        let tables = state.isSwapped ? state.hostTables : state.tables
+        for (group, table) in zip(budget.groups, tables) where state.scheduled > 0 {
             let end = (table.firstBlock + table.pages.count) * group.blockSize
             if end < state.scheduled { return "\(state.id) has no page for a scheduled position" }
             if group.window == nil, table.firstBlock != 0 { return "\(state.id) lost its start" }

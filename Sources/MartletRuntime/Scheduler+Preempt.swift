@@ -4,14 +4,13 @@
 import MartletCore
 
 extension Scheduler {
-    /// A page for a request when none is free: the newest gives up its own, and is computed again
-    /// later.
+    /// A page for a request when none is free: another gives up its own, and goes on later.
     ///
     /// Nil while steps in flight name the pages, and under policies that set pages aside, which never
     /// come here.
     mutating func pageOfAnother(_ slot: Int) -> Int32? {
         guard policy == .maxUtilization, !active.contains(where: { states[$0].isPreempted }),
-            let victim = active.last, victim != slot || active.count > 1
+            let victim = victim(), victim != slot || active.count > 1
         else { return nil }
         preemptionCount += 1
         states[victim].isPreempted = true
@@ -20,22 +19,41 @@ extension Scheduler {
         return victim == slot ? nil : allocatePage()
     }
 
+    /// Who gives up its pages: one whose reader is behind, else of the lowest priority the newest.
+    ///
+    /// Searches with beams never do: their pages are set aside.
+    private func victim() -> Int? {
+        var best: Int?
+        for slot in active.reversed() where states[slot].facts.rowCount == 1 {
+            guard let other = best else {
+                best = slot
+                continue
+            }
+            if states[slot].isPaused == states[other].isPaused
+                ? states[slot].facts.priority < states[other].facts.priority
+                : states[slot].isPaused
+            {
+                best = slot
+            }
+        }
+        return best
+    }
+
     /// Takes a preempted request's pages and puts it at the head of those that wait.
     mutating func suspend(_ slot: Int) {
         share(slot, atEnd: true)
-        releasePages(slot)
+        if !prefersSwap(slot) || !swapOut(slot) {
+            releasePages(slot)
+            states[slot].computed = 0
+            states[slot].prefixEnd = PrefixCache.root
+            states[slot].prefixPositions = 0
+        }
         if let index = active.firstIndex(of: slot) { active.remove(at: index) }
         states[slot].isPreempted = false
-        states[slot].sharesPrefix = sharesPrefix(states[slot].request)
-        states[slot].computed = 0
-        states[slot].scheduled = 0
+        states[slot].sharesPrefix = sharesPrefix(states[slot].facts)
+        states[slot].scheduled = states[slot].computed
         states[slot].phase = .waiting
-        if waitingHead > 0 {
-            waitingHead -= 1
-            waiting[waitingHead] = slot
-        } else {
-            waiting.insert(slot, at: 0)
-        }
+        enqueue(slot, afterEqual: false)
     }
 
     /// Releases all pages and the sampling state of a request that no step names.
@@ -49,6 +67,10 @@ extension Scheduler {
         for copy in states[slot].copies { pool.release(copy.source) }
         states[slot].heldPages -= states[slot].copies.count
         states[slot].copies.removeAll()
+        for table in states[slot].hostTables {
+            for page in table.pages { hostPool.release(page) }
+        }
+        states[slot].hostTables = []
         if states[slot].stateSlot >= 0 { freeStateSlots.append(states[slot].stateSlot) }
         states[slot].stateSlot = -1
     }

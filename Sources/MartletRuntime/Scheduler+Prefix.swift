@@ -5,21 +5,26 @@ import MartletBackend
 import MartletCore
 
 extension Scheduler {
-    /// Whether a request that is under way computes a longer beginning of this one's prompt than is
-    /// known now.
-    mutating func isLed(_ slot: Int) -> Bool {
-        guard states[slot].sharesPrefix else { return false }
-        if let leader = states[slot].leader, isComputing(leader.slot, leader.id, leader.positions) {
-            return true
-        }
+    /// Whether the request that this one was found to wait for still computes what both have.
+    mutating func awaitsLeader(_ slot: Int) -> Bool {
+        guard let leader = states[slot].leader else { return false }
+        if isComputing(leader.slot, leader.id, leader.positions) { return true }
         states[slot].leader = nil
+        return false
+    }
+
+    /// Looks for a request under way that computes a longer beginning of this one's prompt than is
+    /// known now.
+    ///
+    /// A batch that starts as a whole waits for no one.
+    mutating func findLeader(_ slot: Int, known: Int) -> Bool {
+        guard states[slot].sharesPrefix, !policy.isStatic else { return false }
         for other in active
-        where states[other].sharesPrefix && states[other].computed < states[other].promptCount {
+        where states[other].sharesPrefix && !states[other].isPaused
+            && states[other].computed < states[other].promptCount
+        {
             let common = commonPositions(slot, other)
-            guard common > states[other].computed,
-                prefixes.match(states[slot].tokens, salt: states[slot].request.cacheSalt).positions
-                    < common
-            else { continue }
+            guard common > max(states[other].computed, known) else { continue }
             states[slot].leader = (other, states[other].id, common)
             return true
         }
@@ -28,7 +33,7 @@ extension Scheduler {
 
     private func isComputing(_ slot: Int, _ id: RequestID, _ positions: Int) -> Bool {
         states[slot].id == id && states[slot].phase == .active && !states[slot].isPreempted
-            && states[slot].computed < positions
+            && !states[slot].isPaused && states[slot].computed < positions
     }
 
     /// Positions of whole blocks that two prompts have in common, the last token of each excepted.
@@ -84,22 +89,22 @@ extension Scheduler {
         states[slot].scheduled += count
     }
 
-    /// Puts the request's copies into its first step; their sources go when that has completed.
-    mutating func beginCopies(_ slot: Int, _ step: inout ScheduledStep) {
+    /// Puts the request's copies before its next step; their sources go when that has completed.
+    mutating func beginCopies(_ slot: Int, step: Int) {
         guard !states[slot].copies.isEmpty else { return }
         for copy in states[slot].copies {
-            step.blockOperations.append(
+            pendingOperations.append(
                 BlockOperation(
                     kind: .copy, group: copy.group, source: copy.source,
                     destination: copy.destination))
-            deferred.append((step.number, copy.source, slot))
+            deferred.append((step, copy.source, slot))
         }
-        states[slot].copies.removeAll()
+        states[slot].copies.removeAll(keepingCapacity: true)
     }
 
     /// Makes blocks that are computed known to other requests; at the end also the last, unfinished one.
     mutating func share(_ slot: Int, atEnd: Bool = false) {
-        while states[slot].sharesPrefix {
+        while states[slot].sharesPrefix, !states[slot].isSwapped {
             let start = states[slot].prefixPositions
             let count = min(prefixes.span, states[slot].computed - start)
             guard count == prefixes.span || (atEnd && count > 0 && pagesAlike) else { return }

@@ -16,28 +16,144 @@ extension Scheduler {
         step.tokenCount = 0
         step.logitRowCount = 0
         step.historyCount = 0
+        step.needsHost = false
         guard nextNumber - lastCompleted - 1 < budget.depth else { return false }
         admit()
-        addSingles(to: &step)
-        addRuns(to: &step)
+        // Every other step at most is one prompt's own, while others have something to compute.
+        let mayBeExclusive = !lastWasExclusive
+        lastWasExclusive = mayBeExclusive && addExclusive(to: &step)
+        if !lastWasExclusive {
+            addSingles(to: &step)
+            addRuns(to: &step)
+            if step.items.isEmpty, !mayBeExclusive { lastWasExclusive = addExclusive(to: &step) }
+        }
         guard !step.items.isEmpty else { return false }
+        step.blockOperations.append(contentsOf: pendingOperations)
+        pendingOperations.removeAll(keepingCapacity: true)
         nextNumber += 1
         return true
     }
 
-    /// Answers: requests that want one token.
-    ///
-    /// Those of one step have room in the next.
-    private mutating func addSingles(to step: inout ScheduledStep) {
-        for slot in active where !wantsRun(slot) { _ = add(slot, to: &step) }
+    /// A prompt that wants a step of its own; false if none is waiting for one.
+    private mutating func addExclusive(to step: inout ScheduledStep) -> Bool {
+        guard exclusiveCount > 0 else { return false }
+        for slot in active where states[slot].facts.isExclusive && wantsRun(slot) {
+            if add(slot, to: &step) { return true }
+        }
+        return false
     }
 
-    /// Prompts: longer runs in order of admission, as much of each as the step has room for.
-    private mutating func addRuns(to step: inout ScheduledStep) {
-        for slot in active {
-            if isFull(step) { return }
-            if wantsRun(slot) { _ = add(slot, to: &step) }
+    /// Answers: requests that want one token, and finished ones whose rows are computed on.
+    private mutating func addSingles(to step: inout ScheduledStep) {
+        // A copy of the list, which changes when a request is paused.
+        let slots = active
+        var next = 0
+        while true {
+            next = addTokens(of: slots, from: next, to: &step)
+            guard next < slots.count else { return }
+            let slot = slots[next]
+            next += 1
+            if states[slot].isPadding {
+                addPadding(slot, to: &step)
+            } else if !wantsRun(slot) {
+                _ = add(slot, to: &step)
+            }
         }
+    }
+
+    /// Adds answers' next tokens as long as nothing else is to be done; returns the first other
+    /// place in the list.
+    private mutating func addTokens(
+        of slots: [Int], from first: Int, to step: inout ScheduledStep
+    ) -> Int {
+        let limits = limits
+        return states.withUnsafeMutableBufferPointer { states in
+            for place in first..<slots.count {
+                let slot = slots[place]
+                guard Self.addToken(&states[slot], slot, limits, to: &step) else { return place }
+            }
+            return slots.count
+        }
+    }
+
+    /// Adds an answer's next token where nothing else is to be done; the hot path of `add`.
+    ///
+    /// - Returns: False if the request has to be looked at more closely.
+    private static func addToken(
+        _ state: inout RequestState, _ slot: Int, _ limits: StepLimits, to step: inout ScheduledStep
+    ) -> Bool {
+        let start = state.scheduled
+        guard state.isPlain, start >= state.knownCount, start < state.nextBoundary,
+            start < state.wanted, state.phase == .active, !state.isPadding, !state.isPaused,
+            !state.isPreempted, !state.mustReset, step.items.count < limits.maxRequests,
+            step.tokenCount < limits.maxTokens, step.logitRowCount < limits.maxLogitRows
+        else { return false }
+        var source: Int?
+        if start >= state.tokens.count {
+            guard !state.needsTokens, state.inFlight > 0,
+                state.lastSample.step == step.number - 1
+            else { return false }
+            source = state.lastSample.row
+        }
+        let samples = state.samples(at: start)
+        step.items.append(
+            WorkItem(
+                request: state.id, slot: slot, range: start..<start + 1, contextLogitCount: 0,
+                samples: samples, outputIndex: state.sampledCount,
+                firstLogitRow: step.logitRowCount, sourceRow: source, historyStart: start,
+                historyCount: 0, resetsState: false))
+        state.scheduled = start + 1
+        state.lastStep = step.number
+        state.inFlight += 1
+        step.tokenCount += 1
+        if samples {
+            state.sampledCount += 1
+            state.lastSample = (step.number, step.logitRowCount)
+            step.logitRowCount += 1
+        }
+        return true
+    }
+
+    /// Prompts: longer runs in order of priority, then admission, as much of each as the step has
+    /// room for.
+    private mutating func addRuns(to step: inout ScheduledStep) {
+        var next: Int?
+        for slot in active where wantsRun(slot) && !states[slot].facts.isExclusive {
+            let priority = states[slot].facts.priority
+            if next.map({ $0 < priority }) ?? true { next = priority }
+        }
+        while let priority = next {
+            next = nil
+            for slot in active where wantsRun(slot) && !states[slot].facts.isExclusive {
+                if isFull(step) { return }
+                let own = states[slot].facts.priority
+                if own == priority {
+                    _ = add(slot, to: &step)
+                } else if own < priority, next.map({ $0 < own }) ?? true {
+                    next = own
+                }
+            }
+        }
+    }
+
+    /// Computes the last position of a finished request again; the result is dropped.
+    ///
+    /// The page is its own: nobody else has entered since the batch began. Where steps in flight
+    /// drew tokens that nobody wants, the newest known one stands for them.
+    private mutating func addPadding(_ slot: Int, to step: inout ScheduledStep) {
+        let end = states[slot].scheduled
+        guard !isFull(step), end > 0 else { return }
+        var item = WorkItem(
+            request: states[slot].id, slot: slot,
+            range: end - 1..<end, contextLogitCount: 0,
+            samples: true, outputIndex: 0, firstLogitRow: step.logitRowCount, sourceRow: nil,
+            historyStart: 0, historyCount: 0, resetsState: false)
+        item.isPadding = true
+        states[slot].lastStep = step.number
+        states[slot].inFlight += 1
+        step.items.append(item)
+        step.tokenCount += 1
+        step.logitRowCount += 1
     }
 
     /// Whether the request computes tokens that are known: of its prompt, or of an answer begun before
@@ -56,18 +172,18 @@ extension Scheduler {
         let start = states[slot].scheduled
         var length = min(states[slot].wanted - start, limits.maxTokens - step.tokenCount)
         guard length > 0, step.items.count < limits.maxRequests,
-            states[slot].phase == .active, !states[slot].isPreempted
+            states[slot].phase == .active, !states[slot].isPreempted, !states[slot].isPaused
         else { return false }
         var source: Int?
         if start >= states[slot].tokens.count {
-            guard states[slot].lastSample.step == step.number - 1, states[slot].inFlight > 0 else {
-                return false
-            }
+            guard !states[slot].needsTokens, states[slot].inFlight > 0,
+                states[slot].lastSample.step == step.number - 1
+            else { return false }
             source = states[slot].lastSample.row
         }
         let room = limits.maxLogitRows - step.logitRowCount
         var contextLogits = 0
-        if states[slot].request.settings.returnContextLogits, start < states[slot].promptCount {
+        if states[slot].facts.wantsPromptLogits, start < states[slot].promptCount {
             length = min(length, room, states[slot].promptCount - start)
             contextLogits = length
         } else if states[slot].samples(at: start + length - 1), room == 0 {
@@ -78,12 +194,20 @@ extension Scheduler {
             take(slot, start..<start + length)
         else { return false }
         let samples = states[slot].samples(at: start + length - 1)
-        let item = WorkItem(
+        if samples, states[slot].facts.bansTokens {
+            states[slot].bans = states[slot].request.settings.bannedTokens(
+                after: states[slot].tokens)
+        }
+        var item = WorkItem(
             request: states[slot].id, slot: slot, range: start..<start + length,
             contextLogitCount: contextLogits, samples: samples,
             outputIndex: states[slot].sampledCount, firstLogitRow: step.logitRowCount,
             sourceRow: source, historyStart: states[slot].mustReset ? 0 : start,
             historyCount: history, resetsState: states[slot].mustReset)
+        item.returnedRowCount = item.returnedRowCount(states[slot].facts)
+        item.drawsOnHost = samples && states[slot].facts.drawsOnHost
+        step.needsHost =
+            step.needsHost || item.drawsOnHost || samples && states[slot].facts.rowCount > 1
         states[slot].mustReset = false
         states[slot].scheduled = start + length
         states[slot].lastStep = step.number
@@ -92,7 +216,7 @@ extension Scheduler {
             states[slot].sampledCount += 1
             states[slot].lastSample = (step.number, item.sampleRow)
         }
-        beginCopies(slot, &step)
+        beginCopies(slot, step: step.number)
         step.items.append(item)
         step.historyCount += history
         step.tokenCount += length
@@ -117,7 +241,22 @@ extension Scheduler {
                 states[slot].heldPages += 1
             }
         }
+        if states[slot].sharesLastBlock, !ownLastBlock(slot, at: range.lowerBound) { return false }
+        states[slot].nextBoundary = boundary(slot)
         return true
+    }
+
+    /// The first position that pages are lacking for, or that lets a page leave a window.
+    private func boundary(_ slot: Int) -> Int {
+        var first = Int.max
+        for (index, group) in budget.groups.enumerated() {
+            let start = states[slot].tables[index].firstBlock
+            first = min(first, (start + states[slot].tables[index].pages.count) * group.blockSize)
+            if let window = group.window {
+                first = min(first, (start + 1) * group.blockSize + window - 1)
+            }
+        }
+        return first
     }
 
     /// Takes a page; whoever looked for its old content finds it no more.

@@ -3,25 +3,21 @@
 
 package import MartletBackend
 
-/// Name of a request within one engine.
+/// Name of a request, or of one beam of its search, within one engine.
 package struct RequestID: Sendable, Hashable, CustomStringConvertible {
     /// Serial number.
     package var rawValue: UInt64
+    /// Which beam of the request, 0 for the first or only one.
+    package var beam: Int32
     /// Names a request.
-    package init(_ rawValue: UInt64) { self.rawValue = rawValue }
-    /// The serial number.
-    package var description: String { "request \(rawValue)" }
-}
-
-/// Which waiting requests may start.
-package enum SchedulingPolicy: String, Sendable, Hashable, CaseIterable {
-    /// One whose pages, prompt and whole answer, are there beside those of the running ones: none
-    /// is ever paused.
-    case guaranteedNoEvict
-    /// As many as fit now; the newest is paused when pages run out, and computed again later.
-    case maxUtilization
-    /// A batch as `guaranteedNoEvict` would form it, but only when the batch before has ended.
-    case `static`
+    package init(_ rawValue: UInt64, beam: Int32 = 0) {
+        self.rawValue = rawValue
+        self.beam = beam
+    }
+    /// The serial number, and the beam's if it is not the first.
+    package var description: String {
+        beam == 0 ? "request \(rawValue)" : "beam \(beam) of request \(rawValue)"
+    }
 }
 
 /// A range of a request's tokens to compute in one step.
@@ -48,6 +44,12 @@ package struct WorkItem: Sendable, Hashable {
     package var historyCount: Int
     /// Whether the device must forget its sampling state of the slot's earlier user.
     package var resetsState: Bool
+    /// Whether the request has finished and its row is computed for nothing, as static batches do.
+    package var isPadding = false
+    /// Logit rows of the item that come to the host.
+    package var returnedRowCount = 0
+    /// Whether the host draws the token.
+    package var drawsOnHost = false
 
     /// Logit rows of the item.
     package var logitRowCount: Int {
@@ -71,6 +73,8 @@ package struct ScheduledStep: Sendable {
     package var logitRowCount = 0
     /// Tokens that sampling states are told.
     package var historyCount = 0
+    /// Whether rows are drawn from on the host, or belong to beams.
+    package var needsHost = false
 
     /// An empty step; memory is kept when it is scheduled anew.
     package init() {}
@@ -100,4 +104,6 @@ package struct SchedulerCounts: Sendable, Hashable {
     package var draining: Int
     /// Pages of the KV arena that are free.
     package var freePages: Int
+    /// Pages of the host's arena that are free.
+    package var freeHostPages: Int
 }

@@ -10,6 +10,8 @@ enum EngineMessage: Sendable {
     case submit(RequestID, GenerationRequest, any GenerationSink)
     /// The caller no longer wants a request.
     case cancel(RequestID)
+    /// The reader of a request has caught up.
+    case resume(RequestID)
     /// The oldest step in flight ended.
     case completed(MartletError?)
     /// End all requests and the thread.
@@ -17,26 +19,39 @@ enum EngineMessage: Sendable {
 }
 
 /// The hot path: one thread owns it, takes messages, and keeps the device supplied with steps.
+///
+/// When a step completes, the next is submitted first; then readers are told. So text, stop strings
+/// and readers cost the device no time; a request that a stop string ends may have one more row
+/// computed for nothing.
 struct StepLoop {
-    private let executor: any PlanExecutor
-    private let decoding: (any TokenDecoding)?
+    let executor: any PlanExecutor
+    let decoding: (any TokenDecoding)?
+    let shared: EngineShared
+    let builder: StepBuilder
+    let depth: Int
     private let mailbox: Mailbox<EngineMessage>
-    private let shared: EngineShared
-    private let builder: StepBuilder
-    private let depth: Int
-    private var scheduler: Scheduler
+    private let onCompletion: @Sendable (MartletError?) -> Void
+    var scheduler: Scheduler
     /// Records, outputs and steps in rotation: one more than may be in flight.
     private let records: [StepRecord]
-    private let outputs: [StepOutputs]
-    private var steps: [ScheduledStep]
+    let outputs: [StepOutputs]
+    var steps: [ScheduledStep]
     /// Steps submitted and completed since the start; ring places are their remainders.
     private var submitted = 0
     private var completed = 0
-    private var live: [RequestID: LiveRequest] = [:]
-    private var events: [SchedulerEvent] = []
-    private var statistics = EngineStatistics()
+    /// What readers see of running requests, by the scheduler's slot; of beams, by the first one's.
+    var live: [LiveRequest?] = []
+    var events: [SchedulerEvent] = []
+    var statistics = EngineStatistics()
+    var hostSampler: HostSampler
+    /// Failures on the host in the step that completes, by item.
+    var hostFailures: [Int: MartletError] = [:]
+    /// Slots of searches that ended with the step that completes.
+    var endedSearches: [Int] = []
     private var failure: MartletError?
     private var isClosing = false
+    /// When the oldest completion was noticed that no submission has followed yet.
+    private var completionTime: ContinuousClock.Instant?
 
     init(
         executor: any PlanExecutor, decoding: (any TokenDecoding)?, scheduler: Scheduler,
@@ -48,14 +63,16 @@ struct StepLoop {
         self.shared = shared
         self.builder = builder
         self.scheduler = scheduler
+        onCompletion = { mailbox.send(.completed($0)) }
         depth = scheduler.budget.depth
         records = (0...depth).map { _ in
             StepRecord(
                 limits: scheduler.limits, groups: builder.groups,
-                positionPlanes: builder.positionPlanes)
+                positionPlanes: builder.positionPlanes, vocabularySize: builder.vocabularySize)
         }
         outputs = (0...depth).map { _ in StepOutputs() }
         steps = [ScheduledStep](repeating: ScheduledStep(), count: depth + 1)
+        hostSampler = HostSampler(vocabularySize: builder.vocabularySize)
         statistics.pageCount = scheduler.pool.pageCount
     }
 
@@ -66,7 +83,7 @@ struct StepLoop {
             mailbox.receive(into: &messages)
             let start = ContinuousClock.now
             for message in messages { handle(message) }
-            while failure == nil, !isClosing, submitted - completed < depth, submitNext() {}
+            supplyDevice()
             statistics.hostSeconds += (ContinuousClock.now - start).seconds
             publish()
         }
@@ -76,6 +93,7 @@ struct StepLoop {
         switch message {
         case .submit(let id, let request, let sink): submit(id, request, sink)
         case .cancel(let id): cancel(id)
+        case .resume(let id): scheduler.resume(id)
         case .completed(let error): complete(error)
         case .shutdown:
             isClosing = true
@@ -86,11 +104,19 @@ struct StepLoop {
     private mutating func submit(
         _ id: RequestID, _ request: GenerationRequest, _ sink: any GenerationSink
     ) {
+        defer { shared.noteSubmission(waiting: scheduler.counts.waiting) }
         if let failure { return sink.fail(failure) }
         if isClosing { return sink.fail(MartletError(.cancelled, "the engine was shut down")) }
         do {
             try scheduler.submit(id, request)
-            live[id] = LiveRequest(id: id, request: request, decoding: decoding, sink: sink)
+            guard let slot = scheduler.slot(of: id) else { return }
+            while live.count <= slot { live.append(nil) }
+            let entry = LiveRequest(id: id, request: request, decoding: decoding, sink: sink)
+            if request.settings.beamCount > 1 {
+                entry.search = BeamSearch(
+                    request.settings, maxTokens: scheduler.states[slot].facts.maxTokens)
+            }
+            live[slot] = entry
         } catch let error as MartletError {
             sink.fail(error)
         } catch {
@@ -99,24 +125,37 @@ struct StepLoop {
     }
 
     private mutating func cancel(_ id: RequestID) {
+        guard let slot = scheduler.slot(of: id), live.indices.contains(slot),
+            let request = live[slot], request.id == id
+        else { return }
         scheduler.finish(id)
-        guard let request = live.removeValue(forKey: id) else { return }
+        live[slot] = nil
         statistics.cancelledRequestCount += 1
         var event = GenerationEvent()
         event.finishReason = .cancelled
-        request.sink.receive(event)
+        _ = request.sink.receive(event)
+    }
+
+    /// Gives the device as many steps as it takes at once.
+    private mutating func supplyDevice() {
+        while failure == nil, !isClosing, submitted - completed < depth, submitNext() {}
     }
 
     /// Schedules a step and gives it to the device; false if there is nothing to compute.
     private mutating func submitNext() -> Bool {
         let place = submitted % (depth + 1)
-        guard scheduler.schedule(into: &steps[place]) else { return false }
+        guard scheduler.schedule(into: &steps[place]) else {
+            completionTime = nil
+            return false
+        }
         do {
             try builder.fill(records[place], steps[place], scheduler)
-            let mailbox = mailbox
-            try executor.submit(records[place], outputs: outputs[place]) {
-                mailbox.send(.completed($0))
+            if let time = completionTime {
+                statistics.criticalSeconds += (ContinuousClock.now - time).seconds
+                statistics.criticalStepCount += 1
+                completionTime = nil
             }
+            try executor.submit(records[place], outputs: outputs[place], completion: onCompletion)
             submitted += 1
             return true
         } catch {
@@ -128,6 +167,7 @@ struct StepLoop {
 
     private mutating func complete(_ error: MartletError?) {
         guard completed < submitted else { return }
+        completionTime = ContinuousClock.now
         let place = completed % (depth + 1)
         completed += 1
         if let error, failure == nil { stop(error) }
@@ -136,6 +176,7 @@ struct StepLoop {
                 try scheduler.abandon(steps[place])
                 return
             }
+            if steps[place].needsHost { drawOnHost(place) }
             try scheduler.complete(
                 steps[place], tokens: outputs[place].tokens, status: outputs[place].status,
                 events: &events)
@@ -144,77 +185,11 @@ struct StepLoop {
             return stop(
                 cause ?? MartletError(.internalError, "a step has no results", cause: error))
         }
+        if steps[place].needsHost { advanceSearches(place) }
+        supplyDevice()
+        guard failure == nil else { return }
         count(steps[place], outputs[place])
-        var logits = LogitCursor(outputs[place].logits)
-        var next = 0
-        for (index, item) in steps[place].items.enumerated() {
-            let context = logits.take(item.contextLogitCount)
-            let hasEvent = next < events.count && events[next].item == index
-            let event = hasEvent ? events[next] : nil
-            next += hasEvent ? 1 : 0
-            deliver(event, item, outputs[place], contextLogits: context, logits: &logits)
-        }
-    }
-
-    private mutating func deliver(
-        _ event: SchedulerEvent?, _ item: WorkItem, _ results: StepOutputs,
-        contextLogits: ArraySlice<[Float]>, logits: inout LogitCursor
-    ) {
-        let settings = scheduler.states[item.slot].request.settings
-        var row: [Float]?
-        if item.samples, settings.returnGenerationLogits {
-            let isContext = item.contextLogitCount == item.range.count
-            row = isContext ? contextLogits.last : logits.take(1).first
-        }
-        guard let event, let place = live.index(forKey: event.request) else {
-            if item.samples { statistics.discardedRowCount += 1 }
-            return
-        }
-        let sink = live.values[place].sink
-        if event.finishReason == .error {
-            live.remove(at: place)
-            statistics.failedRequestCount += 1
-            publish()
-            return sink.fail(Self.rowError(event, item))
-        }
-        var news = GenerationEvent()
-        news.contextLogits = Array(contextLogits)
-        var finish = event.finishReason
-        if let token = event.token {
-            news.index = item.outputIndex
-            news.token = token
-            news.text = live.values[place].text(
-                of: token, index: item.outputIndex, finish: &finish)
-            news.generationLogits = row
-            if settings.logProbabilities != nil, item.sampleRow < results.logProbabilities.count {
-                news.logProbability = results.logProbabilities[item.sampleRow]
-                if item.sampleRow < results.topLogProbabilities.count {
-                    news.topLogProbabilities = results.topLogProbabilities[item.sampleRow]
-                }
-            }
-            statistics.generatedTokenCount += 1
-        }
-        news.finishReason = finish
-        if finish != nil {
-            if event.finishReason == nil { scheduler.finish(event.request) }
-            live.remove(at: place)
-            statistics.finishedRequestCount += 1
-            publish()  // Before the caller learns of the end, so that it finds it counted.
-        }
-        sink.receive(news)
-    }
-
-    private static func rowError(_ event: SchedulerEvent, _ item: WorkItem) -> MartletError {
-        let place =
-            "token \(item.outputIndex) of the answer (position \(item.range.upperBound - 1))"
-        if event.status == .noCandidate {
-            return MartletError(
-                .invalidArgument, "logit bias and mask forbid every token at \(place)",
-                mend: "Forbid fewer tokens")
-        }
-        return MartletError(
-            .device, "the logits for \(place) are not finite",
-            mend: "Use a wider dtype, such as --dtype f32")
+        deliver(place)
     }
 
     /// The device failed: all requests end with this cause, later ones are refused with it.
@@ -223,15 +198,15 @@ struct StepLoop {
             .device, "the engine stopped after a device error",
             mend: "Load the engine anew", context: error.context, cause: error)
         shared.fail(failure)
-        statistics.failedRequestCount += live.count
+        statistics.failedRequestCount += live.count { $0 != nil }
         publish()
         endAll(error)
     }
 
     private mutating func endAll(_ error: MartletError) {
         scheduler.finishAll()
-        for request in live.values { request.sink.fail(error) }
-        live.removeAll()
+        for request in live { request?.sink.fail(error) }
+        for slot in live.indices { live[slot] = nil }
     }
 
     private mutating func count(_ step: ScheduledStep, _ results: StepOutputs) {
@@ -247,29 +222,22 @@ struct StepLoop {
         }
         statistics.largestBatch = max(statistics.largestBatch, step.items.count)
         statistics.deviceSeconds += results.deviceSeconds
+        // What a token of a long run takes is what computing it again would.
+        if step.tokenCount > 2 * step.items.count, results.deviceSeconds > 0 {
+            let measured = results.deviceSeconds / Double(step.tokenCount)
+            scheduler.preemptionCost.tokenSeconds +=
+                (measured - scheduler.preemptionCost.tokenSeconds) / 4
+        }
     }
 
-    private mutating func publish() {
+    mutating func publish() {
         let counts = scheduler.counts
         statistics.waitingCount = counts.waiting
         statistics.activeCount = counts.active
         statistics.freePageCount = counts.freePages
         statistics.reusedTokenCount = scheduler.reusedTokenCount
         statistics.preemptionCount = scheduler.preemptionCount
+        statistics.swapCount = scheduler.swapCount
         shared.publish(statistics)
-    }
-}
-
-/// Walks through the logit rows that a step returned.
-private struct LogitCursor {
-    private let rows: [[Float]]
-    private var next = 0
-
-    init(_ rows: [[Float]]) { self.rows = rows }
-
-    mutating func take(_ count: Int) -> ArraySlice<[Float]> {
-        let start = min(next, rows.count)
-        next = min(start + count, rows.count)
-        return rows[start..<next]
     }
 }

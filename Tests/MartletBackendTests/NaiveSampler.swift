@@ -34,7 +34,7 @@ struct NaiveSampler {
         }
     }
 
-    private func probabilities(_ tokens: [Int], temperature: Double) -> [Double] {
+    func probabilities(_ tokens: [Int], temperature: Double) -> [Double] {
         let best = tokens.map { logits[$0] }.max() ?? 0
         let e = tokens.map { Self.exp((logits[$0] - best) / temperature) }
         let sum = e.reduce(0, +)

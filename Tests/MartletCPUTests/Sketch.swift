@@ -104,7 +104,7 @@ struct PlanSketch {
 
     func executor(
         tokens: Int = 64, requests: Int = 8, context: Int = 256, threads: Int = 2,
-        instructionSet: CPUInstructionSet? = nil
+        instructionSet: CPUInstructionSet? = nil, hostPages: Int = 0
     ) throws -> CPUExecutor {
         var options = CPUOptions(
             limits: StepLimits(
@@ -112,6 +112,7 @@ struct PlanSketch {
             pageCount: 64, threadCount: threads)
         options.poisonsBuffers = true
         options.instructionSet = instructionSet
+        options.hostPageCount = hostPages
         // By name, so that a plan may state what its bytes do not hold.
         let parameters = Dictionary(
             plan.parameters.compactMap { parameter in

@@ -154,6 +154,54 @@ import Testing
         #expect(difference(found.logits, [try #require(expected.last)]) < 1e-4)
     }
 
+    @Test func swappedBlocksContinueARequest() async throws {
+        let model = TinyModel(seed: 6)
+        let executor = try model.sketch().executor(hostPages: 4)
+        #expect(executor.hostPageCount == 4)
+        let record = StepRecord(limits: executor.limits, groups: executor.kvGroups)
+        func operate(_ operations: [BlockOperation]) throws {
+            let target = try record.add(
+                .blockOperations, BlockOperation.self, count: operations.count)
+            for (index, operation) in operations.enumerated() { target[index] = operation }
+            record.setBlockOperationCount(operations.count)
+        }
+        try executor.fill(
+            record, [WorkItem(tokens: Array(first.prefix(20)), start: 0, pages: [3, 4])])
+        _ = try await executor.run(record)
+        // Out, and another request's tokens in the same pages in the same step.
+        try executor.fill(
+            record, [WorkItem(tokens: Array(second.prefix(20)), start: 0, pages: [3, 4])])
+        try operate([
+            BlockOperation(kind: .swapOut, group: 0, source: 3, destination: 2),
+            BlockOperation(kind: .swapOut, group: 0, source: 4, destination: 0),
+        ])
+        _ = try await executor.run(record)
+        // Back, elsewhere.
+        try executor.fill(record, [WorkItem(tokens: [first[20]], start: 20, pages: [9, 12])])
+        try operate([
+            BlockOperation(kind: .swapIn, group: 0, source: 2, destination: 9),
+            BlockOperation(kind: .swapIn, group: 0, source: 0, destination: 12),
+        ])
+        let found = try await executor.run(record)
+        let expected = model.logits(Array(first.prefix(21)))
+        #expect(difference(found.logits, [try #require(expected.last)]) < 1e-4)
+        for (kind, source, destination) in [
+            (BlockOperation.Kind.swapOut, 3, 4), (.swapIn, 4, 3), (.swapOut, 64, 0),
+            (.swapIn, 0, 64),
+        ] as [(BlockOperation.Kind, Int32, Int32)] {
+            try executor.fill(record, [WorkItem(tokens: [first[20]], start: 20, pages: [9, 12])])
+            try operate([
+                BlockOperation(kind: kind, group: 0, source: source, destination: destination)
+            ])
+            await #expect(throws: MartletError.self) { try await executor.run(record) }
+        }
+        let without = try model.sketch().executor()
+        try without.fill(record, [WorkItem(tokens: [first[20]], start: 0, pages: [9])])
+        try operate([BlockOperation(kind: .swapOut, group: 0, source: 3, destination: 0)])
+        let error = await #expect(throws: MartletError.self) { try await without.run(record) }
+        #expect(error?.message.contains("does not swap") == true)
+    }
+
     @Test func tapsAndProfile() async throws {
         let model = TinyModel(seed: 7)
         let executor = try model.sketch(tap: true).executor()

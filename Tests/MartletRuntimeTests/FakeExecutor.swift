@@ -14,7 +14,7 @@ final class FakeExecutor: PlanExecutor, @unchecked Sendable {
     let limits: StepLimits
     let kvGroups: [KVGroup]
     let pageCount: Int
-    let hostPageCount = 0
+    let hostPageCount: Int
     let entryPoints = ["decode"]
     let vocabularySize = 48
     let stateSlotCount: Int
@@ -25,6 +25,8 @@ final class FakeExecutor: PlanExecutor, @unchecked Sendable {
     private let failingStep: Int?
     private let nonFiniteStep: Int?
     private let inFlight = Atomic<Int>(0)
+    private let steps = Atomic<Int>(0)
+    private let rows = Atomic<Int>(0)
     private let mostInFlight = Atomic<Int>(0)
 
     init(
@@ -32,11 +34,12 @@ final class FakeExecutor: PlanExecutor, @unchecked Sendable {
             maxTokens: 16, maxRequests: 8, maxLogitRows: 8, maxContext: 64),
         groups: [KVGroup] = [FakeModel.group(blockSize: 4)], pageCount: Int = 128,
         stateSlotCount: Int = 8, maxStepsInFlight: Int = 2, isGated: Bool = false,
-        failingStep: Int? = nil, nonFiniteStep: Int? = nil
+        hostPageCount: Int = 0, failingStep: Int? = nil, nonFiniteStep: Int? = nil
     ) {
         self.limits = limits
         kvGroups = groups
         self.pageCount = pageCount
+        self.hostPageCount = hostPageCount
         self.stateSlotCount = stateSlotCount
         self.maxStepsInFlight = maxStepsInFlight
         self.failingStep = failingStep
@@ -45,7 +48,7 @@ final class FakeExecutor: PlanExecutor, @unchecked Sendable {
         model = Mutex(
             FakeModel(
                 limits: limits, groups: groups, pageCount: pageCount,
-                stateSlotCount: stateSlotCount))
+                stateSlotCount: stateSlotCount, hostPageCount: hostPageCount))
     }
 
     /// Lets so many gated steps run.
@@ -54,6 +57,9 @@ final class FakeExecutor: PlanExecutor, @unchecked Sendable {
     }
 
     var greatestDepth: Int { mostInFlight.load(ordering: .relaxed) }
+    /// Steps submitted, and requests in them, since the start.
+    var submittedSteps: Int { steps.load(ordering: .relaxed) }
+    var submittedRows: Int { rows.load(ordering: .relaxed) }
     var violations: [String] { model.withLock { $0.violations } }
     func answer(_ request: GenerationRequest) -> [Int32] { model.withLock { $0.answer(request) } }
 
@@ -63,6 +69,8 @@ final class FakeExecutor: PlanExecutor, @unchecked Sendable {
     ) throws {
         let depth = inFlight.add(1, ordering: .relaxed).newValue
         _ = mostInFlight.max(depth, ordering: .relaxed)
+        steps.add(1, ordering: .relaxed)
+        rows.add(step.requestCount, ordering: .relaxed)
         queue.async { [self] in
             gate?.wait()
             if step.number == failingStep {
@@ -75,6 +83,7 @@ final class FakeExecutor: PlanExecutor, @unchecked Sendable {
                 outputs.tokens[0] = -1
             }
             outputs.deviceSeconds = 0.001
+            outputs.named["rows"] = (0..<step.tokenCount).map { [Float($0)] }
             inFlight.subtract(1, ordering: .relaxed)
             completion(nil)
         }

@@ -18,12 +18,13 @@ struct FakeModel {
     let vocabularySize: Int
     private(set) var violations: [String] = []
     private var arena: [[Entry]]
+    private var hostArena: [[Entry]]
     private var previousTokens: [Int32] = []
     private var sampler: StepSampler
 
     init(
         limits: StepLimits, groups: [KVGroup], pageCount: Int, vocabularySize: Int = 48,
-        stateSlotCount: Int
+        stateSlotCount: Int, hostPageCount: Int = 0
     ) {
         self.limits = limits
         self.groups = groups
@@ -31,6 +32,8 @@ struct FakeModel {
         self.vocabularySize = vocabularySize
         let size = groups.map(\.blockSize).max() ?? 1
         arena = [[Entry]](repeating: [Entry](repeating: Entry(), count: size), count: pageCount)
+        hostArena = [[Entry]](
+            repeating: [Entry](repeating: Entry(), count: size), count: hostPageCount)
         sampler = StepSampler(vocabularySize: vocabularySize, stateSlotCount: stateSlotCount)
     }
 
@@ -88,6 +91,9 @@ struct FakeModel {
             if answer.count < settings.minTokens {
                 bias += settings.stopTokens.map { LogitBias(token: $0, bias: -.infinity) }
             }
+            bias += Self.banned(settings, tokens).map { LogitBias(token: $0, bias: -.infinity) }
+            p.topP = Self.topP(settings, answer)
+            p.typicalP = settings.typicalP
             let result = sampler.sample(
                 logits(after: tokens), parameters: p, bias: bias, state: state, top: &top)
             guard result.token >= 0 else { break }
@@ -97,6 +103,34 @@ struct FakeModel {
             if settings.stopTokens.contains(result.token) { break }
         }
         return answer
+    }
+
+    /// Tokens that settings forbid after others, written plainly.
+    static func banned(_ settings: SamplingSettings, _ tokens: [Int32]) -> Set<Int32> {
+        var banned: Set<Int32> = []
+        for candidate in 0..<Int32(48) {
+            let text = tokens + [candidate]
+            let n = settings.noRepeatNGram
+            if n > 0, text.count >= n {
+                let last = Array(text.suffix(n))
+                for start in 0..<text.count - n where Array(text[start..<start + n]) == last {
+                    banned.insert(candidate)
+                }
+            }
+            for word in settings.badWords where Array(text.suffix(word.count)) == word {
+                banned.insert(candidate)
+            }
+        }
+        return banned
+    }
+
+    static func topP(_ settings: SamplingSettings, _ answer: [Int32]) -> Float {
+        var value = settings.topP
+        for token in answer {
+            value = max(value * settings.topPDecay, min(settings.topPMinimum, value))
+            if token == settings.topPReset { value = settings.topP }
+        }
+        return value
     }
 
     /// Runs a step from its record alone.
@@ -113,7 +147,15 @@ struct FakeModel {
                 let (source, destination) = (
                     operations[index].source, operations[index].destination
                 )
-                arena[Int(destination)] = arena[Int(source)]
+                switch BlockOperation.Kind(rawValue: operations[index].kind) {
+                case .copy: arena[Int(destination)] = arena[Int(source)]
+                case .swapOut:
+                    hostArena[Int(destination)] = arena[Int(source)]
+                case .swapIn:
+                    arena[Int(destination)] = hostArena[Int(source)]
+                    hostArena[Int(source)] = hostArena[Int(source)].map { _ in Entry() }
+                case nil: check(false, step, "block operation \(operations[index].kind)")
+                }
             }
         }
         for row in 0..<step.tokenCount {
@@ -147,13 +189,29 @@ struct FakeModel {
                 rows += logits(hash)
             }
         }
+        // Once, without rows too: histories are told either way.
+        if rows.isEmpty { rows = [0] }
         rows.withUnsafeBufferPointer { buffer in
             if let base = buffer.baseAddress { sampler.run(step, logits: base, outputs: outputs) }
         }
-        if rows.isEmpty {
-            withUnsafePointer(to: 0) { sampler.run(step, logits: $0, outputs: outputs) }
-        }
         previousTokens = outputs.tokens
+    }
+
+    /// What a request's last row of a step sees in a group, oldest first, with the positions.
+    func seen(_ step: StepRecord, request: Int, group index: Int) -> [(position: Int, token: Int32)]
+    {
+        guard let table = step.section(.blockTable, group: index),
+            let starts = step.section(.kvStart, group: index),
+            let lengths = step.section(.kvLength, group: index)
+        else { return [] }
+        let group = groups[index]
+        let columns = step.blockColumns(group: index)
+        let length = Int(lengths[request])
+        return (max(0, length - (group.window ?? length))..<length).map { position in
+            let offset = position - Int(starts[request])
+            let page = Int(table[request * columns + offset / group.blockSize])
+            return (position, page < 0 ? -1 : arena[page][offset % group.blockSize].token)
+        }
     }
 
     private mutating func hash(_ step: StepRecord, request: Int, position: Int) -> UInt64 {
@@ -230,6 +288,17 @@ struct TestRandom: RandomNumberGenerator {
         }
         if below(4) == 0 {
             settings.logitBias = [Int32(4 + below(vocabulary - 4)): 2, 3: -.infinity]
+        }
+        if below(6) == 0 { settings.noRepeatNGram = 1 + below(3) }
+        if below(6) == 0 {
+            settings.badWords = (0..<2).map { _ in
+                (0..<1 + below(2)).map { _ in Int32(4 + below(vocabulary - 4)) }
+            }
+        }
+        if below(6) == 0 {
+            settings.topPDecay = 0.8
+            settings.topPMinimum = 0.3
+            if below(2) == 0 { settings.topPReset = Int32(below(vocabulary)) }
         }
         settings.returnContextLogits = below(6) == 0
         let tokens = (0..<1 + below(prompt)).map { _ in Int32(below(vocabulary)) }

@@ -33,7 +33,34 @@ struct SamplingSettingsTests {
         Case(name: "logit bias token", value: "-1") { $0.logitBias = [-1: 0] },
         Case(name: "logit bias of token 5", value: "inf") { $0.logitBias = [5: .infinity] },
         Case(name: "stop string", value: "empty") { $0.stopStrings = ["x", ""] },
-        Case(name: "count of logit biases and stop tokens", value: "400") {
+        Case(name: "no-repeat n-gram size", value: "-2") { $0.noRepeatNGram = -2 },
+        Case(name: "length of a bad word", value: "0") { $0.badWords = [[1], []] },
+        Case(name: "token of a bad word", value: "100") { $0.badWords = [[1, 100]] },
+        Case(name: "top-p decay", value: "0.0") { $0.topPDecay = 0 },
+        Case(name: "least top-p", value: "2.0") { $0.topPMinimum = 2 },
+        Case(name: "top-p reset token", value: "-1") { $0.topPReset = -1 },
+        Case(name: "count of answers", value: "0") { $0.answerCount = 0 },
+        Case(name: "best-of", value: "2") {
+            $0.answerCount = 3
+            $0.bestOf = 2
+        },
+        Case(name: "count of beams", value: "257") { $0.beamCount = 257 },
+        Case(name: "count of answers", value: "5") {
+            $0.beamCount = 4
+            $0.answerCount = 5
+        },
+        Case(name: "length penalty", value: "nan") {
+            $0.beamCount = 2
+            $0.beams.lengthPenalty = .nan
+        },
+        Case(name: "beam diversity", value: "-1.0") {
+            $0.beamCount = 2
+            $0.beams.diversity = -1
+        },
+        Case(name: "prompt log-probabilities", value: "-1") { $0.promptLogProbabilities = -1 },
+        Case(
+            name: "count of logit biases, stop tokens and bad words of one token", value: "400"
+        ) {
             $0.stopTokens = [Int32](repeating: 1, count: 400)
         },
     ]
@@ -47,6 +74,24 @@ struct SamplingSettingsTests {
         }
         #expect(error.code == .invalidArgument)
         #expect(error.message.contains(c.name) && error.message.contains(c.value))
+    }
+
+    @Test func refusesWhatDoesNotGoWithBeams() throws {
+        let changes: [@Sendable (inout SamplingSettings) -> Void] = [
+            { $0.temperature = 0.5 }, { $0.bestOf = 4 }, { $0.stopStrings = ["x"] },
+            { $0.logProbabilities = 1 }, { $0.returnGenerationLogits = true },
+        ]
+        for change in changes {
+            var settings = SamplingSettings()
+            settings.beamCount = 3
+            try settings.validate(vocabularySize: 100)
+            change(&settings)
+            let error = try #require(throws: MartletError.self) {
+                try settings.validate(vocabularySize: 100)
+            }
+            #expect(error.code == .unsupported)
+            #expect(error.message.contains("3 beams"))
+        }
     }
 
     @Test func refusesPromptsThatAreNoTokens() throws {

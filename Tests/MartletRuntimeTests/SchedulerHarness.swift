@@ -17,21 +17,54 @@ struct SchedulerHarness {
     private(set) var requests: [RequestID: GenerationRequest] = [:]
     private(set) var answers: [RequestID: [Int32]] = [:]
     private(set) var finished: [RequestID: FinishReason] = [:]
+    private(set) var finishOrder: [RequestID] = []
     private(set) var stepSizes: [(requests: Int, tokens: Int)] = []
+    /// Rows of finished requests that were computed on.
+    private(set) var paddingCount = 0
     private(set) var sourceCount = 0
+    /// What beams drew against the rules.
+    private(set) var beamViolations: [String] = []
+    private(set) var beamSteps: [RequestID: Int] = [:]
+    private var beamTokens: [RequestID: [Int32: Int32]] = [:]
+    private var beamRandom = TestRandom(5)
+    private var wantPromptLogits = false
+    private var wantNamedOutputs = false
+    private var ages: [RequestID: Int] = [:]
+    /// The first row that saw what is not its request's.
+    private(set) var wrongToken: String?
+    /// The first request that waited longer than the scheduler's bound.
+    private(set) var tooLate: String?
+    private(set) var longestWait = 0
+
+    init(
+        limits: StepLimits, groups: [KVGroup], pageCount: Int, stateSlotCount: Int = 3,
+        options: SchedulerOptions
+    ) throws {
+        scheduler = try Scheduler(
+            limits: limits, groups: groups, pageCount: pageCount, stateSlotCount: stateSlotCount,
+            options: options)
+        model = FakeModel(
+            limits: limits, groups: groups, pageCount: pageCount, stateSlotCount: stateSlotCount,
+            hostPageCount: options.hostPageCount)
+        builder = StepBuilder(groups: groups, vocabularySize: model.vocabularySize)
+        let vocabularySize = model.vocabularySize
+        records = (0...options.stepsInFlight).map { _ in
+            StepRecord(limits: limits, groups: groups, vocabularySize: vocabularySize)
+        }
+        outputs = (0...options.stepsInFlight).map { _ in StepOutputs() }
+    }
 
     init(
         limits: StepLimits, groups: [KVGroup], pageCount: Int, stateSlotCount: Int = 3,
         depth: Int = 2, policy: SchedulingPolicy = .guaranteedNoEvict, reusesPrefixes: Bool = true
     ) throws {
-        scheduler = try Scheduler(
+        var options = SchedulerOptions()
+        options.stepsInFlight = depth
+        options.policy = policy
+        options.reusesPrefixes = reusesPrefixes
+        try self.init(
             limits: limits, groups: groups, pageCount: pageCount, stateSlotCount: stateSlotCount,
-            stepsInFlight: depth, policy: policy, reusesPrefixes: reusesPrefixes)
-        model = FakeModel(
-            limits: limits, groups: groups, pageCount: pageCount, stateSlotCount: stateSlotCount)
-        builder = StepBuilder(groups: groups)
-        records = (0...depth).map { _ in StepRecord(limits: limits, groups: groups) }
-        outputs = (0...depth).map { _ in StepOutputs() }
+            options: options)
     }
 
     var inFlightCount: Int { inFlight.count }
@@ -39,6 +72,8 @@ struct SchedulerHarness {
     mutating func submit(_ id: Int, _ request: GenerationRequest) throws {
         try scheduler.submit(RequestID(UInt64(id)), request)
         requests[RequestID(UInt64(id))] = request
+        wantNamedOutputs = wantNamedOutputs || request.returnsNamedOutputs
+        wantPromptLogits = wantPromptLogits || request.settings.returnContextLogits
     }
 
     /// Schedules a step; false if there was none.
@@ -51,8 +86,10 @@ struct SchedulerHarness {
         submitted += 1
         try builder.fill(records[place], step, scheduler)
         sourceCount += step.items.filter { $0.sourceRow != nil }.count
+        paddingCount += step.items.count { $0.isPadding }
         inFlight.append((step, place))
         stepSizes.append((step.items.count, step.tokenCount))
+        countSteps()
         return true
     }
 
@@ -61,13 +98,86 @@ struct SchedulerHarness {
         guard !inFlight.isEmpty else { return }
         let (step, place) = inFlight.removeFirst()
         model.execute(records[place], outputs: outputs[place])
+        checkSeen(step, records[place])
         var events: [SchedulerEvent] = []
         try scheduler.complete(
             step, tokens: outputs[place].tokens, status: outputs[place].status, events: &events)
         for event in events {
+            ages[event.request] = nil
+            if let width = requests[RequestID(event.request.rawValue)]?.settings.beamCount,
+                width > 1
+            {
+                noteBeam(event, width: width)
+                continue
+            }
             if let token = event.token { answers[event.request, default: []].append(token) }
-            if let reason = event.finishReason { finished[event.request] = reason }
+            if let reason = event.finishReason {
+                finished[event.request] = reason
+                finishOrder.append(event.request)
+            }
         }
+    }
+
+    /// Notes a row that saw another token than its request has at the place.
+    private mutating func checkSeen(_ step: ScheduledStep, _ record: StepRecord) {
+        guard wrongToken == nil else { return }
+        for (index, item) in step.items.enumerated() where !item.isPadding {
+            let state = scheduler.states[item.slot]
+            guard state.id == item.request else { continue }
+            for group in builder.groups.indices {
+                for (position, token) in model.seen(record, request: index, group: group)
+                where position < state.tokens.count && token != state.tokens[position] {
+                    wrongToken =
+                        "\(item.request) sees token \(token) at \(position) in step \(step.number)"
+                    return
+                }
+            }
+        }
+    }
+
+    /// Checks a beam's token, and lets beams change places at random when all have one.
+    private mutating func noteBeam(_ event: SchedulerEvent, width: Int) {
+        let first = RequestID(event.request.rawValue)
+        guard let slot = scheduler.slot(of: event.request), let token = event.token else { return }
+        let logits = model.logits(after: scheduler.states[slot].tokens)
+        if logits.firstIndex(of: logits.max() ?? 0) != Int(token) {
+            beamViolations.append("\(event.request) draws \(token)")
+        }
+        beamTokens[first, default: [:]][event.request.beam] = token
+        let isFirst = scheduler.slot(of: RequestID(first.rawValue, beam: 1)) == nil
+        guard let tokens = beamTokens[first], tokens.count == (isFirst ? 1 : width) else { return }
+        beamTokens[first] = nil
+        beamSteps[first, default: 0] += 1
+        guard let request = requests[first], let steps = beamSteps[first],
+            steps
+                < min(
+                    request.settings.maxTokens, scheduler.limits.maxContext - request.prompt.count)
+        else {
+            scheduler.finish(first)
+            finished[first] = .length
+            return
+        }
+        if isFirst { scheduler.forkBeams(first) }
+        let parents = (0..<width).map { _ in isFirst ? 0 : beamRandom.below(width) }
+        scheduler.reorderBeams(
+            first, parents: parents,
+            tokens: parents.enumerated().map { beam, parent in
+                ((tokens[Int32(parent)] ?? 0) + Int32(beam)) % 48
+            })
+    }
+
+    /// Counts steps since running requests last drew a token; describes one that waited too long.
+    private mutating func countSteps() {
+        let bound = scheduler.fairnessBound(
+            withPromptLogits: wantPromptLogits, withNamedOutputs: wantNamedOutputs)
+        var next: [RequestID: Int] = [:]
+        for id in scheduler.advancing {
+            let age = ages[id, default: 0] + 1
+            next[id] = age
+            longestWait = max(longestWait, age)
+            if age > bound, tooLate == nil { tooLate = "\(id) waits \(age) steps, not \(bound)" }
+        }
+        ages = next
     }
 
     mutating func cancel(_ id: RequestID) {
@@ -75,6 +185,7 @@ struct SchedulerHarness {
     }
 
     mutating func drain() throws {
+        for id in requests.keys { scheduler.resume(id) }
         while !scheduler.isIdle {
             let any = try schedule()
             if !any, inFlight.isEmpty { return }
@@ -100,8 +211,15 @@ struct SchedulerHarness {
                     }
                     users[table[index], default: 0] += 1
                 }
-                for row in 0..<step.tokenCount {
-                    written.insert(slots[row] / Int32(value.blockSize))
+                // Rows of padding write what is there.
+                var row = 0
+                for item in step.items {
+                    for _ in item.range {
+                        if !item.isPadding {
+                            written.insert(slots[row] / Int32(value.blockSize))
+                        }
+                        row += 1
+                    }
                 }
             }
             if let page = written.first(where: { users[$0] != 1 }) {

@@ -6,111 +6,148 @@ import MartletCore
 import MartletRuntime
 import Testing
 
-/// Random sequences of submit, schedule, late completion and cancel, invariants checked after each.
-struct SchedulerRandomTests {
-    struct Case: Sendable, CustomTestStringConvertible {
-        var seed: Int
-        var groups: [KVGroup]
-        var pages: Int
-        var limits: StepLimits
-        var depth: Int
-        var policy = SchedulingPolicy.guaranteedNoEvict
-        /// Whether prompts begin like others, and what is known of them is used.
-        var reusesPrefixes = false
-        var testDescription: String {
-            "seed \(seed), \(groups.count) groups, depth \(depth), \(policy)"
-                + (reusesPrefixes ? ", prefixes" : "")
-        }
-    }
+#if canImport(Glibc)
+import Glibc
+#elseif canImport(Musl)
+import Musl
+#elseif canImport(Darwin)
+import Darwin
+#endif
 
-    static let cases: [Case] = {
+/// Random sequences of operations, invariants checked after each, failures shortened.
+///
+/// `MARTLET_SCHEDULER_OPERATIONS=10000000` runs as many instead of the short form.
+struct SchedulerRandomTests {
+    static let cases: [SchedulerCase] = {
         let full = FakeModel.group(blockSize: 4)
         let window = FakeModel.group(window: 5, blockSize: 2)
         let wide = FakeModel.group(window: 9, blockSize: 3)
         let small = StepLimits(maxTokens: 5, maxRequests: 3, maxLogitRows: 2, maxContext: 30)
         let large = StepLimits(maxTokens: 16, maxRequests: 5, maxLogitRows: 6, maxContext: 40)
         let odd = StepLimits(maxTokens: 3, maxRequests: 6, maxLogitRows: 4, maxContext: 26)
-        var cases = [
-            Case(seed: 1, groups: [full], pages: 30, limits: small, depth: 1),
-            Case(seed: 2, groups: [full], pages: 30, limits: large, depth: 2),
-            Case(seed: 3, groups: [window], pages: 30, limits: odd, depth: 2),
-            Case(seed: 4, groups: [full, window], pages: 50, limits: large, depth: 2),
-            Case(seed: 5, groups: [window, full, wide], pages: 60, limits: small, depth: 2),
-            Case(seed: 6, groups: [full, wide], pages: 40, limits: odd, depth: 3),
-            Case(seed: 7, groups: [wide, window], pages: 60, limits: large, depth: 3),
-            Case(seed: 8, groups: [full], pages: 40, limits: large, depth: 2, policy: .static),
-        ]
         let cramped = StepLimits(maxTokens: 12, maxRequests: 6, maxLogitRows: 6, maxContext: 40)
         let pools: [(groups: [KVGroup], pages: Int, limits: StepLimits)] = [
             ([full], 30, small), ([full], 14, cramped),
             ([FakeModel.group(blockSize: 3)], 24, large),
             ([window], 30, odd), ([full, window], 40, large), ([full, full], 30, cramped),
-            ([window, full, wide], 60, small),
+            ([window, full, wide], 60, small), ([wide, window], 60, large),
         ]
+        var cases: [SchedulerCase] = []
         for (index, pool) in pools.enumerated() {
-            for (depth, policy) in [
-                (1, SchedulingPolicy.guaranteedNoEvict), (2, .guaranteedNoEvict),
-                (1, .maxUtilization), (2, .maxUtilization), (2, .static),
-            ] {
-                for reuses in [false, true] where reuses || policy == .maxUtilization {
+            for (place, policy) in SchedulingPolicy.allCases.enumerated() {
+                for (depth, reuses, mode) in [
+                    (1, true, PreemptionMode.recompute), (2, true, .automatic), (2, false, .swap),
+                    (3, true, .swap),
+                ] {
+                    var options = SchedulerOptions()
+                    options.policy = policy
+                    options.stepsInFlight = depth
+                    options.reusesPrefixes = reuses
+                    options.preemption = mode
+                    options.preemptionCost.pageSeconds = 1.5e-4
+                    if policy == .maxUtilization, mode != .recompute {
+                        options.hostPageCount = pool.pages / 2
+                    }
                     cases.append(
-                        Case(
-                            seed: 100 + 10 * index + depth, groups: pool.groups, pages: pool.pages,
-                            limits: pool.limits, depth: depth, policy: policy,
-                            reusesPrefixes: reuses))
+                        SchedulerCase(
+                            seed: 1000 + 100 * index + 10 * place + depth, groups: pool.groups,
+                            pages: pool.pages, limits: pool.limits, options: options,
+                            beams: !policy.rawValue.hasPrefix("static")
+                                && pool.limits.maxLogitRows > 2))
                 }
             }
         }
         return cases
     }()
 
-    @Test(arguments: cases) func keepsInvariantsAndAnswers(_ c: Case) throws {
-        var random = TestRandom(c.seed)
-        var h = try SchedulerHarness(
-            limits: c.limits, groups: c.groups, pageCount: c.pages, depth: c.depth,
-            policy: c.policy, reusesPrefixes: c.reusesPrefixes)
-        let stems = (0..<4).map { _ in (0..<24).map { _ in Int32(random.below(48)) } }
-        var id = 0
-        for operation in 0..<26_000 {
-            switch random.below(10) {
-            case 0 where h.scheduler.counts.waiting < 5:
-                id += 1
-                var request = random.request(vocabulary: 48, prompt: 24, answer: 12)
-                if c.reusesPrefixes {
-                    let stem = stems[random.below(4)].prefix(random.below(24))
-                    request.prompt = Array((stem + request.prompt).prefix(24))
-                    if random.below(8) == 0 { request.cacheSalt = "other" }
-                }
-                try? h.submit(id, request)
-            case 1 where random.below(4) == 0:
-                h.cancel(RequestID(UInt64(max(id - random.below(8), 0))))
-            case 0...5: _ = try h.schedule()
-            default: try h.complete()
-            }
-            let broken =
-                h.scheduler.checkInvariants() ?? h.checkPagesInFlight() ?? h.model.violations.first
-            if let broken {
-                Issue.record("seed \(c.seed), operation \(operation): \(broken)")
+    static let totalCount = getenv("MARTLET_SCHEDULER_OPERATIONS").flatMap {
+        Int(String(cString: $0))
+    }
+    /// Operations of one sequence.
+    static let length = 10_000
+    /// Sequences of each case.
+    static let rounds = max((totalCount ?? 1) / (length * cases.count), 1)
+
+    @Test(arguments: cases) func keepsInvariantsAndAnswers(_ c: SchedulerCase) throws {
+        var counts = (requests: 0, sources: 0, reused: 0, preempted: 0, swapped: 0, padding: 0)
+        var beams = 0
+        var ends: Set<FinishReason> = []
+        for round in 0..<Self.rounds {
+            var c = c
+            c.seed += round << 20
+            let operations = SchedulerOperation.sequence(seed: c.seed, count: Self.length)
+            var run = try SchedulerRun(c)
+            if let failure = run.fail(operations) {
+                let short = Self.shortest(c, Array(operations.prefix(failure.count)))
+                Issue.record("\(c): \(failure.what); shortest: \(short.what): \(short.operations)")
                 return
             }
+            let h = run.harness
+            counts.requests += h.requests.count
+            counts.sources += h.sourceCount
+            counts.reused += h.scheduler.reusedTokenCount
+            counts.preempted += h.scheduler.preemptionCount
+            counts.swapped += h.scheduler.swapCount
+            counts.padding += h.paddingCount
+            beams += h.beamSteps.count
+            ends.formUnion(h.finished.values)
         }
-        try h.drain()
-        #expect(h.scheduler.isIdle)
-        #expect(h.scheduler.counts.freePages == c.pages)
-        #expect(h.finished.count == h.requests.count)
-        #expect(h.requests.count > 300)
-        #expect(c.depth == 1 || h.sourceCount > 300)
-        #expect(Set(h.finished.values).isSuperset(of: [.length, .stopToken, .cancelled]))
-        var wrong = 0
-        for (name, request) in h.requests {
-            let expected = h.model.answer(request)
-            let got = h.answers[name] ?? []
-            let isRight =
-                h.finished[name] == .cancelled ? expected.starts(with: got) : got == expected
-            if !isRight { wrong += 1 }
+        #expect(counts.requests > 100)
+        #expect(c.options.stepsInFlight == 1 || counts.sources > 100)
+        #expect(ends.isSuperset(of: [.length, .stopToken, .cancelled]))
+        #expect(c.options.reusesPrefixes == (counts.reused > 20))
+        if c.options.policy != .maxUtilization { #expect(counts.preempted == 0) }
+        if c.options.hostPageCount == 0 { #expect(counts.swapped == 0) }
+        #expect((c.options.policy == .static) == (counts.padding > 0))
+        #expect(c.beams == (beams > 5))
+    }
+
+    /// Over all cases the rare things happen.
+    @Test func casesReachPreemptionAndSwapping() throws {
+        var preempted = 0, swapped = 0, wait = 0
+        for c in Self.cases where c.options.policy == .maxUtilization {
+            var run = try SchedulerRun(c)
+            #expect(run.fail(SchedulerOperation.sequence(seed: c.seed, count: 3000)) == nil)
+            preempted += run.harness.scheduler.preemptionCount
+            swapped += run.harness.scheduler.swapCount
+            wait = max(wait, run.harness.longestWait)
         }
-        #expect(wrong == 0, "seed \(c.seed)")
-        #expect(c.reusesPrefixes == (h.scheduler.reusedTokenCount > 300))
-        if c.policy != .maxUtilization { #expect(h.scheduler.preemptionCount == 0) }
+        #expect(preempted > 200)
+        #expect(swapped > 50)
+        #expect(preempted > swapped)
+        #expect(wait > 3)
+    }
+
+    /// A failure comes back as a few operations, none of which can be left out.
+    @Test func failuresAreShortened() throws {
+        let c = Self.cases[0]
+        let planted: (SchedulerHarness) -> String? = { h in
+            h.scheduler.counts.active > 1 && h.inFlightCount == 1 ? "two run" : nil
+        }
+        func fails(_ operations: [SchedulerOperation]) -> Bool {
+            var run = try? SchedulerRun(c)
+            return run?.fail(operations, also: planted) != nil
+        }
+        let operations = SchedulerOperation.sequence(seed: 3, count: 2000)
+        #expect(fails(operations))
+        let short = SchedulerRun.shrink(operations, fails)
+        #expect(fails(short))
+        #expect(short.count <= 4, "\(short)")
+        for index in short.indices {
+            var shorter = short
+            shorter.remove(at: index)
+            #expect(!fails(shorter))
+        }
+    }
+
+    private static func shortest(
+        _ c: SchedulerCase, _ operations: [SchedulerOperation]
+    ) -> (operations: [SchedulerOperation], what: String) {
+        func failure(_ operations: [SchedulerOperation]) -> String? {
+            var run = try? SchedulerRun(c)
+            return run?.fail(operations)?.what
+        }
+        let short = SchedulerRun.shrink(operations) { failure($0) != nil }
+        return (short, failure(short) ?? "nothing")
     }
 }

@@ -67,10 +67,26 @@ struct SchedulerTests {
     @Test func staticPolicyStartsABatchWhenTheLastHasEnded() throws {
         var h = try harness(
             limits: StepLimits(maxTokens: 8, maxRequests: 2, maxLogitRows: 2, maxContext: 40),
-            policy: .static)
+            policy: .staticSkipping)
         for (id, answer) in [(1, 1), (2, 4), (3, 1)] { try h.submit(id, request(2, answer)) }
         try h.drain()
         #expect(h.stepSizes.map(\.requests) == [2, 1, 1, 1, 1])
+        #expect(h.paddingCount == 0)
+    }
+
+    @Test func staticPolicyComputesFinishedRowsUntilTheLastHasEnded() throws {
+        var h = try harness(
+            limits: StepLimits(maxTokens: 8, maxRequests: 2, maxLogitRows: 2, maxContext: 40),
+            policy: .static)
+        for (id, answer) in [(1, 1), (2, 4), (3, 1)] { try h.submit(id, request(2, answer)) }
+        try h.drain()
+        #expect(h.stepSizes.map(\.requests) == [2, 2, 2, 2, 1])
+        #expect(h.paddingCount == 3)
+        #expect(h.model.violations.isEmpty)
+        for (id, answer) in [(1, 1), (2, 4), (3, 1)] {
+            #expect(h.answers[RequestID(UInt64(id))] == h.model.answer(request(2, answer)))
+        }
+        #expect(h.scheduler.counts.freePages == 40)
     }
 
     @Test func overlapsStepsThroughTokensOfTheStepBefore() throws {

@@ -58,6 +58,8 @@ package struct CPUOptions: Sendable {
     package var pageCount: Int?
     /// Bytes of the KV arena, rounded down to whole pages.
     package var kvByteCount: Int?
+    /// Pages that blocks of paused requests are swapped to.
+    package var hostPageCount = 0
     /// Threads; nil for one per available physical core.
     package var threadCount: Int?
     /// Instruction set; nil for the best.

@@ -53,7 +53,8 @@ final class ExecutorCore: @unchecked Sendable {
         resources = ExecutorResources(
             kernels: try instructionSet.kernels(), limits: limits,
             pages: try KVPages(
-                groups: groups, pageCount: options.pageCount, byteCount: options.kvByteCount),
+                groups: groups, pageCount: options.pageCount, byteCount: options.kvByteCount,
+                hostPageCount: options.hostPageCount),
             groups: groups, parameters: parameters)
         do {
             for plan in plans {
@@ -106,6 +107,7 @@ final class ExecutorCore: @unchecked Sendable {
                 limits: options.limits, idLimit: plan.idLimit, embeddingSize: plan.embeddingSize,
                 vocabularySize: plan.vocabularySize ?? 0, groups: resources.groups,
                 activeGroups: plan.groups, pageCount: resources.pages.pageCount,
+                hostPageCount: resources.pages.hostPageCount,
                 stateSlotCount: options.stateSlotCount,
                 previousLogitRows: queue.previousLogitRows
             ).check(step)
@@ -149,8 +151,7 @@ final class ExecutorCore: @unchecked Sendable {
         let plan = plans[record.stream]
         if let operations = record.section(.blockOperations, BlockOperation.self) {
             for index in 0..<record.blockOperationCount() {
-                resources.pages.copy(
-                    from: Int(operations[index].source), to: Int(operations[index].destination))
+                resources.pages.perform(operations[index])
             }
         }
         if options.poisonsBuffers { plan.poison() }

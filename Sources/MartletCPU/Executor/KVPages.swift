@@ -18,9 +18,12 @@ struct KVPages: @unchecked Sendable {
     let arena: MappedArena
     let pageBytes: Int
     let pageCount: Int
+    /// Pages that blocks are swapped to; of the same memory, so for tests and as a model only.
+    let hostArena: MappedArena
+    let hostPageCount: Int
 
     /// - Throws: `MartletError` if groups are damaged or memory does not suffice.
-    init(groups: [KVGroup], pageCount: Int?, byteCount: Int?) throws {
+    init(groups: [KVGroup], pageCount: Int?, byteCount: Int?, hostPageCount: Int = 0) throws {
         var bytes = 0
         var unit = 64
         for group in groups {
@@ -46,6 +49,11 @@ struct KVPages: @unchecked Sendable {
         arena = try MappedArena(
             count: overflow ? Int.max : total, purpose: "the KV cache",
             mend: "Lower --kv-cache-memory")
+        self.hostPageCount = max(hostPageCount, 0)
+        let (swapped, overflows) = self.hostPageCount.multipliedReportingOverflow(by: pageBytes)
+        hostArena = try MappedArena(
+            count: overflows ? Int.max : swapped, purpose: "swapped pages of the KV cache",
+            mend: "Give fewer pages on the host")
     }
 
     private static func check(_ group: KVGroup) throws -> Int {
@@ -79,10 +87,12 @@ struct KVPages: @unchecked Sendable {
             block_stride: pageBytes / KVPages.blocksPerPage(group), head_stride: head)
     }
 
-    /// Copies a page.
-    func copy(from source: Int, to destination: Int) {
-        guard source != destination else { return }
-        (arena.base + destination * pageBytes).copyMemory(
-            from: arena.base + source * pageBytes, byteCount: pageBytes)
+    /// Copies a page within the arena, to the host or back.
+    func perform(_ operation: BlockOperation) {
+        let (source, destination) = (Int(operation.source), Int(operation.destination))
+        let kind = BlockOperation.Kind(rawValue: operation.kind)
+        let from = (kind == .swapIn ? hostArena : arena).base + source * pageBytes
+        let to = (kind == .swapOut ? hostArena : arena).base + destination * pageBytes
+        if from != to { to.copyMemory(from: from, byteCount: pageBytes) }
     }
 }

@@ -1,0 +1,62 @@
+// Part of Martlet. See LICENSE.
+// SPDX-License-Identifier: Apache-2.0
+
+import MartletCore
+
+/// How long prompts or answers of a load are.
+public enum LengthDistribution: Sendable, Hashable {
+    /// All of one length.
+    case fixed(Int)
+    /// Any length of a range, equally often.
+    case uniform(ClosedRange<Int>)
+    /// Lengths whose logarithms are equally often anywhere in the range's: short ones are common.
+    case logUniform(ClosedRange<Int>)
+
+    /// Reads `128`, `uniform:16-512` or `log:16-512`.
+    ///
+    /// - Throws: `MartletError` `.invalidArgument` naming the text.
+    public init(_ text: String) throws {
+        let wrong = MartletError(
+            .invalidArgument, "'\(text)' is no length",
+            mend: "Write a number, uniform:A-B or log:A-B, such as log:16-512")
+        let parts = text.split(separator: ":", omittingEmptySubsequences: false)
+        if parts.count == 1 {
+            guard let value = Int(text), Self.limits.contains(value) else { throw wrong }
+            self = .fixed(value)
+            return
+        }
+        let ends = parts[1].split(separator: "-", omittingEmptySubsequences: false).map { Int($0) }
+        guard parts.count == 2, ends.count == 2, let low = ends[0], let high = ends[1],
+            low <= high, Self.limits.contains(low), Self.limits.contains(high)
+        else { throw wrong }
+        switch parts[0] {
+        case "uniform": self = .uniform(low...high)
+        case "log": self = .logUniform(low...high)
+        default: throw wrong
+        }
+    }
+
+    private static let limits = 1...(1 << 24)
+
+    /// A length.
+    func draw(_ random: inout LoadRandom) -> Int {
+        switch self {
+        case .fixed(let value): return value
+        case .uniform(let range):
+            return range.lowerBound + Int(random.unit() * Double(range.count))
+        case .logUniform(let range):
+            let low = LoadRandom.log(Double(range.lowerBound))
+            let high = LoadRandom.log(Double(range.upperBound + 1))
+            let value = LoadRandom.exp(low + random.unit() * (high - low))
+            return min(max(Int(value), range.lowerBound), range.upperBound)
+        }
+    }
+
+    /// The longest length.
+    public var longest: Int {
+        switch self {
+        case .fixed(let value): value
+        case .uniform(let range), .logUniform(let range): range.upperBound
+        }
+    }
+}

@@ -1,0 +1,123 @@
+// Part of Martlet. See LICENSE.
+// SPDX-License-Identifier: Apache-2.0
+
+import MartletBackend
+import MartletCore
+
+extension StepLoop {
+    /// Tells readers what became of their requests in a completed step.
+    mutating func deliver(_ place: Int) {
+        var logits = 0
+        var next = 0
+        for (index, item) in steps[place].items.enumerated() {
+            let rows = logits..<min(logits + item.returnedRowCount, outputs[place].logits.count)
+            logits = rows.upperBound
+            let hasEvent = next < events.count && events[next].item == index
+            let event = hasEvent ? events[next] : nil
+            next += hasEvent ? 1 : 0
+            deliver(event, item, outputs[place], logits: outputs[place].logits[rows])
+        }
+        for slot in endedSearches { giveAnswers(slot) }
+        endedSearches.removeAll(keepingCapacity: true)
+        hostFailures.removeAll(keepingCapacity: true)
+    }
+
+    private mutating func deliver(
+        _ event: SchedulerEvent?, _ item: WorkItem, _ results: StepOutputs,
+        logits: ArraySlice<[Float]>
+    ) {
+        let slot = item.slot
+        if let event, event.finishReason == .error {
+            let first = RequestID(event.request.rawValue)
+            guard let slot = live.firstIndex(where: { $0?.id == first }) else { return }
+            return fail(slot, hostFailures[event.item] ?? Self.rowError(event, item))
+        }
+        guard let event, live.indices.contains(slot), let request = live[slot],
+            request.id == event.request
+        else {
+            if item.samples, item.request.beam == 0 { statistics.discardedRowCount += 1 }
+            return
+        }
+        var news = GenerationEvent()
+        if item.returnedRowCount > 0 || request.returnsNamedOutputs {
+            addRows(&news, request, item, results, logits)
+        }
+        guard request.search == nil else {
+            // What beams found is told at the end.
+            if !news.isEmpty, !request.sink.receive(news) { scheduler.pause(request.id) }
+            return
+        }
+        var finish = event.finishReason
+        if let token = event.token {
+            news.index = item.outputIndex
+            news.token = token
+            news.text = request.text(of: token, index: item.outputIndex, finish: &finish)
+            if request.reportsLogProbabilities, item.sampleRow < results.logProbabilities.count {
+                news.logProbability = results.logProbabilities[item.sampleRow]
+                if item.sampleRow < results.topLogProbabilities.count {
+                    news.topLogProbabilities = results.topLogProbabilities[item.sampleRow]
+                }
+            }
+            statistics.generatedTokenCount += 1
+        }
+        news.finishReason = finish
+        guard finish != nil else {
+            // A reader that is behind pauses its request.
+            if !request.sink.receive(news) { scheduler.pause(request.id) }
+            return
+        }
+        if event.finishReason == nil { scheduler.stop(event.request) }
+        live[slot] = nil
+        statistics.finishedRequestCount += 1
+        publish()  // Before the caller learns of the end, so that it finds it counted.
+        _ = request.sink.receive(news)
+    }
+
+    private mutating func fail(_ slot: Int, _ error: MartletError) {
+        let sink = live[slot]?.sink
+        live[slot] = nil
+        statistics.failedRequestCount += 1
+        publish()
+        sink?.fail(error)
+    }
+
+    /// Adds logits, log-probabilities of the prompt, and named outputs.
+    private mutating func addRows(
+        _ news: inout GenerationEvent, _ request: LiveRequest, _ item: WorkItem,
+        _ results: StepOutputs, _ logits: ArraySlice<[Float]>
+    ) {
+        let prompt = logits.prefix(item.contextLogitCount)
+        if request.settings.returnContextLogits { news.contextLogits = Array(prompt) }
+        if let count = request.settings.promptLogProbabilities {
+            let tokens = request.prompt
+            for (position, row) in zip(item.range, prompt) where position + 1 < tokens.count {
+                let value = hostSampler.rank(row, of: tokens[position + 1], count: count)
+                if let value { news.promptLogProbabilities.append(value) }
+            }
+        }
+        if item.samples, request.settings.returnGenerationLogits {
+            news.generationLogits = logits.last
+        }
+        if request.returnsNamedOutputs { news.namedOutputs = results.named }
+    }
+
+    private static func rowError(_ event: SchedulerEvent, _ item: WorkItem) -> MartletError {
+        let place =
+            "token \(item.outputIndex) of the answer (position \(item.range.upperBound - 1))"
+        if event.status == .noCandidate {
+            return MartletError(
+                .invalidArgument, "logit bias and mask forbid every token at \(place)",
+                mend: "Forbid fewer tokens")
+        }
+        return MartletError(
+            .device, "the logits for \(place) are not finite",
+            mend: "Use a wider dtype, such as --dtype f32")
+    }
+}
+
+extension GenerationEvent {
+    /// Whether nothing of note is in it.
+    fileprivate var isEmpty: Bool {
+        contextLogits.isEmpty && promptLogProbabilities.isEmpty && namedOutputs.isEmpty
+    }
+}

@@ -1,0 +1,149 @@
+// Part of Martlet. See LICENSE.
+// SPDX-License-Identifier: Apache-2.0
+
+import MartletBackend
+import MartletCore
+
+extension StepLoop {
+    /// Draws on the host for requests whose logits came back, and notes what beams may go on with.
+    mutating func drawOnHost(_ place: Int) {
+        let results = outputs[place]
+        var logits = 0
+        for (index, item) in steps[place].items.enumerated() {
+            let end = min(logits + item.returnedRowCount, results.logits.count)
+            let row = end > logits ? results.logits[end - 1] : []
+            logits = end
+            guard item.samples, !item.isPadding, item.sampleRow < results.tokens.count else {
+                continue
+            }
+            let state = scheduler.states[item.slot]
+            // A request that has ended may have left its slot to another.
+            guard state.id == item.request, state.phase == .active else { continue }
+            let isBeam = state.facts.rowCount > 1
+            guard item.drawsOnHost || isBeam else { continue }
+            do {
+                let draw = HostSampler.Draw(facts: state.facts, tokens: state.tokens)
+                if isBeam {
+                    try noteBeam(item, row, draw, results)
+                } else {
+                    try drawToken(item, row, draw, results)
+                }
+            } catch {
+                hostFailures[index] =
+                    error as? MartletError
+                    ?? MartletError(.internalError, "drawing on the host failed", cause: error)
+                results.tokens[item.sampleRow] = -1
+                results.status[item.sampleRow] = .noCandidate
+            }
+        }
+    }
+
+    private mutating func drawToken(
+        _ item: WorkItem, _ row: [Float], _ draw: HostSampler.Draw, _ results: StepOutputs
+    ) throws {
+        var top: [TokenLogProbability] = []
+        let result = try hostSampler.draw(row, draw, top: &top)
+        results.tokens[item.sampleRow] = result.token
+        results.status[item.sampleRow] = result.status
+        if item.sampleRow < results.logProbabilities.count {
+            results.logProbabilities[item.sampleRow] = result.logProbability
+        }
+        if item.sampleRow < results.topLogProbabilities.count {
+            results.topLogProbabilities[item.sampleRow] = top
+        }
+    }
+
+    private mutating func noteBeam(
+        _ item: WorkItem, _ row: [Float], _ draw: HostSampler.Draw, _ results: StepOutputs
+    ) throws {
+        let first = RequestID(item.request.rawValue)
+        guard let slot = scheduler.slot(of: first), live.indices.contains(slot),
+            let request = live[slot], request.id == first, let width = request.search?.width
+        else { return }
+        var found: [TokenLogProbability] = []
+        if item.drawsOnHost {
+            guard let continuations = try hostSampler.continuations(row, draw) else {
+                results.status[item.sampleRow] = .nonFinite
+                return
+            }
+            found = continuations
+            results.status[item.sampleRow] = found.isEmpty ? .noCandidate : .ok
+            results.tokens[item.sampleRow] = found.first?.token ?? -1
+        } else if item.sampleRow < results.topLogProbabilities.count {
+            found = results.topLogProbabilities[item.sampleRow]
+        }
+        if request.continuations.isEmpty {
+            request.continuations = Array(repeating: nil, count: width)
+        }
+        let beam = Int(item.request.beam)
+        guard beam >= 0, beam < width else { return }
+        request.continuations[beam] = found
+    }
+
+    /// Compares beams that have all been computed, and lets the best go on.
+    mutating func advanceSearches(_ place: Int) {
+        for item in steps[place].items where item.samples {
+            let first = RequestID(item.request.rawValue)
+            if let slot = scheduler.slot(of: first), live.indices.contains(slot),
+                live[slot]?.id == first, scheduler.states[slot].phase == .active
+            {
+                advanceSearch(slot)
+            }
+        }
+    }
+
+    private mutating func advanceSearch(_ slot: Int) {
+        guard let request = live[slot], var search = request.search, !request.continuations.isEmpty
+        else { return }
+        // The first step computes the prompt, of which there is one.
+        let isFirst = scheduler.states[slot].awaitedRows > 0
+        let count = isFirst ? 1 : search.width
+        let known = request.continuations.prefix(count).compactMap { $0 }
+        guard known.count == count else { return }
+        request.continuations = []
+        let step = search.advance(known)
+        request.search = search
+        if let step {
+            if isFirst { scheduler.forkBeams(request.id) }
+            scheduler.reorderBeams(request.id, parents: step.parents, tokens: step.tokens)
+        } else {
+            scheduler.finish(request.id)
+            endedSearches.append(slot)
+        }
+    }
+
+    /// Tells the reader what a search has found.
+    mutating func giveAnswers(_ slot: Int) {
+        guard let request = live[slot] else { return }
+        live[slot] = nil
+        statistics.finishedRequestCount += 1
+        publish()
+        let answers = request.search?.answers(request.settings.answerCount) ?? []
+        for choice in 0..<request.settings.answerCount {
+            var end = GenerationEvent()
+            end.choice = choice
+            end.finishReason = .length
+            guard choice < answers.count else {
+                _ = request.sink.receive(end)
+                continue
+            }
+            let answer = answers[choice]
+            var text = decoding?.makeTextStream()
+            for (index, token) in answer.tokens.enumerated() {
+                let isStop = request.settings.stopTokens.contains(token)
+                var event = GenerationEvent()
+                event.choice = choice
+                event.index = index
+                event.token = token
+                if !isStop { event.text = text?.append(token) ?? "" }
+                if index == answer.tokens.count - 1 {
+                    event.text += text?.finish() ?? ""
+                    event.finishReason = isStop ? .stopToken : .length
+                    event.score = answer.score
+                }
+                statistics.generatedTokenCount += 1
+                _ = request.sink.receive(event)
+            }
+        }
+    }
+}

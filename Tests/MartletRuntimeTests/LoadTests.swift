@@ -1,0 +1,117 @@
+// Part of Martlet. See LICENSE.
+// SPDX-License-Identifier: Apache-2.0
+
+import MartletBackend
+import MartletCore
+import MartletRuntime
+import Testing
+
+@Suite(.serialized) struct LoadTests {
+    @Test(arguments: [
+        ("128", LengthDistribution.fixed(128)), ("uniform:3-9", .uniform(3...9)),
+        ("log:16-512", .logUniform(16...512)),
+    ]) func readsLengths(text: String, expected: LengthDistribution) throws {
+        #expect(try LengthDistribution(text) == expected)
+        #expect(expected.longest >= 9)
+    }
+
+    @Test(arguments: [
+        "", "0", "-1", "x", "uniform:9-3", "log:0-5", "log:5", "log:1-2-3", "other:1-2", "1:2:3",
+        "99999999999999999999", "uniform:-", "log:1-99999999999",
+    ]) func refusesWhatIsNoLength(text: String) {
+        #expect(throws: MartletError.self) { try LengthDistribution(text) }
+    }
+
+    @Test func thePlanFollowsItsSeed() throws {
+        func plan(_ seed: UInt64) -> LoadPlan {
+            LoadPlan(
+                count: 4000, prompt: .uniform(1...4), answer: .logUniform(16...512),
+                arrivals: .poisson(rate: 50), vocabularySize: 48, seed: seed)
+        }
+        let (a, b, c) = (plan(1), plan(1), plan(2))
+        #expect(a.entries.map(\.request) == b.entries.map(\.request))
+        #expect(a.entries.map(\.request) != c.entries.map(\.request))
+        #expect(a.entries.map(\.arrival) == b.entries.map(\.arrival))
+        let lengths = a.entries.map(\.request.settings.maxTokens)
+        #expect(lengths.allSatisfy { (16...512).contains($0) })
+        // Mean of a log-uniform length: 496 / ln 32; half of them are below 16 sqrt 32.
+        let mean = Double(lengths.reduce(0, +)) / 4000
+        #expect(abs(mean - 143.1) < 8)
+        #expect(abs(lengths.count { $0 <= 90 } - 2000) < 150)
+        #expect(Set(a.entries.map(\.request.prompt.count)) == [1, 2, 3, 4])
+        // 4,000 arrivals at 50 a second.
+        #expect(abs((a.entries.last?.arrival ?? 0) - 80) < 5)
+        let gaps = zip(a.entries.dropFirst(), a.entries).map { $0.arrival - $1.arrival }
+        let square = gaps.reduce(0) { $0 + $1 * $1 } / Double(gaps.count)
+        #expect(abs(square * 2500 - 2) < 0.3)
+    }
+
+    @Test func percentilesAreRightToAThousandth() {
+        var histogram = LatencyHistogram()
+        var values: [Double] = []
+        var random = TestRandom(3)
+        for _ in 0..<5000 {
+            let value = Double(1 + random.below(1000)) * (random.below(2) == 0 ? 1e-6 : 3.7e-3)
+            values.append(value)
+            histogram.add(value)
+        }
+        values.sort()
+        for percent in [1, 10, 50, 90, 99, 99.9, 100] {
+            let exact = values[max(Int((percent / 100 * 5000).rounded(.up)) - 1, 0)]
+            let found = histogram.percentile(percent)
+            #expect(abs(found - exact) <= exact * 1e-3 + 1e-6, "\(percent)")
+        }
+        #expect(abs(histogram.mean - values.reduce(0, +) / 5000) < 1e-9)
+        histogram.add(.nan)
+        histogram.add(-1)
+        histogram.add(1e300)
+        #expect(histogram.count == 5003)
+        #expect(LatencyHistogram().percentile(99) == 0)
+    }
+
+    @Test func metricsCountWhatHappened() throws {
+        var records = (0..<10).map { LoadRecord(index: $0, promptCount: 5) }
+        for index in records.indices {
+            records[index].answerCount = 11
+            records[index].firstToken = Double(index + 1) / 10
+            records[index].total = records[index].firstToken + 2
+            records[index].gaps = [Double](repeating: 0.2, count: 10)
+        }
+        records[9].hasFailed = true
+        let metrics = LoadMetrics(records, duration: 9, goal: try ServiceGoal("ttft=0.45,tpot=1"))
+        #expect(metrics.requestRate == 1)
+        #expect(abs(metrics.goodRate - 4.0 / 9) < 1e-12)
+        let json = metrics.json()
+        #expect(json["completed"]?.int == 9 && json["failed"]?.int == 1)
+        #expect(json["total_input_tokens"]?.int == 45)
+        #expect(json["output_throughput"]?.double == 11)
+        #expect(abs((json["median_ttft_ms"]?.double ?? 0) - 500) < 1)
+        #expect(abs((json["p99_itl_ms"]?.double ?? 0) - 200) < 1)
+        #expect(abs((json["mean_tpot_ms"]?.double ?? 0) - 200) < 1)
+        for wrong in ["", "ttft", "ttft=0", "ttft=x", "itl=1", "ttft=1,,tpot=1"] {
+            #expect(throws: MartletError.self) { try ServiceGoal(wrong) }
+        }
+    }
+
+    @Test(arguments: [LoadPlan.Arrivals.atOnce, .poisson(rate: 400), .concurrency(3)])
+    func runsALoadToItsEnd(arrivals: LoadPlan.Arrivals) throws {
+        let executor = FakeExecutor()
+        let engine = try InferenceEngine(executor: executor)
+        let plan = LoadPlan(
+            count: 40, prompt: .uniform(2...20), answer: .logUniform(2...30), arrivals: arrivals,
+            vocabularySize: 48, seed: 4)
+        let (records, duration) = try engine.run(plan)
+        for (entry, record) in zip(plan.entries, records) {
+            #expect(record.answerCount == entry.request.settings.maxTokens)
+            #expect(record.gaps.count == record.answerCount - 1)
+            #expect(record.firstToken > 0 && record.total >= record.firstToken)
+        }
+        #expect(duration >= plan.entries.last?.arrival ?? 0)
+        if case .concurrency(let most) = arrivals {
+            #expect(engine.statistics.largestBatch <= most)
+        } else {
+            #expect(engine.statistics.largestBatch <= 8)
+        }
+        #expect(executor.violations.isEmpty)
+    }
+}

@@ -1,0 +1,139 @@
+// Part of Martlet. See LICENSE.
+// SPDX-License-Identifier: Apache-2.0
+
+import MartletBackend
+import MartletCore
+import MartletRuntime
+import Testing
+
+@Suite(.serialized) struct StreamTests {
+    private func request(_ prompt: [Int32], _ count: Int) -> GenerationRequest {
+        var settings = SamplingSettings()
+        settings.maxTokens = count
+        return GenerationRequest(prompt: prompt, settings: settings)
+    }
+
+    private func engine(
+        _ executor: FakeExecutor, _ set: (inout InferenceEngine.Options) -> Void = { _ in }
+    ) throws -> InferenceEngine {
+        var options = InferenceEngine.Options()
+        set(&options)
+        return try InferenceEngine(executor: executor, options: options)
+    }
+
+    /// Waits for what another thread does; fails the test after many looks.
+    private func wait(_ what: String, until holds: () -> Bool) async throws {
+        for _ in 0..<5000 {
+            if holds() { return }
+            try await Task.sleep(for: .milliseconds(2))
+        }
+        Issue.record("never: \(what)")
+    }
+
+    private func read(_ stream: GenerationStream) async throws -> [Int32] {
+        var tokens: [Int32] = []
+        for try await event in stream { if let token = event.token { tokens.append(token) } }
+        return tokens
+    }
+
+    @Test(arguments: [1, 2]) func cancellingEndsARequestWithinOneStep(depth: Int) async throws {
+        let executor = FakeExecutor(isGated: true)
+        let engine = try engine(executor) { $0.stepsInFlight = depth }
+        let stream = try engine.generate(request([1, 2, 3], 50))
+        let task = Task { try await read(stream) }
+        executor.release(5)
+        try await wait("five tokens") { engine.statistics.generatedTokenCount == 5 }
+        try await wait("steps in flight") { executor.submittedSteps == 5 + depth }
+        task.cancel()
+        try await wait("the cancellation") { engine.statistics.cancelledRequestCount == 1 }
+        executor.release(50)
+        try await wait("all pages") { engine.statistics.freePageCount == 128 }
+        // Those in flight ran; none was begun after the cancellation.
+        #expect(executor.submittedSteps == 5 + depth)
+        #expect(try await task.value.count <= 5)
+    }
+
+    @Test func aSlowReaderPausesItsOwnRequestOnly() async throws {
+        let executor = FakeExecutor()
+        let engine = try engine(executor) { $0.streamCapacity = 8 }
+        let slow = request([1, 2, 3], 60), quick = request([4, 5], 60)
+        let stream = try engine.generate(slow)
+        #expect(try await read(engine.generate(quick)) == executor.answer(quick))
+        // Eight events and those of steps that were in flight.
+        try await wait("the pause") { engine.statistics.generatedTokenCount >= 60 + 8 }
+        try await Task.sleep(for: .milliseconds(20))
+        #expect(engine.statistics.generatedTokenCount <= 60 + 8 + 2)
+        #expect(engine.statistics.activeCount == 1)
+        #expect(try await read(stream) == executor.answer(slow))
+        try await wait("all pages") { engine.statistics.freePageCount == 128 }
+    }
+
+    @Test func aDroppedStreamThatWasNeverReadEndsItsRequest() async throws {
+        let executor = FakeExecutor()
+        let engine = try engine(executor) { $0.streamCapacity = 4 }
+        _ = try engine.generate(request([1, 2, 3], 60))
+        try await wait("the cancellation") { engine.statistics.cancelledRequestCount == 1 }
+        try await wait("all pages") { engine.statistics.freePageCount == 128 }
+        #expect(engine.statistics.generatedTokenCount < 60)
+    }
+
+    @Test func aReaderThatWaitsIsToldOfTheCancellation() async throws {
+        let executor = FakeExecutor(isGated: true)
+        let engine = try engine(executor)
+        let stream = try engine.generate(request([1, 2, 3], 60))
+        let task = Task { try await read(stream) }
+        try await wait("a step") { executor.submittedSteps == 2 }
+        task.cancel()
+        #expect(try await task.value.isEmpty)
+        executor.release(10)
+        try await wait("all pages") { engine.statistics.freePageCount == 128 }
+    }
+
+    @Test func aFullQueueRefusesStreamsAtOnce() async throws {
+        let executor = FakeExecutor(
+            limits: StepLimits(maxTokens: 8, maxRequests: 1, maxLogitRows: 1, maxContext: 64),
+            isGated: true)
+        let engine = try engine(executor) { $0.queueLimit = 3 }
+        let first = try engine.generate(request([1], 2))
+        try await wait("the first runs") { engine.statistics.activeCount == 1 }
+        let others = try (0..<3).map { _ in try engine.generate(request([2], 2)) }
+        let error = try #require(throws: MartletError.self) {
+            try engine.generate(request([3], 2))
+        }
+        #expect(error.code == .limitExceeded)
+        #expect(error.message.contains("3 requests wait"))
+        executor.release(100)
+        for stream in [first] + others { #expect(try await read(stream).count == 2) }
+        #expect(try await read(engine.generate(request([3], 2))).count == 2)
+        // Batches have no reader to refuse.
+        #expect(try engine.generateBatch((0..<9).map { _ in request([1], 1) }).count == 9)
+    }
+
+    @Test func aDeviceErrorEndsAllStreamsWithOneCause() async throws {
+        let engine = try engine(FakeExecutor(failingStep: 4))
+        let streams = try (0..<6).map { try engine.generate(request([Int32($0)], 40)) }
+        var messages: [String] = []
+        for stream in streams {
+            do { _ = try await read(stream) } catch let error as MartletError {
+                messages.append(error.message)
+            }
+        }
+        #expect(messages == [String](repeating: "the fake device caught fire", count: 6))
+    }
+
+    @Test func namedOutputsOfARequestAreItsOwn() throws {
+        let executor = FakeExecutor()
+        let engine = try engine(executor)
+        var named = request([5, 6, 7, 8, 9], 1)
+        named.returnsNamedOutputs = true
+        // The prefix cache knows the prompt, and must not shorten it.
+        let other = request([5, 6, 7, 8, 9, 1, 2], 12)
+        let outputs = try engine.generateBatch([other, named, other])
+        #expect(outputs[1].namedOutputs["rows"]?.count == 5)
+        #expect(outputs[0].namedOutputs.isEmpty && outputs[2].namedOutputs.isEmpty)
+        #expect(outputs[0].tokens == executor.answer(other))
+        #expect(outputs[2].tokens == executor.answer(other))
+        #expect(try engine.generateBatch([other])[0].tokens == executor.answer(other))
+        #expect(executor.violations.isEmpty)
+    }
+}
