@@ -51,6 +51,7 @@ struct RunCommand: AsyncParsableCommand {
     @OptionGroup var modelOptions: ModelOptions
     @OptionGroup var limits: LimitOptions
     @OptionGroup var sampling: SamplingOptions
+    @OptionGroup var search: SearchOptions
 
     func run() async throws {
         guard ["text", "tensorrt-llm"].contains(format) else {
@@ -109,7 +110,8 @@ struct RunCommand: AsyncParsableCommand {
         }
         let loaded = try LanguageModel.load(path, options: options)
         var requests: [GenerationRequest] = []
-        let settings = try sampling.settings(modelStops: loaded.stopTokens)
+        var settings = try sampling.settings(modelStops: loaded.stopTokens)
+        try search.apply(to: &settings)
         for text in texts {
             let prompt = try loaded.promptTokens(text, system: system, raw: raw)
             requests.append(GenerationRequest(prompt: prompt, settings: settings))
@@ -127,21 +129,27 @@ struct RunCommand: AsyncParsableCommand {
         }
         let isPlainStream =
             requests.count == 1 && form == .text && format == "text" && outputLogits == nil
-            && loaded.hasTokenizer
+            && loaded.hasTokenizer && settings.answerCount == 1
         let clock = ContinuousClock()
         let start = clock.now
         let outputs =
             isPlainStream
             ? [try await stream(loaded, requests[0])] : try loaded.generateBatch(requests)
         for output in outputs { if let failure = output.failure { throw failure } }
+        let answers = outputs.flatMap { [$0] + $0.alternatives }
         if form != .text {
+            func repeated<Value>(_ values: [Value]) -> [Value] {
+                zip(values, outputs).flatMap {
+                    Array(repeating: $0, count: 1 + $1.alternatives.count)
+                }
+            }
             let table = AnswerTable.table(
-                outputs, prompts: texts + inputIds, requests: requests, loaded)
+                answers, prompts: repeated(texts + inputIds), requests: repeated(requests), loaded)
             Console.line(table.rendered(form))
         } else if !isPlainStream {
             try printAnswers(loaded, texts, requests, outputs)
         }
-        try writeFiles(outputs)
+        try writeFiles(answers)
         if form == .text, sampling.logprobs != nil {
             Console.line(LogProbabilityTable.table(outputs, loaded).rendered(.text))
         }
@@ -171,16 +179,19 @@ struct RunCommand: AsyncParsableCommand {
         _ outputs: [GenerationOutput]
     ) throws {
         for (index, output) in outputs.enumerated() where output.failure == nil {
-            let ids = output.tokens.map(String.init).joined(separator: ",")
-            let answer = model.hasTokenizer ? output.text : ids
+            let answers = ([output] + output.alternatives).map {
+                model.hasTokenizer ? $0.text : $0.tokens.map(String.init).joined(separator: ",")
+            }
             if format == "tensorrt-llm" {
                 let input =
                     index < texts.count
                     ? texts[index] : requests[index].prompt.map(String.init).joined(separator: ",")
                 Console.line("Input [Text \(index)]: \"\(input)\"")
-                Console.line("Output [Text \(index) Beam 0]: \"\(answer)\"")
+                for (beam, answer) in answers.enumerated() {
+                    Console.line("Output [Text \(index) Beam \(beam)]: \"\(answer)\"")
+                }
             } else {
-                Console.line(answer)
+                for answer in answers { Console.line(answer) }
             }
         }
     }

@@ -64,6 +64,7 @@ struct DrawOptions: ParsableArguments {
     var logitBias: [String] = []
     @Option(parsing: .unconditional, help: "Seed of the draws, 0 or more.")
     var seed: UInt64 = 0
+    @OptionGroup var filters: FilterOptions
 
     /// The settings as the library takes them.
     func settings() throws -> SamplingSettings {
@@ -76,6 +77,7 @@ struct DrawOptions: ParsableArguments {
         settings.presencePenalty = presencePenalty
         settings.frequencyPenalty = frequencyPenalty
         settings.seed = seed
+        try filters.apply(to: &settings)
         for text in logitBias {
             let parts = text.split(separator: "=")
             guard parts.count == 2, let id = Int32(parts[0]), let value = Float(parts[1]) else {
