@@ -1,7 +1,7 @@
 // Part of Martlet. See LICENSE.
 // SPDX-License-Identifier: Apache-2.0
 
-package import MartletBackend
+import MartletBackend
 
 /// What never changes about a request, worked out once when it is submitted.
 package final class RequestFacts: Sendable {
