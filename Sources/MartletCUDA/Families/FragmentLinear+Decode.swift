@@ -83,8 +83,6 @@ extension FragmentLinear {
         arguments.add(bias?.address ?? 0)
         arguments.add(UInt64(0))  // candidates
         arguments.add(binder.memory.results.overflow)
-        arguments.add(UInt64(0))  // next weights
-        arguments.add(Int64(0))
         arguments.add(norm?.epsilon ?? 0)
         let counts = x.rows
         let grid = min(Self.blockLimit, layout.strips)

@@ -155,19 +155,4 @@ __device__ __forceinline__ void put_four(u32 address, const Four& f) {
     asm volatile("st.shared.v4.f32 [%0], {%1,%2,%3,%4};" ::"r"(address), "f"(f.v[0]), "f"(f.v[1]), "f"(f.v[2]),
                  "f"(f.v[3]) : "memory");
 }
-__device__ __forceinline__ u32 pair_subtract(u32 a, u32 b) {
-    u32 r;
-    asm("sub.f16x2 %0, %1, %2;" : "=r"(r) : "r"(a), "r"(b));
-    return r;
-}
-__device__ __forceinline__ u32 pair_fused(u32 a, u32 b, u32 c) {
-    u32 r;
-    asm("fma.rn.f16x2 %0, %1, %2, %3;" : "=r"(r) : "r"(a), "r"(b), "r"(c));
-    return r;
-}
-__device__ __forceinline__ u32 pair_multiply(u32 a, u32 b) {
-    u32 r;
-    asm("mul.f16x2 %0, %1, %2;" : "=r"(r) : "r"(a), "r"(b));
-    return r;
-}
 }  // namespace

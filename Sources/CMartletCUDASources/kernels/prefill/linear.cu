@@ -100,21 +100,6 @@ struct Barriers {
     __device__ __forceinline__ u32 weight_free(int i) const { return base + (STAGES + i) * 16 + 8; }
 };
 
-__device__ __forceinline__ u32 subtract(u32 a, u32 b) {
-    u32 r;
-    asm("sub.f16x2 %0, %1, %2;" : "=r"(r) : "r"(a), "r"(b));
-    return r;
-}
-__device__ __forceinline__ u32 fused(u32 a, u32 b, u32 c) {
-    u32 r;
-    asm("fma.rn.f16x2 %0, %1, %2, %3;" : "=r"(r) : "r"(a), "r"(b), "r"(c));
-    return r;
-}
-__device__ __forceinline__ u32 multiplied(u32 a, u32 b) {
-    u32 r;
-    asm("mul.f16x2 %0, %1, %2;" : "=r"(r) : "r"(a), "r"(b));
-    return r;
-}
 /// Both halves of a pair's low or high half.
 __device__ __forceinline__ u32 twice_low(u32 pair) { return __byte_perm(pair, pair, 0x1010); }
 __device__ __forceinline__ u32 twice_high(u32 pair) { return __byte_perm(pair, pair, 0x3232); }
@@ -133,10 +118,10 @@ struct Fragments {
             // 1024 + code, or 1024 + 16 code, less 1024 or 1032
             const u32 low_middle = has_zeros ? 0x64006400 : 0x64086408;
             const u32 high_middle = has_zeros ? 0xd400d400 : 0xd480d480;
-            a[i][0] = subtract(nibbles<0x000f000f>(words[i]), low_middle);
-            a[i][1] = subtract(nibbles<0x000f000f>(high), low_middle);
-            a[i][2] = fused(nibbles<0x00f000f0>(words[i]), 0x2c002c00, high_middle);
-            a[i][3] = fused(nibbles<0x00f000f0>(high), 0x2c002c00, high_middle);
+            a[i][0] = pair_subtract(nibbles<0x000f000f>(words[i]), low_middle);
+            a[i][1] = pair_subtract(nibbles<0x000f000f>(high), low_middle);
+            a[i][2] = pair_fused(nibbles<0x00f000f0>(words[i]), 0x2c002c00, high_middle);
+            a[i][3] = pair_fused(nibbles<0x00f000f0>(high), 0x2c002c00, high_middle);
         }
 #elif WEIGHT == MARTLET_U8
         const u32 magic = 0x64646464;
@@ -148,10 +133,10 @@ struct Fragments {
             for (int j = 0; j < 2; ++j) {
                 // 1024 + code, less 1024 or 1152
                 const u32 middle = has_zeros ? 0x64006400 : 0x64806480;
-                a[2 * i + j][0] = subtract(__byte_perm(words[2 * j], magic, 0x4140), middle);
-                a[2 * i + j][1] = subtract(__byte_perm(words[2 * j], magic, 0x4342), middle);
-                a[2 * i + j][2] = subtract(__byte_perm(words[2 * j + 1], magic, 0x4140), middle);
-                a[2 * i + j][3] = subtract(__byte_perm(words[2 * j + 1], magic, 0x4342), middle);
+                a[2 * i + j][0] = pair_subtract(__byte_perm(words[2 * j], magic, 0x4140), middle);
+                a[2 * i + j][1] = pair_subtract(__byte_perm(words[2 * j], magic, 0x4342), middle);
+                a[2 * i + j][2] = pair_subtract(__byte_perm(words[2 * j + 1], magic, 0x4140), middle);
+                a[2 * i + j][3] = pair_subtract(__byte_perm(words[2 * j + 1], magic, 0x4342), middle);
             }
         }
 #else
@@ -181,11 +166,11 @@ struct Fragments {
 #pragma unroll
                 for (int j = 0; j < 4; ++j) {
 #if ZERO == MARTLET_ZERO_INTEGER
-                    a[i][j] = multiplied(subtract(a[i][j], zero[j & 1]), factor[j & 1]);
+                    a[i][j] = pair_multiply(pair_subtract(a[i][j], zero[j & 1]), factor[j & 1]);
 #elif ZERO == MARTLET_ZERO_MINIMUM
-                    a[i][j] = fused(a[i][j], factor[j & 1], zero[j & 1]);
+                    a[i][j] = pair_fused(a[i][j], factor[j & 1], zero[j & 1]);
 #else
-                    a[i][j] = multiplied(a[i][j], factor[j & 1]);
+                    a[i][j] = pair_multiply(a[i][j], factor[j & 1]);
 #endif
                 }
             }
