@@ -147,14 +147,14 @@ let package = Package(
         tests(
             "Martlet",
             [
-                "MartletCPU", "MartletCore", "MartletEngineFile", "MartletHub", "MartletRuntime",
-                "MartletTestSupport",
+                "MartletBackend", "MartletCPU", "MartletCore", "MartletEngineFile", "MartletHub",
+                "MartletRuntime", "MartletTestSupport",
             ]),
         tests("MartletCPU", ["MartletBackend", "MartletCore", "MartletEngineFile"]),
         tests(
             "MartletCUDA",
             [
-                "CMartletDriver", "MartletBackend", "MartletCompiler", "MartletCore",
+                "CMartletDriver", "MartletBackend", "MartletCPU", "MartletCompiler", "MartletCore",
                 "MartletEngineFile", "MartletModels", "MartletTestSupport",
             ]),
         tests("MartletEngineFile", ["MartletCore"]),

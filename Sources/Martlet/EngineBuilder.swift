@@ -54,7 +54,8 @@ package struct EngineBuilder {
     /// - Throws: `MartletError` if the model cannot be compiled.
     package func programs() throws -> [Program] {
         let rewritten = try rewritten()
-        let program = try Compiler.emit(rewritten.map(\.graph), for: catalog)
+        let program = try Compiler.emit(
+            rewritten.map(\.graph), for: catalog, disabledRules: options.disabledRules)
         return zip(rewritten, program.entries).map { entry, emitted in
             Program(
                 graph: entry.graph, emitted: emitted, records: entry.records,
@@ -69,7 +70,8 @@ package struct EngineBuilder {
         let graphs = try rewritten().map(\.graph)
         let constants = try Compiler.constants(of: graphs)
         return try EngineDraft(
-            graphs: graphs, catalogs: catalogs, constants: constants,
+            graphs: graphs, catalogs: catalogs, disabledRules: options.disabledRules,
+            constants: constants,
             values: ModelParameters(constants: constants, weights: weights), text: source.text,
             shared: source.text.sections(), sources: source.fingerprints,
             onProgress: options.onBuildProgress
@@ -84,7 +86,7 @@ package struct EngineBuilder {
         compilerOptions.rules = options.rules
         compilerOptions.disabledRules = options.disabledRules
         compilerOptions.taps = options.taps
-        let compiler = try Compiler(options: compilerOptions)
+        let compiler = try Compiler(options: compilerOptions, for: catalogs)
         return try architecture.entryPoints.map { entryPoint in
             let traced = try architecture.trace(entryPoint, dtype: options.dtype)
             var records: [Pipeline.Record] = []
@@ -119,7 +121,7 @@ package struct EngineBuilder {
     }
 
     /// The formats that activations are coded in, as `int8g64`; `exact` where none is, whatever was asked for.
-    private static func activations(_ graphs: [Graph]) -> String {
+    static func activations(_ graphs: [Graph]) -> String {
         let formats = graphs.flatMap(\.nodes).flatMap(\.results).compactMap(\.format.activation)
         let names = Set(formats.map(\.rawValue)).sorted()
         return names.isEmpty ? "exact" : names.joined(separator: ", ")
@@ -154,32 +156,11 @@ extension EngineBuilder {
         for catalog in catalogs { try checkTypes(catalog) }
         var recipe = PrecisionRecipe(
             dtype: options.dtype, weights: try weights(options.quantize),
-            embedding: try weights(options.quantizeEmbedding), activations: try activations(),
+            embedding: try weights(options.quantizeEmbedding),
+            activations: try options.activationFormat(for: catalogs),
             kvType: options.kvType)
         if let head = options.quantizeHead { recipe.head = try weights(head) }
         return recipe
-    }
-
-    /// The format asked for; without a word the targets' own, where they agree on one.
-    private func activations() throws -> ActivationFormat? {
-        let common = catalogs.dropFirst().reduce(catalog.defaultActivations) { format, other in
-            other.defaultActivations == format ? format : nil
-        }
-        switch options.activations {
-        case nil: return options.dtype == .f32 ? common : nil
-        case "exact": return nil
-        case let text?:
-            guard let format = ActivationFormat(rawValue: text), format == common else {
-                throw MartletError(
-                    .invalidArgument,
-                    "activations '\(text)' are not supported by "
-                        + catalogs.map(\.target).joined(separator: " and "),
-                    mend: "Use "
-                        + (["exact", common?.rawValue].compactMap { $0 })
-                        .joined(separator: " or "))
-            }
-            return format
-        }
     }
 
     private func checkTypes(_ catalog: any KernelCatalog) throws {

@@ -16,12 +16,14 @@ public enum RetargetPolicy: String, Sendable, Hashable, CaseIterable {
 }
 
 extension EngineDraft {
-    /// Plans the graphs that an engine keeps for other targets; no checkpoint is needed.
+    /// Plans the graphs that an engine keeps for other targets, or with other activations; no checkpoint
+    /// is needed.
     ///
     /// - Parameters:
     ///   - file: The engine.
     ///   - catalogs: Targets of the draft.
-    ///   - options: Which targets' layouts are understood, and who hears of progress.
+    ///   - options: Activations, where they are to change; which targets' layouts are understood; who
+    ///     hears of progress.
     /// - Throws: `MartletError` `.corrupt`, `.shapeMismatch` or `.limitExceeded` for an engine that
     ///   contradicts itself, `.unsupported` for a target that cannot compute its graph.
     init(
@@ -29,7 +31,8 @@ extension EngineDraft {
     ) throws {
         do {
             let constants = try file.constants()
-            let graphs = try file.manifest.entryPoints.map { name in
+            let disabledRules = file.manifest.description.disabledRules
+            var graphs = try file.manifest.entryPoints.map { name in
                 guard let text = try file.text(.graph, entryPoint: name) else {
                     throw MartletError(
                         .unsupported, "the engine keeps no graph of '\(name)'",
@@ -37,8 +40,16 @@ extension EngineDraft {
                 }
                 return try Compiler.readGraph(text, entryPoint: name, constants: constants)
             }
+            if options.activations != nil {
+                let format = try options.activationFormat(for: catalogs)
+                graphs = try graphs.map {
+                    try Compiler.changeActivations(
+                        of: $0, to: format, disabledRules: disabledRules)
+                }
+            }
             try self.init(
-                graphs: graphs, catalogs: catalogs, constants: constants,
+                graphs: graphs, catalogs: catalogs, disabledRules: disabledRules,
+                constants: constants,
                 values: EngineParameters(
                     file: file, constants: constants, catalogs: options.catalogs),
                 text: TextDescription(file), shared: file.sharedSections,
@@ -46,11 +57,19 @@ extension EngineDraft {
             ) { _ in
                 var description = file.manifest.description
                 description.builderVersion = EngineBuilder.version
+                description.precision.activations = EngineBuilder.activations(graphs)
                 return description
             }
         } catch let error as MartletError {
             throw error.adding("file", file.path)
         }
+    }
+}
+
+extension EngineDescription {
+    /// Rules that the engine was built without.
+    fileprivate var disabledRules: Set<String> {
+        Set((options["disabledRules"] ?? "").split(separator: ",").map(String.init))
     }
 }
 
@@ -82,6 +101,10 @@ struct EngineParameters: ParameterSource {
             throw failure(.corrupt, "the engine lacks constant '\(request.name)'", request)
         }
         try visit(.plain(value))
+    }
+
+    func packed(_ parameter: PlanParameter, for target: EngineTarget) -> ByteView? {
+        file.parameter(parameter, for: target)
     }
 
     private func weight(_ request: ParameterRequest) throws -> WeightValue {

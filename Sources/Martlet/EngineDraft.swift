@@ -40,14 +40,17 @@ package struct EngineDraft: Sendable {
     ///
     /// - Throws: `MartletError` `.unsupported` naming a node that no kernel of a target computes.
     init(
-        graphs: [Graph], catalogs: [any KernelCatalog], constants: [String: TensorData],
+        graphs: [Graph], catalogs: [any KernelCatalog], disabledRules: Set<String>,
+        constants: [String: TensorData],
         values: any ParameterSource, text: TextDescription, shared: [SharedSection],
         sources: (@Sendable () throws -> [SourceFingerprint])? = nil,
         onProgress: (@Sendable (String, Double) -> Void)?,
         describe: ([TargetProgram]) throws -> EngineDescription
     ) throws {
         targets = try catalogs.map { catalog in
-            Target(catalog: catalog, program: try Compiler.emit(graphs, for: catalog))
+            Target(
+                catalog: catalog,
+                program: try Compiler.emit(graphs, for: catalog, disabledRules: disabledRules))
         }
         description = try describe(targets.map(\.program))
         self.graphs = graphs
@@ -59,7 +62,7 @@ package struct EngineDraft: Sendable {
         self.onProgress = onProgress
     }
 
-    /// Packs everything into memory, for the first target.
+    /// Packs into memory, for the first target, what is not packed for it already.
     ///
     /// - Throws: What making or packing a weight throws.
     func inMemory() throws -> LoadedEngine {
@@ -67,7 +70,9 @@ package struct EngineDraft: Sendable {
         let target = targets[0]
         let requests = target.program.parameters
         for (index, request) in requests.enumerated() {
-            parameters[request.parameter] = try packed(request, for: target).bytes()
+            parameters[request.parameter] =
+                try values.packed(request.parameter, for: target.program.target)
+                ?? packed(request, for: target).bytes()
             onProgress?("packing weights", Double(index + 1) / Double(requests.count))
         }
         return LoadedEngine(

@@ -131,7 +131,7 @@ public final class LanguageModel: Sendable {
         try Self.checkKVMemory(engine, options)
         executor = try options.executor(
             engine, limits: limits,
-            cacheBytes: Self.kvBytes(engine.plans.first?.kvGroups ?? [], limits))
+            cacheBytes: Self.kvBytes(EngineKVGroups(engine.plans), limits))
         tokenizer = try engine.text.tokenizer.map { try Tokenizer($0) }
         var running = InferenceEngine.Options()
         running.reusesPrefixes = options.reusesPrefixes
@@ -143,7 +143,8 @@ public final class LanguageModel: Sendable {
     /// Refuses a KV cache that cannot hold one block, or one request of the context asked for.
     private static func checkKVMemory(_ engine: LoadedEngine, _ options: LoadOptions) throws {
         guard let bytes = options.kvCacheMemory, let groups = engine.plans.first?.kvGroups,
-            let page = groups.map(\.bytesPerBlock).max(), page > 0, bytes >= 0
+            let page = engine.plans.flatMap(\.kvGroups).map(\.bytesPerBlock).max(), page > 0,
+            bytes >= 0
         else { return }
         let context = options.maxContext ?? 1
         let needed = groups.reduce(0) { total, group in
@@ -162,9 +163,14 @@ public final class LanguageModel: Sendable {
     deinit { inference.shutdown() }
 
     /// KV memory for a full batch of full contexts, at most a quarter of the machine's memory.
-    static func kvBytes(_ groups: [KVGroup], _ limits: StepLimits) -> Int {
-        let page = groups.map(\.bytesPerBlock).max() ?? 0
-        let pages = groups.reduce(0) { $0 + (limits.maxContext / max($1.blockSize, 1) + 2) }
+    ///
+    /// Pages are as large as the engine's largest block; as many are needed as the first entry point,
+    /// the one that generates, takes.
+    static func kvBytes(_ groups: EngineKVGroups, _ limits: StepLimits) -> Int {
+        let page = groups.groups.map(\.bytesPerBlock).max() ?? 0
+        let pages = (groups.places.first ?? []).reduce(0) { count, place in
+            count + limits.maxContext / max(groups.groups[place].blockSize, 1) + 2
+        }
         let wanted = pages.multipliedReportingOverflow(by: page * limits.maxRequests)
         return min(wanted.overflow ? .max : wanted.partialValue, MachineMemory.byteCount / 4)
     }

@@ -55,17 +55,26 @@ package struct LoadedEngine: Sendable {
     /// Opens and verifies an engine file for the device at hand, re-targeting it where that is due
     /// and allowed.
     ///
+    /// Other activations than it was built with are planned in memory, over the weights as they are
+    /// packed in the file.
+    ///
     /// - Throws: `MartletError` for a damaged file, or one without plans for the device.
     package static func open(_ path: String, options: LoadOptions) throws -> LoadedEngine {
         let file = try EngineFileReader.open(path)
         let target = options.catalogs.device.target
-        if options.retarget == .never || file.serves(EngineTarget(target)) {
+        let built = file.manifest.description.precision.activations
+        if file.serves(EngineTarget(target)) {
+            if options.activations ?? built == built {
+                return try LoadedEngine(file, for: EngineTarget(target))
+            }
+        } else if options.retarget == .never {
             return try LoadedEngine(file, for: EngineTarget(target))
+        } else {
+            options.onWarning?(
+                "\(path) was built for \(file.manifest.targets.joined(separator: ", ")), not for "
+                    + "\(target): re-targeting it in memory; to keep the result: martlet build "
+                    + "\(path) --target \(target) --output NEW.martlet")
         }
-        options.onWarning?(
-            "\(path) was built for \(file.manifest.targets.joined(separator: ", ")), not for "
-                + "\(target): re-targeting it in memory; to keep the result: martlet build \(path) "
-                + "--target \(target) --output NEW.martlet")
         return try EngineDraft(
             retargeting: file, to: [options.catalogs.device], options: options
         ).inMemory()

@@ -64,8 +64,10 @@ package final class StepOutputs: @unchecked Sendable {
 package protocol PlanExecutor: AnyObject, Sendable {
     /// Largest step.
     var limits: StepLimits { get }
-    /// KV groups over all entry points, in the order that step records list them.
+    /// KV groups of the engine, each once, in the order that step records list them.
     var kvGroups: [KVGroup] { get }
+    /// Per entry point the groups that its steps write or read; a record fills only their sections.
+    var groupUses: [[KVGroupUse]] { get }
     /// Pages of the KV arena; block ids of all groups are page numbers `0 ..< pageCount`.
     var pageCount: Int { get }
     /// Pages of the host arena for swapped blocks; 0 if swapping is not offered.
@@ -74,6 +76,8 @@ package protocol PlanExecutor: AnyObject, Sendable {
     var entryPoints: [String] { get }
     /// Vocabulary size V of the logits; 0 if the engine has none.
     var vocabularySize: Int { get }
+    /// H of rows that steps may give as embeddings; 0 if no entry point takes them.
+    var embeddingSize: Int { get }
     /// Slots of sampling state.
     var stateSlotCount: Int { get }
     /// Steps that may be under way at once: 2 or more.
@@ -91,4 +95,22 @@ package protocol PlanExecutor: AnyObject, Sendable {
         _ step: StepRecord, outputs: StepOutputs,
         completion: @escaping @Sendable (MartletError?) -> Void
     ) throws
+}
+
+extension PlanExecutor {
+    /// Every entry point writes all groups.
+    package var groupUses: [[KVGroupUse]] {
+        entryPoints.map { _ in kvGroups.indices.map { KVGroupUse(group: $0, isWritten: true) } }
+    }
+    /// No entry point takes embeddings.
+    package var embeddingSize: Int { 0 }
+}
+
+extension StepRecord {
+    /// Reserves memory for the largest step of an executor, whichever entry point runs it.
+    package convenience init(for executor: any PlanExecutor, positionPlanes: Int = 1) {
+        self.init(
+            limits: executor.limits, groups: executor.kvGroups, positionPlanes: positionPlanes,
+            vocabularySize: executor.vocabularySize, embeddingSize: executor.embeddingSize)
+    }
 }

@@ -47,10 +47,14 @@ package enum StepGroupField: Int, CaseIterable, Sendable {
     /// `[B]` i32: absolute position of the first token that the block table covers.
     case kvStart
     /// `[B]` i32: tokens visible after this step, counted from position 0.
+    ///
+    /// In a group of kind `crossAttention` these are the encoder's, whatever the rows' positions.
     case kvLength
     /// `[B][n]` i32: block ids, the first holding position `kvStart`; -1 beyond.
     case blockTable
     /// `[T]` i32: where the row's key and value go: `block * blockSize + offset`; -1 for nowhere.
+    ///
+    /// Empty where the entry point only reads the group.
     case slot
 }
 

@@ -32,10 +32,11 @@ package struct StepLimits: Sendable, Hashable, Codable {
 /// One step as a relocatable byte record: the same for every backend and every rank.
 ///
 /// Word layout (u32): 0 magic, 1 version, 2 bytes used, 3 stream (entry point index), 4 T, 5 B, 6 O,
-/// 7 P, 8 group count, 9 flags, 10 step number, 11 blocks per table row of group 0 ..., then the
-/// offset table: one byte offset per `StepField`, then per group one per `StepGroupField`; then the
-/// sections, each 64-byte aligned. Offsets count from the record's start, so bytes can be copied
-/// anywhere. Memory is reserved once for the limits; building a step allocates nothing.
+/// 7 P, 8 group count, 9 flags (none yet), 10 step number, 11 block operations, 12 blocks per table
+/// row of group 0 ..., then the offset table: one byte offset per `StepField`, then per group one per
+/// `StepGroupField`; then the sections, each 64-byte aligned. Offsets count from the record's start, so
+/// bytes can be copied anywhere. Memory is reserved once for the limits, but pages of it are taken only
+/// when a step reaches them; building a step allocates nothing.
 ///
 /// `@unchecked Sendable`: one owner at a time. The step loop writes it, then hands it to
 /// `PlanExecutor.submit` and leaves it alone until the step's completion.
@@ -43,8 +44,8 @@ package final class StepRecord: @unchecked Sendable {
     /// First word of a record: `MTSP`.
     package static let magic: UInt32 = 0x5053_544d
     /// Second word: layout of the rest.
-    package static let version: UInt32 = 1
-    static let fixedWords = 11
+    package static let version: UInt32 = 2
+    static let fixedWords = 12
 
     /// Groups that the record has sections for.
     package let groupCount: Int
@@ -61,8 +62,10 @@ package final class StepRecord: @unchecked Sendable {
     ///   - groups: KV groups of the plan.
     ///   - positionPlanes: P.
     ///   - vocabularySize: V, for masks; 0 if masks are never used.
+    ///   - embeddingSize: H, for rows given as embeddings; 0 if none are.
     package init(
-        limits: StepLimits, groups: [KVGroup], positionPlanes: Int = 1, vocabularySize: Int = 0
+        limits: StepLimits, groups: [KVGroup], positionPlanes: Int = 1, vocabularySize: Int = 0,
+        embeddingSize: Int = 0
     ) {
         self.limits = limits
         groupCount = groups.count
@@ -70,15 +73,17 @@ package final class StepRecord: @unchecked Sendable {
         var words = tokens * (2 + positionPlanes) + requests * (4 + 16 + 8) + rows * 2
         words += rows * ((vocabularySize + 31) / 32) + tokens * 4 + limits.maxContext
         words += requests * (512 + 2 * LogitBias.maxPerRequest)
-        words += requests * limits.maxContext / 4
+        words += requests * limits.maxContext / 4 + tokens * embeddingSize
         for group in groups {
-            words += requests * (2 + limits.maxContext / group.blockSize + 2) + tokens
+            let blocks = limits.maxContext / group.blockSize + 2
+            words += requests * (2 + blocks) + tokens
+            // Every block of every request may be copied, to the host and another one back.
+            words += 2 * requests * blocks * MemoryLayout<BlockOperation>.size / 4
         }
         let sections = StepField.allCases.count + groups.count * StepGroupField.allCases.count
         capacity =
             words * 4 + sections * 68 + (Self.fixedWords + groups.count + sections) * 4 + 4096
         base = .allocate(byteCount: capacity, alignment: 64)
-        base.initializeMemory(as: UInt8.self, repeating: 0, count: capacity)
         used = 0
         begin(stream: 0, number: 0, positionPlanes: positionPlanes)
     }
@@ -108,7 +113,9 @@ package final class StepRecord: @unchecked Sendable {
         word(7).pointee = UInt32(truncatingIfNeeded: positionPlanes)
         word(8).pointee = UInt32(truncatingIfNeeded: groupCount)
         word(10).pointee = UInt32(truncatingIfNeeded: number)
-        used = (headerWords * 4 + 63) & ~63
+        let headerEnd = headerWords * 4
+        used = (headerEnd + 63) & ~63
+        (base + headerEnd).initializeMemory(as: UInt8.self, repeating: 0, count: used - headerEnd)
         word(2).pointee = UInt32(truncatingIfNeeded: used)
     }
 
@@ -158,8 +165,10 @@ package final class StepRecord: @unchecked Sendable {
         }
         word(tableIndex).pointee = UInt32(truncatingIfNeeded: used)
         let start = (base + used).bindMemory(to: Element.self, capacity: max(count, 1))
-        used = (used + size + 63) & ~63
-        used = min(used, capacity)
+        let end = min((used + size + 63) & ~63, capacity)
+        (base + used + size).initializeMemory(
+            as: UInt8.self, repeating: 0, count: end - used - size)
+        used = end
         word(2).pointee = UInt32(truncatingIfNeeded: used)
         return UnsafeMutableBufferPointer(start: start, count: count)
     }
@@ -196,10 +205,10 @@ package final class StepRecord: @unchecked Sendable {
         return UnsafePointer((base + offset).assumingMemoryBound(to: Int32.self))
     }
 
-    /// Elements of a variable-length section, written beside it by convention in its owner's terms.
-    package func blockOperationCount() -> Int { Int(word(9).pointee & 0xffff) }
+    /// How many block operations the section holds.
+    package func blockOperationCount() -> Int { Int(word(11).pointee) }
     /// Sets how many block operations the section holds.
     package func setBlockOperationCount(_ count: Int) {
-        word(9).pointee = (word(9).pointee & ~0xffff) | UInt32(truncatingIfNeeded: count & 0xffff)
+        word(11).pointee = UInt32(truncatingIfNeeded: count)
     }
 }

@@ -10,7 +10,7 @@ package struct StepValidator {
     private let embeddingSize: Int
     private let vocabularySize: Int
     private let groups: [KVGroup]
-    private let activeGroups: Range<Int>
+    private let activeGroups: [KVGroupUse]
     private let pageCount: Int
     private let hostPageCount: Int
     private let stateSlotCount: Int
@@ -23,15 +23,15 @@ package struct StepValidator {
     ///   - idLimit: Ids that may be looked up.
     ///   - embeddingSize: Floats of a row given as embedding.
     ///   - vocabularySize: V; 0 without logits.
-    ///   - groups: KV groups of all plans, and which of them the plan uses.
-    ///   - activeGroups: Groups of the plan.
+    ///   - groups: KV groups of the engine.
+    ///   - activeGroups: What the plan does with them.
     ///   - pageCount: Pages of the KV arena.
     ///   - hostPageCount: Pages of the host's arena; 0 if blocks cannot be swapped.
     ///   - stateSlotCount: Slots of sampling state.
     ///   - previousLogitRows: O of the step submitted before.
     package init(
         limits: StepLimits, idLimit: Int, embeddingSize: Int, vocabularySize: Int,
-        groups: [KVGroup], activeGroups: Range<Int>, pageCount: Int, hostPageCount: Int = 0,
+        groups: [KVGroup], activeGroups: [KVGroupUse], pageCount: Int, hostPageCount: Int = 0,
         stateSlotCount: Int, previousLogitRows: Int
     ) {
         self.limits = limits
@@ -72,7 +72,7 @@ package struct StepValidator {
         try checkTokens(record, tokens: tokens, requests: requests)
         if rows > 0 { try checkLogitRows(record, tokens: tokens, rows: rows) }
         try checkSampling(record, requests: requests)
-        for group in activeGroups { try checkGroup(record, group) }
+        for use in activeGroups { try checkGroup(record, use) }
         try checkOperations(record)
     }
 
@@ -196,25 +196,29 @@ package struct StepValidator {
         }
     }
 
-    private func checkGroup(_ record: StepRecord, _ index: Int) throws {
+    private func checkGroup(_ record: StepRecord, _ use: KVGroupUse) throws {
+        let index = use.group
         let group = groups[index]
+        let isCross = group.kind == .crossAttention
         let (tokens, requests) = (record.tokenCount, record.requestCount)
         let columns = record.blockColumns(group: index)
         let (entries, overflow) = requests.multipliedReportingOverflow(by: columns)
         try require(!overflow, "block tables of \(columns) columns")
-        let slots = try section(
-            record, record.section(.slot, group: index), "slot", count: tokens)
         let starts = try section(
             record, record.section(.kvStart, group: index), "kvStart", count: requests)
         let lengths = try section(
             record, record.section(.kvLength, group: index), "kvLength", count: requests)
         let blocks = try section(
             record, record.section(.blockTable, group: index), "blockTable", count: entries)
-        let slotEnd = pageCount * group.blockSize
-        for t in 0..<tokens {
-            try require(
-                slots[t] >= -1 && Int(slots[t]) < slotEnd,
-                "slot \(slots[t]) is outside 0 ..< \(slotEnd)")
+        if use.isWritten {
+            let slots = try section(
+                record, record.section(.slot, group: index), "slot", count: tokens)
+            let slotEnd = pageCount * group.blockSize
+            for t in 0..<tokens {
+                try require(
+                    slots[t] >= -1 && Int(slots[t]) < slotEnd,
+                    "slot \(slots[t]) is outside 0 ..< \(slotEnd)")
+            }
         }
         guard let positions = record.section(.positions), let rows = record.section(.queryStart)
         else { return }
@@ -224,8 +228,12 @@ package struct StepValidator {
                 start >= 0 && start % group.blockSize == 0 && length >= 0
                     && length <= limits.maxContext,
                 "request \(request) has KV from \(start) to \(length), beyond \(limits.maxContext)")
-            var lowest = length
-            for t in Int(rows[request])..<Int(rows[request + 1]) {
+            // All of an encoder's tokens are seen, wherever the rows stand that look at them.
+            try require(
+                !isCross || length > 0 || rows[request] == rows[request + 1],
+                "request \(request) has no tokens of an encoder in KV group '\(group.name)'")
+            var lowest = isCross ? 0 : length
+            for t in isCross ? 0..<0 : Int(rows[request])..<Int(rows[request + 1]) {
                 let end = Int(positions[t]) + 1
                 try require(
                     end <= length,

@@ -1,7 +1,7 @@
 // Part of Martlet. See LICENSE.
 // SPDX-License-Identifier: Apache-2.0
 
-import MartletBackend
+package import MartletBackend
 import MartletCore
 public import MartletGraph
 public import MartletModels
@@ -29,12 +29,17 @@ public struct Compiler: Sendable {
     /// Checks the options.
     ///
     /// - Throws: `MartletError` `.invalidArgument` for a rule name that does not exist.
-    public init(options: Options = Options()) throws {
-        let known = Set(Pipeline.ruleNames)
+    public init(options: Options = Options()) throws { try self.init(options: options, for: []) }
+
+    /// Checks the options for some devices, whose own rules may be left out as well.
+    ///
+    /// - Throws: `MartletError` `.invalidArgument` for a rule name that does not exist.
+    package init(options: Options = Options(), for catalogs: [any KernelCatalog]) throws {
+        let known = Pipeline.knownRules(for: catalogs)
         for name in options.disabledRules.sorted() where !known.contains(name) {
             throw MartletError(
                 .invalidArgument, "there is no rule named '\(name)'",
-                mend: "Rules: \(Pipeline.ruleNames.joined(separator: ", "))")
+                mend: "Rules: \(known.joined(separator: ", "))")
         }
         self.options = options
     }
@@ -54,10 +59,12 @@ public struct Compiler: Sendable {
         for index in graph.kvGroups.indices {
             graph.kvGroups[index].scheme.dtype = options.recipe.kvType
         }
-        let pipeline = Pipeline(userRules: options.rules, disabled: options.disabledRules)
-        try pipeline.run(
-            on: &graph, recipe: AppliedRecipe(recipe: options.recipe, weights: weights),
-            observe: observe)
+        // A tapped module shows all of its rows, not only those that get logits.
+        let unwanted: Set<String> = options.taps.isEmpty ? [] : ["gather-rows-early"]
+        try Pipeline.neutral(
+            AppliedRecipe(recipe: options.recipe, weights: weights), userRules: options.rules,
+            disabled: options.disabledRules.union(unwanted)
+        ).run(on: &graph, observe: observe)
         try addTaps(to: &graph)
         return graph
     }
@@ -84,18 +91,6 @@ public struct Compiler: Sendable {
                     .invalidArgument, "no module matches the tap '\(pattern)'",
                     mend: "List module paths with: martlet inspect MODEL --graph")
             }
-        }
-    }
-}
-
-/// Tokens per block, so that blocks of all groups fit equal pages.
-enum KVLayout {
-    static func assignBlocks(to groups: inout [KVGroup], catalog: any KernelCatalog) {
-        let unit = catalog.kvBlockSize
-        let page = groups.map { $0.bytesPerToken * unit }.max() ?? 0
-        for index in groups.indices {
-            let bytes = groups[index].bytesPerToken * unit
-            groups[index].blockSize = unit * max(1, bytes > 0 ? page / bytes : 1)
         }
     }
 }

@@ -58,7 +58,7 @@ struct PlanSketch {
             switch node.op {
             case "input":
                 operands[node.value()] = .input(node.attributes["name"]?.string ?? "")
-            case "parameter", "constant": break
+            case "parameter", "constant", "cache": break
             case "split": try split(node)
             default: try step(node, family: node.id == tested ? family : nil)
             }

@@ -19,7 +19,7 @@ struct StepDriver {
 
     init(_ executor: any PlanExecutor, requestCount: Int) {
         self.executor = executor
-        record = StepRecord(limits: executor.limits, groups: executor.kvGroups)
+        record = StepRecord(for: executor)
         var random = SeededRandom(seed: 11)
         freePages = (0..<Int32(clamping: executor.pageCount)).shuffled(using: &random)
         lengths = Array(repeating: 0, count: requestCount)

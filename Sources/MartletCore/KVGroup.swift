@@ -28,6 +28,8 @@ public struct KVGroup: Sendable, Hashable, Codable {
         case crossAttention
     }
 
+    /// Name within the engine: entry points that name a group alike share it.
+    public var name: String
     /// Layers in the group.
     public var layerCount: Int
     /// KV heads of a layer.
@@ -47,9 +49,11 @@ public struct KVGroup: Sendable, Hashable, Codable {
 
     /// Describes a group; see the properties.
     public init(
-        layerCount: Int, kvHeadCount: Int, headDim: Int, scheme: KVScheme, window: Int? = nil,
+        name: String = KVGroup.defaultName, layerCount: Int, kvHeadCount: Int, headDim: Int,
+        scheme: KVScheme, window: Int? = nil,
         kind: Kind = .selfAttention, blockSize: Int = 16
     ) {
+        self.name = name
         self.layerCount = layerCount
         self.kvHeadCount = kvHeadCount
         self.headDim = headDim
@@ -59,6 +63,22 @@ public struct KVGroup: Sendable, Hashable, Codable {
         self.blockSize = blockSize
     }
 
+    /// Name of a group that was given none.
+    public static let defaultName = "self"
+
+    /// Reads a group; one that was written before groups had names has the default one.
+    public init(from decoder: any Decoder) throws {
+        let values = try decoder.container(keyedBy: CodingKeys.self)
+        name = try values.decodeIfPresent(String.self, forKey: .name) ?? Self.defaultName
+        layerCount = try values.decode(Int.self, forKey: .layerCount)
+        kvHeadCount = try values.decode(Int.self, forKey: .kvHeadCount)
+        headDim = try values.decode(Int.self, forKey: .headDim)
+        scheme = try values.decode(KVScheme.self, forKey: .scheme)
+        window = try values.decodeIfPresent(Int.self, forKey: .window)
+        kind = try values.decode(Kind.self, forKey: .kind)
+        blockSize = try values.decode(Int.self, forKey: .blockSize)
+    }
+
     /// Bytes of one token over all layers of the group, scales included.
     public var bytesPerToken: Int {
         layerCount * kvHeadCount * (2 * headDim * scheme.dtype.byteCount + scheme.scaleBytesPerRow)
@@ -66,4 +86,17 @@ public struct KVGroup: Sendable, Hashable, Codable {
 
     /// Bytes of one block.
     public var bytesPerBlock: Int { bytesPerToken * blockSize }
+}
+
+extension KVGroup: CustomStringConvertible {
+    /// The form of graph text, such as `layers=2 heads=3 dim=64 dtype=f32 block=16`.
+    public var description: String {
+        var text = name == Self.defaultName ? "" : "name=\(name) "
+        text += "layers=\(layerCount) heads=\(kvHeadCount) dim=\(headDim)"
+        text += " dtype=\(scheme.dtype.rawValue)"
+        if scheme.scaleBytesPerRow != 0 { text += " scales=\(scheme.scaleBytesPerRow)" }
+        if let window { text += " window=\(window)" }
+        if kind != .selfAttention { text += " kind=\(kind.rawValue)" }
+        return text + " block=\(blockSize)"
+    }
 }

@@ -26,7 +26,12 @@ extension Plan {
         }
         for (index, buffer) in buffers.enumerated() { try validate(buffer, index) }
         try validateParameters()
-        for (index, group) in kvGroups.enumerated() { try validate(group, index) }
+        var groupNames: Set<String> = []
+        for (index, group) in kvGroups.enumerated() {
+            try validate(group, index)
+            try require(
+                groupNames.insert(group.name).inserted, "has two KV groups '\(group.name)'")
+        }
         for (index, step) in steps.enumerated() { try validate(step, index) }
         var names: Set<String> = []
         for output in outputs {

@@ -151,6 +151,18 @@ public struct Graph: Sendable {
         return results.indices.map { ValueID(node: id, result: $0) }
     }
 
+    /// Types that a node's results would have under other attributes, its operands being what they are.
+    ///
+    /// - Throws: `MartletError` if the op does not accept them.
+    package func impliedResults(
+        of node: Node, attributes: [String: AttributeValue]
+    ) throws -> [TensorType] {
+        try ops.definition(of: node.op).infer(
+            OpContext(
+                op: node.op, operands: node.operands.map { $0.flatMap(type(of:)) },
+                attributes: attributes))
+    }
+
     /// Changes a node in place.
     public mutating func update(_ id: NodeID, _ change: (inout Node) -> Void) {
         guard var node = table[id] else { return }

@@ -17,6 +17,7 @@ public enum GraphVerifier {
         Rule(name: "nodes follow their op's definition", check: checkDefinitions),
         Rule(name: "result types are those the op implies", check: checkTypes),
         Rule(name: "sources are named once", check: checkSources),
+        Rule(name: "KV groups have names of their own", check: checkGroups),
         Rule(name: "attention names a KV layer that exists and was written", check: checkCache),
         Rule(name: "outputs exist and have distinct names", check: checkOutputs),
     ]
@@ -77,11 +78,9 @@ public enum GraphVerifier {
     private static func checkTypes(_ graph: Graph) throws {
         let sources: Set = ["input", "parameter", "constant"]
         for node in graph.nodes where !sources.contains(node.op) {
-            let types = node.operands.map { $0.flatMap(graph.type(of:)) }
             let implied: [TensorType]
             do {
-                implied = try graph.ops.definition(of: node.op).infer(
-                    OpContext(op: node.op, operands: types, attributes: node.attributes))
+                implied = try graph.impliedResults(of: node, attributes: node.attributes)
             } catch let error as MartletError {
                 throw failure(node, error.message)
             }
@@ -104,18 +103,52 @@ public enum GraphVerifier {
         }
     }
 
+    private static func checkGroups(_ graph: Graph) throws {
+        var names: Set<String> = []
+        for group in graph.kvGroups where !names.insert(group.name).inserted {
+            throw MartletError(
+                .shapeMismatch, "two KV groups are named '\(group.name)'",
+                mend: "Give each group of a model its own name")
+        }
+    }
+
+    private static let cacheOps: Set = ["kvWrite", "cache", "attention", "cachedAttention"]
+
     private static func checkCache(_ graph: Graph) throws {
-        for node in graph.nodes where ["kvWrite", "cachedAttention", "attention"].contains(node.op)
-        {
-            guard let group = node.attributes["group"]?.int, graph.kvGroups.indices.contains(group)
+        var written: Set<[Int]> = []
+        for node in graph.nodes where cacheOps.contains(node.op) {
+            guard let index = node.attributes["group"]?.int, graph.kvGroups.indices.contains(index)
             else { throw failure(node, "names KV group that the graph does not declare") }
-            let declared = graph.kvGroups[group]
-            guard let layer = node.attributes["layer"]?.int, 0..<declared.layerCount ~= layer else {
-                throw failure(node, "names a layer outside 0 ..< \(declared.layerCount)")
+            let group = graph.kvGroups[index]
+            guard let layer = node.attributes["layer"]?.int, 0..<group.layerCount ~= layer else {
+                throw failure(node, "names a layer outside 0 ..< \(group.layerCount)")
             }
-            guard node.attributes["kvHeadCount"]?.int == declared.kvHeadCount,
-                node.attributes["headDim"]?.int == declared.headDim
+            guard node.attributes["kvHeadCount"]?.int == group.kvHeadCount,
+                node.attributes["headDim"]?.int == group.headDim
             else { throw failure(node, "differs from its KV group in heads or head size") }
+            if ["kvWrite", "cachedAttention"].contains(node.op) { written.insert([index, layer]) }
+            if ["attention", "cachedAttention"].contains(node.op) {
+                try checkReading(node, group, graph)
+            }
+        }
+        for node in graph.nodes where node.op == "cache" {
+            let place = ["group", "layer"].compactMap { node.attributes[$0]?.int }
+            guard !written.contains(place) else {
+                throw failure(node, "reads a layer that the graph writes: use what `kvWrite` gives")
+            }
+        }
+    }
+
+    /// An encoder's tokens lie at positions of their own: each row sees all of them.
+    private static func checkReading(_ node: Node, _ group: KVGroup, _ graph: Graph) throws {
+        if group.kind == .crossAttention, node.attributes["causal"]?.bool != false {
+            throw failure(node, "is causal over an encoder's tokens, of KV group '\(group.name)'")
+        }
+        guard node.op == "attention", node.operands.count > 1, let cache = node.operands[1],
+            let source = graph.producer(of: cache)
+        else { return }
+        for name in ["group", "layer"] where source.attributes[name] != node.attributes[name] {
+            throw failure(node, "names another \(name) than the \(source.op) it reads")
         }
     }
 

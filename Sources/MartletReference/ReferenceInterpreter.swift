@@ -55,7 +55,7 @@ package struct ReferenceInterpreter: Sendable {
     }
 
     /// An empty cache for a request.
-    package var emptyState: ReferenceState { ReferenceState(groups: graph.kvGroups) }
+    package var emptyState: ReferenceState { ReferenceState() }
 
     /// Computes one step.
     ///

@@ -1,9 +1,11 @@
 // Part of Martlet. See LICENSE.
 // SPDX-License-Identifier: Apache-2.0
 
-package import MartletCore
+import MartletCore
 
 /// Keys and values of one request: per KV group and layer a contiguous, growing array of rows.
+///
+/// Groups are found by name, so that a state goes from one entry point's graph to another's.
 ///
 /// Row p belongs to position p: `kvHeadCount * headDim` numbers, rounded to the group's KV type.
 package struct ReferenceState: Sendable {
@@ -12,49 +14,42 @@ package struct ReferenceState: Sendable {
         var values: [Float] = []
     }
 
-    private let groups: [KVGroup]
-    private var layers: [[Layer]]
+    private var layers: [String: [Int: Layer]] = [:]
 
-    /// An empty cache for a graph's KV groups.
-    package init(groups: [KVGroup]) {
-        self.groups = groups
-        layers = groups.map { Array(repeating: Layer(), count: max($0.layerCount, 0)) }
+    /// An empty cache.
+    package init() {}
+
+    /// Keys of a layer: `[positions, kvHeadCount * headDim]`; empty if nothing was written there.
+    package func keys(group: String = KVGroup.defaultName, layer: Int) -> [Float] {
+        self[group, layer].keys
     }
-
-    /// Keys of a layer: `[positions, kvHeadCount * headDim]`; empty if there is no such layer.
-    package func keys(group: Int, layer: Int) -> [Float] { self[group, layer]?.keys ?? [] }
 
     /// Values of a layer, as `keys`.
-    package func values(group: Int, layer: Int) -> [Float] { self[group, layer]?.values ?? [] }
-
-    subscript(group: Int, layer: Int) -> Layer? {
-        guard layers.indices.contains(group), layers[group].indices.contains(layer) else {
-            return nil
-        }
-        return layers[group][layer]
+    package func values(group: String = KVGroup.defaultName, layer: Int) -> [Float] {
+        self[group, layer].values
     }
+
+    subscript(group: String, layer: Int) -> Layer { layers[group]?[layer] ?? Layer() }
 
     /// Stores rows from a position on; rows that were there are replaced, later ones forgotten.
     ///
-    /// - Throws: `MartletError` `.shapeMismatch` if the layer does not exist or rows before `start`
-    ///   were never written, `.unsupported` for KV types other than f32, f16 and bf16.
+    /// - Throws: `MartletError` `.shapeMismatch` if rows before `start` were never written,
+    ///   `.unsupported` for KV types other than f32, f16 and bf16.
     mutating func write(
-        keys: ArraySlice<Float>, values: ArraySlice<Float>, group: Int, layer: Int, start: Int
+        keys: ArraySlice<Float>, values: ArraySlice<Float>, group: KVGroup, layer: Int, start: Int
     ) throws {
-        guard var stored = self[group, layer] else {
-            throw MartletError(.shapeMismatch, "there is no layer \(layer) in KV group \(group)")
-        }
-        let kept = start * groups[group].kvHeadCount * groups[group].headDim
+        var stored = self[group.name, layer]
+        let kept = start * group.kvHeadCount * group.headDim
         guard stored.keys.count >= kept else {
             throw MartletError(
                 .shapeMismatch, "position \(start) is written before the positions that precede it")
         }
-        let dtype = groups[group].scheme.dtype
+        let dtype = group.scheme.dtype
         stored.keys.removeLast(stored.keys.count - kept)
         stored.values.removeLast(stored.values.count - kept)
         stored.keys += try ReferenceValue.round(Array(keys), to: dtype)
         stored.values += try ReferenceValue.round(Array(values), to: dtype)
-        layers[group][layer] = stored
+        layers[group.name, default: [:]][layer] = stored
     }
 }
 

@@ -38,12 +38,13 @@ package struct CompiledModel: Sendable {
         options: Compiler.Options = Compiler.Options(),
         catalog: any KernelCatalog = CPUCatalog()
     ) throws {
-        let compiler = try Compiler(options: options)
+        let compiler = try Compiler(options: options, for: [catalog])
         let traced = try architecture.entryPoints.map {
             try architecture.trace($0, dtype: options.recipe.dtype)
         }
         let kept = try traced.map { try compiler.optimize($0, weights: weights) }
-        let program = try Compiler.emit(kept, for: catalog)
+        let program = try Compiler.emit(
+            kept, for: catalog, disabledRules: options.disabledRules)
         programs = traced.indices.map {
             Program(traced: traced[$0], kept: kept[$0], emitted: program.entries[$0])
         }

@@ -31,7 +31,7 @@ package enum TinyModels {
 }
 
 /// The sizes that the models defined here share.
-private enum Sizes {
+enum Sizes {
     static let hidden = 64, intermediate = 96, heads = 4, kvHeads = 2, headDim = 16
     static let vocabulary = 80
 
@@ -42,31 +42,42 @@ private enum Sizes {
             headDim: headDim, vocabularySize: vocabulary, maxContext: 256)
     }
 
-    static func layer(_ index: Int, _ cache: KVLayer) -> DecoderLayer {
+    static func layer(
+        _ index: Int, _ cache: KVLayer, isCausal: Bool = true
+    ) -> DecoderLayer {
         DecoderLayer(
-            "layers.\(index)",
-            inputNorm: RMSNorm("inputNorm", size: hidden, epsilon: 1e-5),
-            attention: SelfAttention(
-                "attention",
-                .init(
-                    hiddenSize: hidden, headCount: heads, kvHeadCount: kvHeads, headDim: headDim),
-                cache: cache),
-            postAttentionNorm: RMSNorm("postAttentionNorm", size: hidden, epsilon: 1e-5),
-            feedForward: GatedMLP(
-                "feedForward", hiddenSize: hidden, intermediateSize: intermediate))
+            "layers.\(index)", inputNorm: norm("inputNorm"),
+            attention: attention(cache, isCausal: isCausal),
+            postAttentionNorm: norm("postAttentionNorm"), feedForward: feedForward)
     }
 
-    static func model(_ layers: [DecoderLayer]) -> DecoderModel {
+    static func norm(_ name: String) -> RMSNorm { RMSNorm(name, size: hidden, epsilon: 1e-5) }
+
+    static func attention(_ cache: KVLayer, isCausal: Bool = true) -> SelfAttention {
+        var configuration = SelfAttention.Configuration(
+            hiddenSize: hidden, headCount: heads, kvHeadCount: kvHeads, headDim: headDim)
+        configuration.isCausal = isCausal
+        return SelfAttention("attention", configuration, cache: cache)
+    }
+
+    static var feedForward: GatedMLP {
+        GatedMLP("feedForward", hiddenSize: hidden, intermediateSize: intermediate)
+    }
+
+    static func model(_ layers: [any DecoderBlock]) -> DecoderModel {
         DecoderModel(
-            vocabularySize: vocabulary, hiddenSize: hidden, layers: layers,
-            norm: RMSNorm("norm", size: hidden, epsilon: 1e-5), tiesEmbedding: true)
+            vocabularySize: vocabulary, hiddenSize: hidden, layers: layers, norm: norm("norm"),
+            tiesEmbedding: true)
     }
 
-    static func group(_ builder: GraphBuilder, layerCount: Int, window: Int? = nil) -> Int {
+    static func group(
+        _ builder: GraphBuilder, name: String = KVGroup.defaultName, layerCount: Int,
+        window: Int? = nil, kind: KVGroup.Kind = .selfAttention
+    ) -> Int {
         builder.kvGroup(
             KVGroup(
-                layerCount: layerCount, kvHeadCount: kvHeads, headDim: headDim,
-                scheme: KVScheme(dtype: .f32), window: window))
+                name: name, layerCount: layerCount, kvHeadCount: kvHeads, headDim: headDim,
+                scheme: KVScheme(dtype: .f32), window: window, kind: kind))
     }
 
     static func inputs(_ builder: GraphBuilder) throws -> StepInputs {
@@ -92,7 +103,9 @@ package struct AlternatingWindows: ModelArchitecture {
 
     package func record(_ entryPoint: String, _ builder: GraphBuilder) {
         do {
-            let groups = Self.windows.map { Sizes.group(builder, layerCount: 2, window: $0) }
+            let groups = Self.windows.map {
+                Sizes.group(builder, name: "window\($0)", layerCount: 2, window: $0)
+            }
             let layers = (0..<4).map { index in
                 Sizes.layer(
                     index,

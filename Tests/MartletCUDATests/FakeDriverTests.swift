@@ -20,6 +20,7 @@ import Testing
         case "gatedActivation": ["gated_plain"]
         case "add", "mul": ["binary_plain"]
         case "gatherRows": ["gather_plain"]
+        case "kvWrite": ["kv_write_plain"]
         case "cachedAttention": ["kv_write_plain", "attention_plain"]
         default: ["\(step.op)_plain"]
         }
@@ -135,6 +136,48 @@ import Testing
         let tokens = counts + 16
         #expect((0..<5).map { tokens[$0] } == [1, 2, 3, 4, 5])
         withExtendedLifetime(executor) {}
+    }
+
+    /// Rows given as embeddings, and masks, lie among the inputs that kernels look at.
+    @Test func rareInputsReachTheDevice() async throws {
+        FakeDriver.reset()
+        let executor = try FakeModel().executor()
+        #expect(executor.embeddingSize == 64 && executor.vocabularySize == 96)
+        var runner = StepRunner(executor)
+        let rows = (0..<3 * 64).map { Float($0) + 0.25 }
+        let parts = [StepPart(0, [1, 2, 3], embeddings: rows), StepPart(1, [4])]
+        _ = try await runner.run(parts) { $0 % 3 == 0 }
+        let address = try #require(FakeDriver.state.withLock { $0.launches.last?.firstArgument })
+        let counts = try #require(UnsafePointer<UInt32>(bitPattern: UInt(address)))
+        #expect((0..<4).map { counts[$0] } == [4, 2, 4, 1])
+        // Rows without an id are numbered.
+        #expect(
+            (0..<4).map { Int32(bitPattern: counts[16 + $0]) } == [.min, .min + 1, .min + 2, 4])
+        let inputs = Array(
+            UnsafeBufferPointer(start: counts, count: executor.budget.entries[0].byteCount / 4))
+        #expect(inputs.contains(rows.map(\.bitPattern)))
+        let mask: [UInt32] = (0..<3).map { word in
+            (0..<32).reduce(0) { $0 | ((word * 32 + $1) % 3 == 0 ? 1 << UInt32($1) : 0) }
+        }
+        #expect(inputs.contains(mask + mask + mask + mask))
+        withExtendedLifetime(executor) {}
+    }
+
+    /// What one entry point writes another reads: at the same place of the same inputs.
+    @Test func entryPointsShareGroups() async throws {
+        FakeDriver.reset()
+        let model = try FakeModel(EncoderDecoder())
+        let executor = try model.executor { $0.usesGraphs = false }
+        #expect(executor.kvGroups.map(\.name) == ["self", "cross", "encoder"])
+        #expect(executor.groupUses.map { $0.map(\.group) } == [[0, 1], [1, 2]])
+        var runner = StepRunner(executor)
+        let before = FakeDriver.state.withLock { $0.launches.count }
+        _ = try await runner.run([StepPart(0, [1, 2, 3])], stream: 1, wantsLogits: false)
+        _ = try await runner.run([StepPart(0, [7])])
+        let kernels = FakeDriver.state.withLock { $0.launches.dropFirst(before).map(\.kernel) }
+        let plans = [1, 0].flatMap { model.compiled.plans[$0].steps.flatMap(Self.kernels) }
+        #expect(kernels == plans)
+        #expect(kernels.count { $0 == "kv_write_plain" } == 5)
     }
 
     /// The arena is one allocation of the size that the budget says.

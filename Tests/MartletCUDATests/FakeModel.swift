@@ -9,7 +9,7 @@ import MartletEngineFile
 import MartletModels
 import MartletTestSupport
 
-/// A tiny LLaMA compiled for GPUs, to be run on the fake driver.
+/// A tiny model, mostly a LLaMA, compiled for GPUs, to be run on the fake driver.
 struct FakeModel {
     static let limits = StepLimits(
         maxTokens: 16, maxRequests: 4, maxLogitRows: 16, maxContext: 192)
@@ -18,11 +18,15 @@ struct FakeModel {
     let images: KernelImages
 
     init(dtype: DType = .f32, headDim: Int = 16) throws {
+        try self.init(TinyModels.llama(headDim: headDim), dtype: dtype)
+    }
+
+    init(_ architecture: any ModelArchitecture, dtype: DType = .f32) throws {
         var options = Compiler.Options()
         options.recipe.dtype = dtype
         options.recipe.kvType = dtype
         compiled = try CompiledModel(
-            TinyModels.llama(headDim: headDim), weights: RandomWeights(seed: 3), options: options,
+            architecture, weights: RandomWeights(seed: 3), options: options,
             catalog: CUDACatalog())
         images = try Self.images(of: compiled.plans)
     }

@@ -3,6 +3,7 @@
 
 import FoundationEssentials
 import MartletBackend
+import MartletCPU
 import MartletCompiler
 import MartletCore
 import MartletEngineFile
@@ -99,11 +100,12 @@ import Testing
         let file = TemporaryFile()
         try model.write(to: file.path, summary: architecture.summary)
         let executor = try CompiledModel.load(file.path, entryPoints: ["decode", "embed"])
+        #expect(executor.kvGroups == model.plans[0].kvGroups && executor.kvGroups.count == 1)
         let error = try await Self.error(
-            architecture, weights: weights, runner: StepRunner(executor, stream: 0, groups: 0..<1))
+            architecture, weights: weights, runner: StepRunner(executor))
         #expect(error < Tolerance.exactLogits)
 
-        var runner = StepRunner(executor, stream: 1, groups: 1..<2)
+        var runner = StepRunner(executor, stream: 1)
         var reference = try ReferenceRunner(architecture.trace("embed"), weights: weights)
         var random = SeededRandom(seed: 8)
         let step = [

@@ -205,6 +205,20 @@ import Testing
         }
     }
 
+    /// In the last layer too a tap has a row per token: calibration wants them all.
+    @Test func tapsShowEveryRow() async throws {
+        var options = Compiler.Options()
+        options.taps = ["layers.*"]
+        let model = try CompiledModel(TinyModels.llama(), weights: weights, options: options)
+        var runner = StepRunner(try model.executor())
+        let found = try await runner.run([StepPart(0, [1, 2, 3, 4, 5])], wantsLogits: false)
+        let taps = found.named.filter { $0.key.hasPrefix("layers.") }
+        #expect(taps.keys.contains { $0.hasPrefix("layers.1.feedForward") } && taps.count >= 14)
+        for (name, rows) in taps { #expect(rows.count == 5, "\(name)") }
+        // Without taps those rows are dropped.
+        #expect(try optimize().opCounts["gatherRows"] == 2)
+    }
+
     @Test func tapsThatMatchNothingFail() throws {
         let error = #expect(throws: MartletError.self) {
             try optimize { $0.taps = ["norm", "layers.7.*"] }

@@ -228,5 +228,33 @@ extension RuleCase {
                 %10, %11 = split(%9) {sizes=[2, 4]} : f32[T, 2]; f32[T, 4] @m.gate_up
                 return y=%10, z=%11
                 """#),
+        RuleCase(
+            "dead-code",
+            before:
+                #"""
+                kv layers=1 heads=1 dim=4 dtype=f32 block=16
+                %t = input {name="tokens"} : i32[T] @tokens
+                %pos = input {name="positions"} : i32[T] @positions
+                %f = constant {name="f"} : f32[2] @f
+                %px = parameter {name="x"} : f32[12, 4] @x
+                %x = embedding(%px, %t) {dtype="f32"} : f32[T, 4] @in
+                %c = kvWrite(%x, %x) {group=0, headDim=4, kvHeadCount=1, layer=0} : cache[] @w
+                %w = parameter {name="w"} : f32[6, 4] @w
+                %r = rotary(%x, %pos, %f) {headDim=4, magnitude=1.0, style="half"} : f32[T, 4] @a
+                %u = linear(%r, %w) : f32[T, 6] @l
+                %v = linear(%x, %w) : f32[T, 6] @m
+                return y=%v
+                """#,
+            after:
+                #"""
+                kv layers=1 heads=1 dim=4 dtype=f32 block=16
+                %0 = input {name="tokens"} : i32[T] @tokens
+                %1 = parameter {name="x"} : f32[12, 4] @x
+                %2 = embedding(%1, %0) {dtype="f32"} : f32[T, 4] @in
+                %3 = kvWrite(%2, %2) {group=0, headDim=4, kvHeadCount=1, layer=0} : cache[] @w
+                %4 = parameter {name="w"} : f32[6, 4] @w
+                %5 = linear(%2, %4) : f32[T, 6] @m
+                return y=%5
+                """#),
     ]
 }

@@ -18,5 +18,5 @@ struct RuleCase: Sendable, CustomTestStringConvertible {
     var testDescription: String { "\(rule): \(before.split(separator: "\n").last ?? "")" }
 
     /// Every rewrite.
-    static let all = rewritesOfShape + rewritesOfRows + rewritesOfFusion
+    static let all = rewritesOfShape + rewritesOfRows + rewritesOfFusion + rewritesForDevices
 }

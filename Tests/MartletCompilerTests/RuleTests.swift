@@ -11,9 +11,10 @@ import Testing
 
 /// Every built-in rule on the smallest graph that shows it.
 @Suite struct RuleTests {
-    /// Applies a rule, or the pass that is none, once.
+    /// Applies a rule, or a pass that is none, once.
     static func apply(_ name: String, to graph: inout Graph) throws -> Int {
         if name == "common-subexpressions" { return CommonSubexpressions.merge(in: &graph) }
+        if name == "dead-code" { return DeadCode.remove(from: &graph) }
         var count = 0
         for rule in rules where rule.name == name { count += try rule.apply(to: &graph) }
         return count
@@ -21,6 +22,7 @@ import Testing
 
     static let rules = [
         RuleFamily.cleanup, .folding, .rows, .linears, .attention, .norms, .quantization,
+        .deviceFusion,
     ].flatMap(\.rules)
 
     /// A graph of some lines of text, with the constant that rows may name.
@@ -69,7 +71,7 @@ import Testing
         #expect(changed.text == after.text)
     }
 
-    @Test(arguments: RuleCase.refusals)
+    @Test(arguments: RuleCase.refusals + RuleCase.refusalsForDevices)
     func leavesAlone(_ row: RuleCase) throws {
         let before = try Self.graph(row.before)
         try GraphVerifier.verify(before)
@@ -79,7 +81,8 @@ import Testing
     }
 
     @Test func everyRuleHasARow() {
-        #expect(Set(RuleCase.all.map(\.rule)) == Set(Pipeline.ruleNames))
+        let names = Pipeline.ruleNames + RuleFamily.deviceFusion.rules.map(\.name)
+        #expect(Set(RuleCase.all.map(\.rule)) == Set(names))
         // Rules that share a name differ in the op at their root: each has a row of its own.
         let rows = Dictionary(grouping: RuleCase.all, by: \.rule).mapValues(\.count)
         for (name, rules) in Dictionary(grouping: Self.rules, by: \.name) {

@@ -66,6 +66,7 @@ final class SkewedExecutor: PlanExecutor {
     init(_ base: CPUExecutor) { self.base = base }
     var limits: StepLimits { base.limits }
     var kvGroups: [KVGroup] { base.kvGroups }
+    var groupUses: [[KVGroupUse]] { base.groupUses }
     var pageCount: Int { base.pageCount }
     var hostPageCount: Int { base.hostPageCount }
     var entryPoints: [String] { base.entryPoints }

@@ -32,6 +32,7 @@ struct PlanValidationTests {
         Case("huge columns") { $0.buffers[0].columns = .max },
         Case("two equal parameters") { $0.parameters[1] = $0.parameters[0] },
         Case("parameter shape") { $0.parameters[0].shape = [.max, 2] },
+        Case("two groups of a name") { $0.kvGroups.append($0.kvGroups[0]) },
         Case("no layers") { $0.kvGroups[0].layerCount = 0 },
         Case("huge heads") { $0.kvGroups[0].kvHeadCount = .max },
         Case("huge head") { $0.kvGroups[0].headDim = .max },

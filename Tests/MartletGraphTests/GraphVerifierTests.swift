@@ -90,6 +90,34 @@ import Testing
             graph.kvGroups[0].headDim = 16
             return graph
         },
+        Broken(rule: "KV groups have names of their own", words: "named 'self'") {
+            var graph = try sample("attention")
+            graph.kvGroups[1].name = "self"
+            return graph
+        },
+        Broken(
+            rule: "attention names a KV layer that exists and was written",
+            words: "another layer than the kvWrite",
+            make: changed("attention", op: "kvWrite") { $0.attributes["layer"] = 0 }),
+        Broken(
+            rule: "attention names a KV layer that exists and was written",
+            words: "another group than the cache",
+            make: changed("cache", op: "attention") {
+                $0.attributes["group"] = 0
+            }),
+        Broken(
+            rule: "attention names a KV layer that exists and was written",
+            words: "causal over an encoder's tokens",
+            make: changed("attention", op: "attention") { $0.attributes["causal"] = true }),
+        Broken(
+            rule: "attention names a KV layer that exists and was written",
+            words: "a layer that the graph writes"
+        ) {
+            var graph = try sample("attention")
+            try graph.insert(
+                "cache", [], ["group": 0, "layer": 1, "kvHeadCount": 2, "headDim": 8], path: "c")
+            return graph
+        },
         Broken(rule: "outputs exist and have distinct names", words: "two outputs are named 'y'") {
             var graph = try sample("attention")
             graph.outputs.append(graph.outputs[0])

@@ -25,7 +25,7 @@ struct SampleGraph: Sendable, CustomTestStringConvertible {
 
     static let attention: [String: AttributeValue] = [
         "group": 0, "layer": 1, "headCount": 4, "kvHeadCount": 2, "headDim": 8, "scale": 0.25,
-        "window": 0, "softCap": 0.0, "causal": true,
+        "window": 0, "softCap": 0.0, "causal": false,
     ]
 
     /// A KV group, rows `[T, 32]` for queries and `[T, 16]` for keys and values.
@@ -34,6 +34,10 @@ struct SampleGraph: Sendable, CustomTestStringConvertible {
             KVGroup(
                 layerCount: 2, kvHeadCount: 2, headDim: 8, scheme: KVScheme(dtype: .bf16),
                 window: 40, kind: .crossAttention, blockSize: 32))
+        _ = builder.kvGroup(
+            KVGroup(
+                name: "written.elsewhere", layerCount: 1, kvHeadCount: 2, headDim: 8,
+                scheme: KVScheme(dtype: .f32, scaleBytesPerRow: 4)))
         let merged = rows(builder, 64)
         let parts = merged.split([32, 16, 16])
         return (parts[0], parts[1], parts[2])
@@ -123,6 +127,18 @@ struct SampleGraph: Sendable, CustomTestStringConvertible {
                 builder.record(
                     "attention", [q, cache, positions, builder.parameter("slopes", [4])], attention)
             )
+        },
+        SampleGraph("cache") { builder in
+            let q = attentionInputs(builder).q
+            let place: [String: AttributeValue] = [
+                "group": 1, "layer": 0, "kvHeadCount": 2, "headDim": 8,
+            ]
+            let cache = builder.record("cache", [], place)
+            builder.output(
+                "y",
+                builder.record(
+                    "attention", [q, cache, builder.input("positions")],
+                    attention.merging(place) { $1 }))
         },
         SampleGraph("cachedAttention") { builder in
             let (q, k, v) = attentionInputs(builder)

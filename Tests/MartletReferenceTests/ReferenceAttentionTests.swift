@@ -145,8 +145,8 @@ import Darwin
         let tolerance = shape.kvType == .f32 ? 2e-6 : 2e-3
         #expect(isClose(y, try Self.naive(shape), tolerance: tolerance))
         let width = shape.kvHeadCount * shape.headDim
-        #expect(requests[0].state.keys(group: 0, layer: 1).count == 9 * width)
-        #expect(requests[0].state.keys(group: 0, layer: 0).isEmpty)
+        #expect(requests[0].state.keys(layer: 1).count == 9 * width)
+        #expect(requests[0].state.keys(layer: 0).isEmpty)
     }
 
     /// Any division of the tokens into steps gives the same bits.
@@ -168,8 +168,8 @@ import Darwin
             start += chunk
         }
         #expect(y == expected)
-        #expect(state.keys(group: 0, layer: 1) == whole[0].state.keys(group: 0, layer: 1))
-        #expect(state.values(group: 0, layer: 1) == whole[0].state.values(group: 0, layer: 1))
+        #expect(state.keys(layer: 1) == whole[0].state.keys(layer: 1))
+        #expect(state.values(layer: 1) == whole[0].state.values(layer: 1))
     }
 
     /// Requests packed in one step, one decoding while another begins, equal the same ones alone.
@@ -212,7 +212,7 @@ import Darwin
         let y = try interpreter.evaluate(&step).floats("y")
         var other = [ReferenceRequest(tokens: [1, 2, 7], state: interpreter.emptyState)]
         #expect(y == Array(try interpreter.evaluate(&other).floats("y").suffix(y.count)))
-        #expect(step[0].state.keys(group: 0, layer: 1) == other[0].state.keys(group: 0, layer: 1))
+        #expect(step[0].state.keys(layer: 1) == other[0].state.keys(layer: 1))
     }
 
     @Test(arguments: [(1, "gap"), (-1, "negative"), (Int.max, "overflow")])

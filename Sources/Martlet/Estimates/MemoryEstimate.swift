@@ -24,7 +24,8 @@ package struct MemoryEstimate: Sendable {
     /// - Parameters:
     ///   - builder: The model with its options.
     ///   - programs: What the builder compiled.
-    /// - Throws: `MartletError` `.unsupported` for a layout whose size is not known.
+    /// - Throws: `MartletError` `.unsupported` for a layout whose size is not known, `.corrupt` for KV groups
+    ///   that contradict each other.
     package init(_ builder: EngineBuilder, _ programs: [EngineBuilder.Program]) throws {
         var weights = 0
         for request in Set(programs.flatMap(\.emitted.parameters)) {
@@ -40,14 +41,12 @@ package struct MemoryEstimate: Sendable {
         self.weights = weights
         plans = programs.map(\.emitted.plan)
         let options = builder.options
-        let groups = plans.flatMap(\.kvGroups)
+        let groups = try EngineKVGroups(plans)
         limits = options.stepLimits(
             maxContext: options.maxContext ?? builder.architecture.summary.maxContext)
-        kvPerToken = groups.reduce(0) { $0 + $1.bytesPerToken }
-        kvPage = groups.map(\.bytesPerBlock).max() ?? 0
-        let bytes =
-            options.kvCacheMemory
-            ?? LanguageModel.kvBytes(plans.first?.kvGroups ?? [], limits)
+        kvPerToken = plans.first?.kvGroups.reduce(0) { $0 + $1.bytesPerToken } ?? 0
+        kvPage = groups.groups.map(\.bytesPerBlock).max() ?? 0
+        let bytes = options.kvCacheMemory ?? LanguageModel.kvBytes(groups, limits)
         kvArena = kvPage > 0 ? bytes / kvPage * kvPage : 0
     }
 

@@ -55,7 +55,7 @@ struct InspectCommand: AsyncParsableCommand {
         try checkViews()
         let path = try await ModelFinder.path(model)
         if path.hasSuffix(".martlet") {
-            try modelOptions.checkEffect(on: path)
+            try modelOptions.checkEffect(on: path, runs: false)
             return try inspectFile(path, form)
         }
         let (builder, _) = try LanguageModel.builder(path, options: modelOptions.loadOptions())

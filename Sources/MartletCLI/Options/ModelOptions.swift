@@ -3,6 +3,8 @@
 
 import ArgumentParser
 import Martlet
+import MartletBackend
+import MartletCompiler
 import MartletHub
 
 /// Which model, and how it is compiled: the same flags on every command.
@@ -55,7 +57,7 @@ struct ModelOptions: ParsableArguments {
         options.quantizeEmbedding = quantizeEmbedding
         options.quantizeHead = quantizeHead
         options.activations = activations
-        options.disabledRules = try Set(disabledRules.map(Self.rule))
+        options.disabledRules = try Set(disabledRules.map { try Self.rule($0, options.catalogs) })
         if noCache { options.engineCache = nil }
         if let folder = options.engineCache { Interrupt.watch(folder: folder) }
         options.onWarning = { Console.error("warning: \($0)") }
@@ -66,10 +68,13 @@ struct ModelOptions: ParsableArguments {
 
     /// Refuses flags that decide how a model is compiled where it already is.
     ///
+    /// - Parameters:
+    ///   - path: The model.
+    ///   - runs: Whether it is run or built anew: then `--activations` has it planned again.
     /// - Throws: `MartletError` `.invalidArgument` naming the flag.
-    func checkEffect(on path: String) throws {
+    func checkEffect(on path: String, runs: Bool = true) throws {
         guard path.hasSuffix(".martlet") else { return }
-        let others = ["--device", "--no-cache"]
+        let others = ["--device", "--no-cache"] + (runs ? ["--activations"] : [])
         guard let flag = GivenFlags.first(of: Self.flags.filter { !others.contains($0) }) else {
             return
         }
@@ -78,9 +83,10 @@ struct ModelOptions: ParsableArguments {
             mend: "Build another engine: martlet build MODEL \(flag) ... -o FILE.martlet")
     }
 
-    private static func rule(_ name: String) throws -> String {
-        let known = Pipeline.ruleNames
-        guard !known.contains(name) else { return name }
+    /// A rule of any device at hand; those that the chosen ones do not have are refused when they compile.
+    private static func rule(_ name: String, _ catalogs: CatalogList) throws -> String {
+        guard !Pipeline.knownRules(for: catalogs.all).contains(name) else { return name }
+        let known = Pipeline.knownRules(for: [catalogs.device])
         throw MartletError(
             .invalidArgument, "there is no rule named '\(name)'",
             mend: EditDistance.nearest(name, among: known).map { "Did you mean '\($0)'?" }

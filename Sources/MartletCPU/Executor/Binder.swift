@@ -14,8 +14,8 @@ final class Binder {
     let plan: Plan
     let step: PlanStep
     let resources: ExecutorResources
-    /// Where KV groups of this plan start among those of all plans.
-    let groupOffset: Int
+    /// Where the plan's KV groups are among those of the engine.
+    let groups: [KVGroupUse]
     private let slots: [UnsafeMutableRawPointer]
     private let sampler: SamplerBox
     /// Conversions to run before and after the kernel.
@@ -28,13 +28,13 @@ final class Binder {
     private(set) var vocabularySize: Int?
 
     init(
-        plan: Plan, step: PlanStep, resources: ExecutorResources, groupOffset: Int,
+        plan: Plan, step: PlanStep, resources: ExecutorResources, groups: [KVGroupUse],
         slots: [UnsafeMutableRawPointer], sampler: SamplerBox
     ) {
         self.plan = plan
         self.step = step
         self.resources = resources
-        self.groupOffset = groupOffset
+        self.groups = groups
         self.slots = slots
         self.sampler = sampler
     }
@@ -222,11 +222,11 @@ final class Binder {
             view.rows == RowCount(dimension, limits: limits), "rows do not number \(dimension)")
     }
 
-    /// A KV group by the plan's number: its number among all, and its description.
+    /// A KV group by the plan's number: its number in the engine, and its description.
     func group() throws -> (index: Int, group: KVGroup) {
         let local = try int("group", in: 0...max(plan.kvGroups.count - 1, 0))
-        try require(plan.kvGroups.indices.contains(local), "there is no KV group \(local)")
-        return (groupOffset + local, plan.kvGroups[local])
+        try require(groups.indices.contains(local), "there is no KV group \(local)")
+        return (groups[local].group, plan.kvGroups[local])
     }
 
     /// Records how many ids a table has.

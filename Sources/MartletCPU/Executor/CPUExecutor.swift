@@ -40,10 +40,12 @@ package final class CPUExecutor: PlanExecutor {
 
     package var limits: StepLimits { core.options.limits }
     package var kvGroups: [KVGroup] { core.resources.groups }
+    package var groupUses: [[KVGroupUse]] { core.plans.map(\.groups) }
     package var pageCount: Int { core.resources.pages.pageCount }
     package var hostPageCount: Int { core.resources.pages.hostPageCount }
     package var entryPoints: [String] { core.plans.map(\.plan.entryPoint) }
     package var vocabularySize: Int { core.vocabularySize }
+    package var embeddingSize: Int { core.plans.map(\.embeddingSize).max() ?? 0 }
     package var stateSlotCount: Int { core.options.stateSlotCount }
     package var maxStepsInFlight: Int { ExecutorCore.maxStepsInFlight }
 

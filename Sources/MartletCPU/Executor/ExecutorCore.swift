@@ -49,7 +49,8 @@ final class ExecutorCore: @unchecked Sendable {
         }
         self.options = options
         instructionSet = options.instructionSet ?? .best
-        let groups = plans.flatMap(\.kvGroups)
+        let kvGroups = try EngineKVGroups(plans)
+        let groups = kvGroups.groups
         resources = ExecutorResources(
             kernels: try instructionSet.kernels(), limits: limits,
             pages: try KVPages(
@@ -66,11 +67,9 @@ final class ExecutorCore: @unchecked Sendable {
         }
         let sampler = SamplerBox(stateSlotCount: options.stateSlotCount)
         var loaded: [LoadedPlan] = []
-        var offset = 0
-        for plan in plans {
+        for (plan, uses) in zip(plans, kvGroups.uses) {
             loaded.append(
-                try LoadedPlan(plan, groupOffset: offset, resources: resources, sampler: sampler))
-            offset += plan.kvGroups.count
+                try LoadedPlan(plan, groups: uses, resources: resources, sampler: sampler))
         }
         self.plans = loaded
         vocabularySize =

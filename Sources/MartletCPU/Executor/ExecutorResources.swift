@@ -13,7 +13,7 @@ final class ExecutorResources: @unchecked Sendable {
     let kernels: UnsafePointer<martlet_kernels>
     let limits: StepLimits
     let pages: KVPages
-    /// Groups of all plans.
+    /// Groups of the engine.
     let groups: [KVGroup]
     private let parameters: ParameterBytes
     private var scratch: [MappedArena] = []

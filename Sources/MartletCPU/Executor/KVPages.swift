@@ -5,7 +5,7 @@ import CMartletMicrokernels
 import MartletBackend
 import MartletCore
 
-/// The KV arena: equal pages that the groups of all plans share.
+/// The KV arena: equal pages that the groups of the engine share.
 ///
 /// In a page, layer by layer: keys `[kvHead][D][16]`, then values `[kvHead][16][D]`. A group with
 /// more than 16 tokens a page sees each page as so many blocks of 16, one after the other.

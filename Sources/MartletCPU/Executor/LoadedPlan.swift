@@ -29,8 +29,8 @@ final class LoadedPlan: @unchecked Sendable {
     let plan: Plan
     let work: ContiguousArray<Work>
     let outputs: [Output]
-    /// This plan's KV groups among those of all plans.
-    let groups: Range<Int>
+    /// What the plan does with the engine's KV groups, in its own order.
+    let groups: [KVGroupUse]
     /// Ids that may be looked up.
     let idLimit: Int
     /// Floats of a row given as embedding.
@@ -43,9 +43,11 @@ final class LoadedPlan: @unchecked Sendable {
     /// Checks a plan against hostile content and resolves it.
     ///
     /// - Throws: `MartletError` `.corrupt` or `.unsupported` naming the step.
-    init(_ plan: Plan, groupOffset: Int, resources: ExecutorResources, sampler: SamplerBox) throws {
+    init(
+        _ plan: Plan, groups: [KVGroupUse], resources: ExecutorResources, sampler: SamplerBox
+    ) throws {
         self.plan = plan
-        groups = groupOffset..<groupOffset + plan.kvGroups.count
+        self.groups = groups
         let limits = resources.limits.dimensions
         func failure(_ reason: String, _ code: MartletError.Code = .corrupt) -> MartletError {
             MartletError(code, "plan '\(plan.entryPoint)': \(reason)")
@@ -76,7 +78,7 @@ final class LoadedPlan: @unchecked Sendable {
             var samples = false
             for (index, step) in plan.steps.enumerated() {
                 let binder = Binder(
-                    plan: plan, step: step, resources: resources, groupOffset: groupOffset,
+                    plan: plan, step: step, resources: resources, groups: groups,
                     slots: slots, sampler: sampler)
                 do {
                     guard let op = CPUOp.byName[step.op] else {
@@ -111,7 +113,7 @@ final class LoadedPlan: @unchecked Sendable {
                 step: PlanStep(
                     op: "", family: "", variants: [], operands: [], results: [], attributes: [:],
                     path: ""),
-                resources: resources, groupOffset: groupOffset, slots: slots, sampler: sampler)
+                resources: resources, groups: groups, slots: slots, sampler: sampler)
             outputs = try plan.outputs.map {
                 Output(name: $0.name, view: try reader.view($0.operand, "output '\($0.name)'"))
             }

@@ -29,7 +29,7 @@ final class StepState: @unchecked Sendable {
     private(set) var logitRows: UnsafePointer<Int32>?
     /// `[T]`: position + 1.
     let causalEnds: UnsafeMutablePointer<Int32>
-    /// Groups of all plans.
+    /// Groups of the engine.
     let groups: [StepGroup]
     private let memory: MappedArena
 
@@ -46,7 +46,7 @@ final class StepState: @unchecked Sendable {
 
     /// Takes a validated record; ids refer to the tokens of the step before.
     func begin(
-        _ record: StepRecord, outputs: StepOutputs, groups active: Range<Int>,
+        _ record: StepRecord, outputs: StepOutputs, groups active: [KVGroupUse],
         previousTokens: [Int32]
     ) {
         tokenCount = record.tokenCount
@@ -84,7 +84,7 @@ final class StepState: @unchecked Sendable {
                 ids[t] = row < previousTokens.count ? previousTokens[row] : -1
             }
         }
-        for index in active { groups[index].begin(record, group: index) }
+        for use in active { groups[use.group].begin(record, group: use.group) }
     }
 
     /// The largest position of the step, plus one.
@@ -106,7 +106,7 @@ final class StepState: @unchecked Sendable {
 ///
 /// `@unchecked Sendable`: as `StepState`.
 final class StepGroup: @unchecked Sendable {
-    /// `[T]`; nil where the step writes nothing.
+    /// `[T]`; nil where the entry point only reads.
     private(set) var slots: UnsafePointer<Int32>?
     /// `[T]`: all of the request's visible tokens.
     let fullEnds: UnsafeMutablePointer<Int32>

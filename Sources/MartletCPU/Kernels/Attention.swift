@@ -163,6 +163,9 @@ struct PagedAttention: @unchecked Sendable {
                 window > 0 && window <= kept, "a window of \(window) exceeds the group's \(kept)")
         }
         causal = binder.flag("causal", default: true)
+        try binder.require(
+            !causal || shape.group.kind == .selfAttention,
+            "causal attention over an encoder's tokens, of KV group '\(shape.group.name)'")
         var arguments = martlet_attention_arguments()
         arguments.kv = binder.resources.pages.layer(shape.layer, of: shape.group)
         arguments.queries = UnsafePointer(queries.floats)

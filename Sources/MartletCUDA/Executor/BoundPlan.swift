@@ -17,8 +17,8 @@ struct BoundPlan {
     /// Launches, with the plan step that each belongs to.
     let launches: [(step: Int, launch: KernelLaunch)]
     let outputs: [Output]
-    /// This plan's KV groups among those of all plans.
-    let groups: Range<Int>
+    /// What the plan does with the engine's KV groups, in its own order.
+    let groups: [KVGroupUse]
     /// Ids that may be looked up.
     let idLimit: Int
     /// Floats of a row given as embedding.
@@ -32,7 +32,7 @@ struct BoundPlan {
     /// Checks a plan against hostile content and resolves it.
     ///
     /// - Throws: `MartletError` `.corrupt` or `.unsupported` naming the step.
-    init(_ plan: Plan, groupOffset: Int, memory: DeviceMap) throws {
+    init(_ plan: Plan, groups: [KVGroupUse], memory: DeviceMap) throws {
         func failure(_ reason: String, _ code: MartletError.Code = .corrupt) -> MartletError {
             MartletError(code, "plan '\(plan.entryPoint)': \(reason)")
         }
@@ -44,7 +44,7 @@ struct BoundPlan {
             throw failure("\(plan.positionPlanes) position planes, GPUs read 1", .unsupported)
         }
         self.plan = plan
-        groups = groupOffset..<groupOffset + plan.kvGroups.count
+        self.groups = groups
         do {
             let sizes = try Self.slotSizes(plan, memory.limits.dimensions)
             var slots: [UInt64] = []
@@ -58,7 +58,7 @@ struct BoundPlan {
             var vocabularySize: Int?
             for (index, step) in plan.steps.enumerated() {
                 let binder = CUDABinder(
-                    plan: plan, step: step, memory: memory, groupOffset: groupOffset, slots: slots)
+                    plan: plan, step: step, memory: memory, groups: groups, slots: slots)
                 guard let family = CUDAFamily.byName[step.family],
                     family.descriptor.op == step.op
                 else {
@@ -84,7 +84,7 @@ struct BoundPlan {
                 plan: plan,
                 step: PlanStep(
                     op: "", family: "", variants: [], operands: [], results: [], attributes: [:],
-                    path: ""), memory: memory, groupOffset: groupOffset, slots: slots)
+                    path: ""), memory: memory, groups: groups, slots: slots)
             outputs = try plan.outputs.map {
                 Output(name: $0.name, view: try reader.view($0.operand, "output '\($0.name)'"))
             }
@@ -159,7 +159,7 @@ struct BoundPlan {
                     .corrupt, "parameter '\(parameter.name)': \(refusal.reason)")
             }
         }
-        let sizes = try KVPageSizes(groups: plans.flatMap(\.kvGroups), pageCount: 1)
+        let sizes = try KVPageSizes(groups: EngineKVGroups(plans).groups, pageCount: 1)
         var options = CUDAOptions(limits: limits)
         options.target = target
         let bound = try Self.bind(
@@ -183,18 +183,17 @@ struct BoundPlan {
         parameterBytes: [PlanParameter: Int], options: CUDAOptions
     ) throws -> (plans: [BoundPlan], setUp: [KernelLaunch], memory: DeviceMap) {
         let memory: DeviceMap
+        let kvGroups = try EngineKVGroups(plans)
         do {
             memory = try DeviceMap(
                 base: base, pageStart: pageStart, pages: pages, plans: plans,
-                parameterBytes: parameterBytes, options: options)
+                groups: kvGroups.groups, parameterBytes: parameterBytes, options: options)
         } catch let refusal as Refusal {
             throw MartletError(.limitExceeded, refusal.reason, mend: "Lower the limits")
         }
         var bound: [BoundPlan] = []
-        var offset = 0
-        for plan in plans {
-            bound.append(try BoundPlan(plan, groupOffset: offset, memory: memory))
-            offset += plan.kvGroups.count
+        for (plan, uses) in zip(plans, kvGroups.uses) {
+            bound.append(try BoundPlan(plan, groups: uses, memory: memory))
         }
         let setUp = memory.rotaryTables.map { table in
             var arguments = ArgumentBytes()

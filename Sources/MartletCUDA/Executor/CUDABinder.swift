@@ -12,19 +12,21 @@ final class CUDABinder {
     let plan: Plan
     let planStep: PlanStep
     let memory: DeviceMap
-    /// Where KV groups of this plan start among those of all plans.
-    private let groupOffset: Int
+    /// Where the plan's KV groups are among those of the engine.
+    private let groups: [KVGroupUse]
     private let slots: [UInt64]
     /// Ids that may be looked up, as far as this step restricts them, and the columns of their rows.
     private(set) var embedding: (idLimit: Int, columns: Int)?
     /// V, if this step samples.
     private(set) var vocabularySize: Int?
 
-    init(plan: Plan, step: PlanStep, memory: DeviceMap, groupOffset: Int, slots: [UInt64]) {
+    init(
+        plan: Plan, step: PlanStep, memory: DeviceMap, groups: [KVGroupUse], slots: [UInt64]
+    ) {
         self.plan = plan
         planStep = step
         self.memory = memory
-        self.groupOffset = groupOffset
+        self.groups = groups
         self.slots = slots
     }
 
@@ -228,11 +230,11 @@ final class CUDABinder {
         else { throw Refusal("operand \(index) must be the step's \(name)") }
     }
 
-    /// A KV group by the plan's number: its number among all, and its description.
+    /// A KV group by the plan's number: its number in the engine, and its description.
     func group() throws -> (index: Int, group: KVGroup) {
         let local = try int("group", in: 0...max(plan.kvGroups.count - 1, 0))
-        try require(plan.kvGroups.indices.contains(local), "there is no KV group \(local)")
-        return (groupOffset + local, plan.kvGroups[local])
+        try require(groups.indices.contains(local), "there is no KV group \(local)")
+        return (groups[local].group, plan.kvGroups[local])
     }
 
     /// Records how many ids a table has, and the size of its rows.

@@ -32,10 +32,12 @@ package final class CUDAExecutor: PlanExecutor {
 
     package var limits: StepLimits { core.options.limits }
     package var kvGroups: [KVGroup] { core.groups }
+    package var groupUses: [[KVGroupUse]] { core.plans.map(\.bound.groups) }
     package var pageCount: Int { core.pages.pageCount }
     package var hostPageCount: Int { 0 }
     package var entryPoints: [String] { core.plans.map(\.bound.plan.entryPoint) }
     package var vocabularySize: Int { core.vocabularySize }
+    package var embeddingSize: Int { core.plans.map(\.bound.embeddingSize).max() ?? 0 }
     package var stateSlotCount: Int { core.options.stateSlotCount }
     package var maxStepsInFlight: Int { CUDAExecutorCore.maxStepsInFlight }
 

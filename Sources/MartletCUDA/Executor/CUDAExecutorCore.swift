@@ -54,7 +54,7 @@ final class CUDAExecutorCore: @unchecked Sendable {
         let used = Set(plans.flatMap(\.parameters))
         let parameters = parameters.filter { used.contains($0.key) }
         let bytes = parameters.mapValues(\.count)
-        let groups = plans.flatMap(\.kvGroups)
+        let groups = try EngineKVGroups(plans).groups
         var pages = try KVPageSizes(groups: groups, pageCount: options.pageCount ?? 1)
         // The first pass finds sizes, the second one addresses.
         let measured = try BoundPlan.bind(
@@ -196,8 +196,7 @@ final class CUDAExecutorCore: @unchecked Sendable {
                 previousLogitRows: queue.previousLogitRows
             ).check(step)
             let slot = slots[queue.submitted % slots.count]
-            try inputs.write(
-                step, to: slot.inputs, activeGroups: plan.bound.groups, ranges: &queue.ranges)
+            try inputs.write(step, to: slot.inputs, for: plan.bound, ranges: &queue.ranges)
             queue.inFlight += 1
             queue.submitted += 1
             queue.previousLogitRows = plan.bound.samples ? step.logitRowCount : 0

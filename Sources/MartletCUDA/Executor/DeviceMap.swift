@@ -55,19 +55,21 @@ final class DeviceMap {
     /// - Parameters:
     ///   - base: First address.
     ///   - pageStart: Offset of the KV arena, known after the first pass.
+    ///   - groups: KV groups of the engine.
     init(
-        base: UInt64, pageStart: Int, pages: KVPageSizes, plans: [Plan],
+        base: UInt64, pageStart: Int, pages: KVPageSizes, plans: [Plan], groups: [KVGroup],
         parameterBytes: [PlanParameter: Int], options: CUDAOptions
     ) throws {
         self.base = base
         limits = options.limits
         target = options.target
-        groups = plans.flatMap(\.kvGroups)
+        self.groups = groups
         stateSlotCount = options.stateSlotCount
         self.parameterBytes = parameterBytes
         self.pages = PageMemory(address: base + UInt64(pageStart), sizes: pages)
         var layout = ByteLayout()
-        inputs = try StepInputs(base: base, layout: &layout, plans: plans, limits: options.limits)
+        inputs = try StepInputs(
+            base: base, layout: &layout, plans: plans, groups: groups, limits: options.limits)
         results = ResultMemory(base: base, layout: &layout, rows: options.limits.maxLogitRows)
         used = layout.end
         budget.add(used, for: "step inputs and results")
@@ -207,7 +209,7 @@ struct ResultMemory {
     }
 }
 
-/// The KV arena: equal pages that the groups of all plans share.
+/// The KV arena: equal pages that the groups of the engine share.
 struct PageMemory {
     let address: UInt64
     let pageBytes: Int

@@ -29,8 +29,10 @@ struct StepInputs {
     private let maskWords: Int
     private let embeddingSize: Int
 
-    init(base: UInt64, layout: inout ByteLayout, plans: [Plan], limits: StepLimits) throws {
-        let groups = plans.flatMap(\.kvGroups)
+    init(
+        base: UInt64, layout: inout ByteLayout, plans: [Plan], groups: [KVGroup],
+        limits: StepLimits
+    ) throws {
         let start = layout.add(Self.countBytes)
         let (tokens, requests, rows) = (limits.maxTokens, limits.maxRequests, limits.maxLogitRows)
         var offsets: [StepField: Int] = [:]
@@ -120,11 +122,11 @@ struct StepInputs {
     /// - Parameters:
     ///   - record: The step.
     ///   - target: `byteCount` bytes.
-    ///   - activeGroups: Groups of the plan that runs.
+    ///   - plan: The plan that runs.
     ///   - ranges: Gets the parts that must be copied to the device.
     /// - Throws: `MartletError` `.limitExceeded` where the record holds more than is reserved.
     func write(
-        _ record: StepRecord, to target: UnsafeMutableRawPointer, activeGroups: Swift.Range<Int>,
+        _ record: StepRecord, to target: UnsafeMutableRawPointer, for plan: BoundPlan,
         ranges: inout [Range]
     ) throws {
         ranges.removeAll(keepingCapacity: true)
@@ -156,13 +158,14 @@ struct StepInputs {
                 }
             copy(field, words: words, otherwise: field == .stateSlot ? -1 : 0)
         }
-        if rows > 0, maskWords > 0, let mask = record.section(.logitMask, UInt32.self) {
+        if rows > 0, maskWords > 0, plan.samples, let mask = record.section(.logitMask, UInt32.self)
+        {
             flags |= 1
             try rare(.logitMask, rows * maskWords * 4, rows * maskWords * 4, mask, target, &ranges)
         }
-        try writeSources(record, target, &ranges)
+        try writeSources(record, target, embeddingSize: plan.embeddingSize, &ranges)
         try writeSampling(record, target, &ranges)
-        for group in activeGroups { write(record, group: group, to: target) }
+        for use in plan.groups { write(record, group: use.group, to: target) }
         let counts = target.assumingMemoryBound(to: UInt32.self)
         counts[0] = UInt32(truncatingIfNeeded: tokens)
         counts[1] = UInt32(truncatingIfNeeded: requests)
@@ -185,7 +188,8 @@ struct StepInputs {
 
     /// Rows given as embeddings are numbered from the smallest number on.
     private func writeSources(
-        _ record: StepRecord, _ target: UnsafeMutableRawPointer, _ ranges: inout [Range]
+        _ record: StepRecord, _ target: UnsafeMutableRawPointer, embeddingSize: Int,
+        _ ranges: inout [Range]
     ) throws {
         guard let sources = record.section(.tokenSource) else { return }
         let place = (target + (offsets[.tokenSource] ?? 0)).assumingMemoryBound(to: Int32.self)
@@ -199,7 +203,8 @@ struct StepInputs {
         }
         guard given > 0, let values = record.section(.embeddings, Float.self) else { return }
         let bytes = Int(given) * embeddingSize * 4
-        try rare(.embeddings, bytes, limits.maxTokens * embeddingSize * 4, values, target, &ranges)
+        try rare(
+            .embeddings, bytes, limits.maxTokens * self.embeddingSize * 4, values, target, &ranges)
     }
 
     private func writeSampling(

@@ -148,6 +148,10 @@ extension CUDAFamily {
             try binder.require(
                 window > 0 && window <= kept, "a window of \(window) exceeds the group's \(kept)")
         }
+        let isCausal = binder.flag("causal", default: true)
+        try binder.require(
+            !isCausal || shape.group.kind == .selfAttention,
+            "causal attention over an encoder's tokens, of KV group '\(shape.group.name)'")
         var arguments = binder.arguments()
         arguments.add(binder.step(.positions))
         arguments.add(binder.step(.requestIndex))
@@ -158,7 +162,7 @@ extension CUDAFamily {
         arguments.add(try binder.vector(slopes, count: heads))
         arguments.add(int: heads)
         arguments.add(int: window)
-        arguments.add(int: binder.flag("causal", default: true) ? 1 : 0)
+        arguments.add(int: isCausal ? 1 : 0)
         arguments.add(Float(try binder.float("scale")))
         arguments.add(Float(try binder.float("softCap", default: 0)))
         return KernelLaunch(

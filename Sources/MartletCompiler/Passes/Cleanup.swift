@@ -7,11 +7,19 @@ package import MartletGraph
 /// Drops nodes whose results nothing reads.
 package enum DeadCode {
     /// Removes pure nodes, backwards, that neither a node nor an output reads.
-    package static func remove(from graph: inout Graph) {
+    ///
+    /// - Parameters:
+    ///   - graph: Changed in place.
+    ///   - replaced: Nodes that others stand for now: they go even if they have an effect.
+    /// - Returns: How many nodes went.
+    @discardableResult
+    package static func remove(from graph: inout Graph, replaced: Set<NodeID> = []) -> Int {
         var live: Set<NodeID> = Set(graph.outputs.map(\.value.node))
         var dead: Set<NodeID> = []
         for node in graph.nodes.reversed() {
-            let isPure = (try? graph.ops.definition(of: node.op))?.isPure ?? true
+            let isPure =
+                replaced.contains(node.id)
+                || (try? graph.ops.definition(of: node.op))?.isPure ?? true
             if live.contains(node.id) || !isPure {
                 live.insert(node.id)
                 for operand in node.operands { if let operand { live.insert(operand.node) } }
@@ -23,6 +31,7 @@ package enum DeadCode {
         let names = Set(
             graph.nodes.filter { $0.op == "constant" }.compactMap { $0.attributes["name"]?.string })
         graph.constants = graph.constants.filter { names.contains($0.key) }
+        return dead.count
     }
 }
 
@@ -42,7 +51,7 @@ package enum CommonSubexpressions {
         var seen: [Key: Node] = [:]
         var count = 0
         for id in graph.order {
-            guard let node = graph.node(id), node.op != "kvWrite",
+            guard let node = graph.node(id),
                 (try? graph.ops.definition(of: node.op))?.isPure == true
             else { continue }
             let key = Key(

@@ -110,7 +110,7 @@ package struct KernelSelection: Sendable {
                 graph.replaceUses(of: old, with: new)
             }
             try graph.sort()
-            DeadCode.remove(from: &graph)
+            DeadCode.remove(from: &graph, replaced: [id])
             pending += graph.order.filter { !before.contains($0) }
         }
     }
@@ -138,8 +138,8 @@ package struct KernelSelection: Sendable {
         }
     }
 
-    /// Ops that take no kernel: sources, and views of columns.
+    /// Ops that take no kernel: sources, caches, and views of columns.
     static func isFree(_ op: String) -> Bool {
-        ["input", "parameter", "constant", "split"].contains(op)
+        ["input", "parameter", "constant", "cache", "split"].contains(op)
     }
 }

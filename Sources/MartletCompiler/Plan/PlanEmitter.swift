@@ -81,7 +81,7 @@ struct PlanEmitter {
         switch node.op {
         case "input":
             operands[node.value()] = .input(node.attributes["name"]?.string ?? "")
-        case "parameter", "constant": break
+        case "parameter", "constant", "cache": break
         case "split":
             // Columns of the split value; no work.
             guard let source = node.operands[0],

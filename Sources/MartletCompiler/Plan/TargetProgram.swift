@@ -52,25 +52,33 @@ extension Compiler {
     /// - Parameters:
     ///   - graphs: Device-neutral graphs, one per entry point.
     ///   - catalog: The target's kernels.
-    /// - Throws: `MartletError` `.unsupported` naming a node that no kernel computes.
+    ///   - disabledRules: Rules to leave out; only those of the device matter here.
+    /// - Throws: `MartletError` `.unsupported` naming a node that no kernel computes, or a KV group that
+    ///   two entry points describe differently.
     package static func emit(
-        _ graphs: [Graph], for catalog: any KernelCatalog
+        _ graphs: [Graph], for catalog: any KernelCatalog, disabledRules: Set<String> = []
     ) throws -> TargetProgram {
-        try TargetProgram(
-            graphs.map { try emit($0, for: catalog) }, for: EngineTarget(catalog.target))
+        var groups = try KVLayout.groups(of: graphs)
+        KVLayout.assignBlocks(to: &groups, catalog: catalog)
+        return try TargetProgram(
+            graphs.map { graph in
+                var graph = graph
+                try Pipeline.device(catalog, disabled: disabledRules).run(on: &graph)
+                return try emit(graph, groups, for: catalog)
+            }, for: EngineTarget(catalog.target))
     }
 
     private static func emit(
-        _ graph: Graph, for catalog: any KernelCatalog
+        _ graph: Graph, _ groups: [KVGroup], for catalog: any KernelCatalog
     ) throws -> EmittedPlan {
         var graph = graph
+        graph.kvGroups = graph.kvGroups.map { own in
+            groups.first { $0.name == own.name } ?? own
+        }
         let selection = KernelSelection(catalog: catalog)
-        try RuleFamily.fuse(&graph, for: catalog)
-        DeadCode.remove(from: &graph)
         try selection.legalize(&graph)
         try selection.copyStridedOperands(&graph)
         DeadCode.remove(from: &graph)
-        KVLayout.assignBlocks(to: &graph.kvGroups, catalog: catalog)
         try GraphVerifier.verify(graph)
         return try PlanEmitter.emit(graph, for: catalog)
     }

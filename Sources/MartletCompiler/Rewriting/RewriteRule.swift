@@ -7,12 +7,15 @@ public import MartletGraph
 /// A rewrite as data: name, pattern, guard, replacement, and one line of algebra or source.
 ///
 /// The replacement inserts nodes before the match's root and returns what stands for the root's
-/// results; it may redirect readers of other matched values itself. Returning nil declines.
+/// results; it may redirect readers of other matched values itself. Returning nil declines. Matched
+/// nodes that nothing reads afterwards go, those that write a cache included.
 public struct RewriteRule: Sendable {
     /// Name, as `--disable-rule` takes it.
     public let name: String
     /// The algebra, or where it comes from, in one line.
     public let summary: String
+    /// Op that it makes where a device has kernels for it; nil for a rule of every device.
+    public let deviceOp: String?
     /// What to look for.
     public let pattern: Pattern
     /// Further conditions.
@@ -22,12 +25,13 @@ public struct RewriteRule: Sendable {
 
     /// Defines a rule; see the properties.
     public init(
-        _ name: String, _ summary: String, pattern: Pattern,
+        _ name: String, _ summary: String, deviceOp: String? = nil, pattern: Pattern,
         where condition: @escaping @Sendable (Match, Graph) -> Bool = { _, _ in true },
         replacement: @escaping @Sendable (Match, inout Graph) throws -> [ValueID]?
     ) {
         self.name = name
         self.summary = summary
+        self.deviceOp = deviceOp
         self.pattern = pattern
         self.condition = condition
         self.replacement = replacement
@@ -58,7 +62,7 @@ public struct RewriteRule: Sendable {
                     working.replaceUses(of: old, with: new)
                 }
                 try working.sort()
-                DeadCode.remove(from: &working)
+                DeadCode.remove(from: &working, replaced: Set(match.nodes.values.map(\.id)))
                 count += 1
                 changed = true
                 guard count <= limit else {

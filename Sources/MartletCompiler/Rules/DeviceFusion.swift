@@ -1,16 +1,14 @@
 // Part of Martlet. See LICENSE.
 // SPDX-License-Identifier: Apache-2.0
 
-import MartletBackend
 import MartletCore
 import MartletGraph
 
 extension RuleFamily {
     /// Linears take up the norm before and the addition after them, where a device has such kernels.
     ///
-    /// Applied when kernels are chosen, never to the graph that an engine keeps; what the device refuses
-    /// is decomposed again.
-    static let deviceFusion = RuleFamily(
+    /// Applied to a device's copy, never to the graph that an engine keeps.
+    package static let deviceFusion = RuleFamily(
         "device-fusion",
         [
             addNorm(.any("x"), .op("linear", as: "linear")),
@@ -19,20 +17,6 @@ extension RuleFamily {
             add(.op("linear", as: "linear"), .any("x")),
             normLinear, gated,
         ])
-
-    /// The op that each rule makes: a device without a family for it is left alone.
-    private static let made = [
-        "linear-add-norm": "linearAdd", "linear-add": "linearAdd", "norm-linear": "normLinear",
-        "norm-gated-linear": "normGatedLinear",
-    ]
-
-    /// Applies the rules whose ops a catalog has.
-    static func fuse(_ graph: inout Graph, for catalog: any KernelCatalog) throws {
-        let ops = Set(catalog.families.map(\.op))
-        for rule in deviceFusion.rules where ops.contains(made[rule.name] ?? "") {
-            _ = try rule.apply(to: &graph)
-        }
-    }
 
     private static func isAlone(_ match: Match, _ graph: Graph) -> Bool {
         graph.useCount(of: match.node("linear").value()) == 1
@@ -49,6 +33,7 @@ extension RuleFamily {
     private static func addNorm(_ first: Pattern, _ second: Pattern) -> RewriteRule {
         RewriteRule(
             "linear-add-norm", "norm(x + linear(y)): the sum leaves the linear, the norm follows",
+            deviceOp: "linearAdd",
             pattern: .op("addNorm", first, second, as: "norm"),
             where: { match, graph in
                 isAlone(match, graph) && match.root.attributes["format"] == nil
@@ -65,12 +50,14 @@ extension RuleFamily {
     private static func add(_ first: Pattern, _ second: Pattern) -> RewriteRule {
         RewriteRule(
             "linear-add", "x + linear(y) in one pass",
+            deviceOp: "linearAdd",
             pattern: .op("add", first, second, as: "add"), where: { isAlone($0, $1) }
         ) { match, graph in [try sum(match, &graph)] }
     }
 
     private static let normLinear = RewriteRule(
         "norm-linear", "linear(norm(x)): rows are normalized where they are read",
+        deviceOp: "normLinear",
         pattern: .op("linear", .op("norm", .any("x"), as: "norm"), as: "linear"),
         where: { match, graph in
             let norm = match.node("norm")
@@ -89,6 +76,7 @@ extension RuleFamily {
 
     private static let gated = RewriteRule(
         "norm-gated-linear", "act(gate) * up of one merged linear, in its last step",
+        deviceOp: "normGatedLinear",
         pattern: .op(
             "gatedActivation",
             .result(0, .op("split", .op("normLinear", as: "linear"), as: "split")), .any("up"),

@@ -2,6 +2,7 @@
 // SPDX-License-Identifier: Apache-2.0
 
 package import MartletCore
+package import MartletEngineFile
 package import MartletModels
 
 /// Where the values of an engine's parameters come from: a checkpoint, or an engine already built.
@@ -15,6 +16,14 @@ package protocol ParameterSource: Sendable {
     /// - Throws: What the source or the closure throws.
     func forEachPiece(
         of request: ParameterRequest, rowUnit: Int?, _ visit: (WeightValue) throws -> Void) throws
+
+    /// A parameter as it is packed already; nil where it must be made.
+    func packed(_ parameter: PlanParameter, for target: EngineTarget) -> ByteView?
+}
+
+extension ParameterSource {
+    /// Nothing is packed already.
+    package func packed(_ parameter: PlanParameter, for target: EngineTarget) -> ByteView? { nil }
 }
 
 /// Parameters of a model that is being compiled: constants of its graphs, and weights.

@@ -4,6 +4,7 @@
 import MartletCore
 
 extension OpSet {
+    private static let cacheAttributes = ["group", "layer", "kvHeadCount", "headDim"]
     private static let attentionAttributes = [
         "group", "layer", "headCount", "kvHeadCount", "headDim", "scale", "window", "softCap",
         "causal",
@@ -29,7 +30,7 @@ extension OpSet {
         },
         OpDefinition(
             "kvWrite", "stores keys and values of the step in a layer's cache",
-            operands: ["k", "v"], attributes: ["group", "layer", "kvHeadCount", "headDim"]
+            operands: ["k", "v"], attributes: cacheAttributes, isPure: false
         ) { context in
             let width = Dimension(try context.product("kvHeadCount", "headDim"))
             for index in 0...1 {
@@ -40,12 +41,17 @@ extension OpSet {
             return [TensorType(.cache, [])]
         },
         OpDefinition(
+            "cache", "a layer's cache as earlier steps wrote it, by any entry point of the engine",
+            operands: [], attributes: cacheAttributes
+        ) { _ in [TensorType(.cache, [])] },
+        OpDefinition(
             "attention", "softmax(scale * q * transpose(K)) * V over the paged cache",
             operands: ["q", "cache", "positions", "slopes?"], attributes: attentionAttributes
         ) { context in
             let q = try context.operand(0)
             try context.require(
-                (try context.operand(1)).format == .cache, "needs a cache, written before")
+                (try context.operand(1)).format == .cache,
+                "needs a cache: written here, or read by `cache`")
             try checkHeads(context, q)
             return [q]
         },
@@ -53,7 +59,7 @@ extension OpSet {
             "cachedAttention", "rotary on q and k, kvWrite and attention in one",
             operands: ["q", "k", "v", "positions", "inverseFrequencies?", "slopes?"],
             attributes: attentionAttributes + ["style", "magnitude"],
-            optionalAttributes: ["format"], decompose: decomposeCachedAttention
+            optionalAttributes: ["format"], isPure: false, decompose: decomposeCachedAttention
         ) { context in
             let q = try context.operand(0), k = try context.operand(1), v = try context.operand(2)
             try checkHeads(context, q)
@@ -97,9 +103,9 @@ extension OpSet {
             q = try graph.insert("rotary", [q] + rest, rotary, path: path, before: node.id)[0]
             k = try graph.insert("rotary", [k] + rest, rotary, path: path, before: node.id)[0]
         }
-        let kept = ["group", "layer", "kvHeadCount", "headDim"]
         let cache = try graph.insert(
-            "kvWrite", [k, node.operands[2]], attributes.filter { kept.contains($0.key) },
+            "kvWrite", [k, node.operands[2]],
+            attributes.filter { cacheAttributes.contains($0.key) },
             path: path, before: node.id)[0]
         let slopes = node.operands.count > 5 ? node.operands[5] : nil
         let result = try graph.insert(

@@ -211,6 +211,7 @@ struct GraphScanner {
 
     mutating func kvGroup() throws -> KVGroup {
         var numbers: [String: Int] = [:]
+        var group = KVGroup.defaultName
         var dtype = DType.f32
         var kind = KVGroup.Kind.selfAttention
         while !isAtEnd {
@@ -218,6 +219,7 @@ struct GraphScanner {
             try expect("=")
             let value = String(try word())
             switch name {
+            case "name": group = value
             case "dtype":
                 guard let type = DType(rawValue: value) else { throw failure("bad dtype \(value)") }
                 dtype = type
@@ -235,7 +237,7 @@ struct GraphScanner {
         guard let layers = numbers["layers"], let heads = numbers["heads"], let dim = numbers["dim"]
         else { throw failure("a KV group needs layers, heads and dim") }
         return KVGroup(
-            layerCount: layers, kvHeadCount: heads, headDim: dim,
+            name: group, layerCount: layers, kvHeadCount: heads, headDim: dim,
             scheme: KVScheme(dtype: dtype, scaleBytesPerRow: numbers["scales"] ?? 0),
             window: numbers["window"], kind: kind, blockSize: numbers["block"] ?? 16)
     }

@@ -17,7 +17,7 @@ extension Graph {
     /// ```
     public var text: String {
         var lines = ["graph \(name) {"]
-        for group in kvGroups { lines.append("  " + Self.text(of: group)) }
+        for group in kvGroups { lines.append("  kv \(group)") }
         var numbers: [ValueID: Int] = [:]
         for node in nodes {
             let names = node.results.indices.map { index in
@@ -39,15 +39,6 @@ extension Graph {
         lines.append("  return \(results.joined(separator: ", "))")
         lines.append("}")
         return lines.joined(separator: "\n") + "\n"
-    }
-
-    private static func text(of group: KVGroup) -> String {
-        var text = "kv layers=\(group.layerCount) heads=\(group.kvHeadCount) dim=\(group.headDim)"
-        text += " dtype=\(group.scheme.dtype.rawValue)"
-        if group.scheme.scaleBytesPerRow != 0 { text += " scales=\(group.scheme.scaleBytesPerRow)" }
-        if let window = group.window { text += " window=\(window)" }
-        if group.kind != .selfAttention { text += " kind=\(group.kind.rawValue)" }
-        return text + " block=\(group.blockSize)"
     }
 
     static func text(of attributes: [String: AttributeValue]) -> String {

@@ -118,6 +118,7 @@ public struct GatedDecoder: Sendable {
         for window in windows where groups[window] == nil {
             groups[window] = builder.kvGroup(
                 KVGroup(
+                    name: window.map { "window\($0)" } ?? KVGroup.defaultName,
                     layerCount: windows.count { $0 == window }, kvHeadCount: summary.kvHeadCount,
                     headDim: summary.headDim, scheme: KVScheme(dtype: .f32), window: window))
         }

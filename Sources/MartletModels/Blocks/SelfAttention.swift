@@ -4,7 +4,7 @@
 import MartletCore
 public import MartletGraph
 
-/// Causal self-attention over the paged cache: MHA (K = N), GQA (K < N) and MQA (K = 1) alike.
+/// Self-attention over the paged cache: MHA (K = N), GQA (K < N) and MQA (K = 1) alike.
 ///
 /// N query heads, K KV heads, D head dim. Queries and keys are rotated unless the step has no
 /// frequencies.
@@ -31,6 +31,8 @@ public struct SelfAttention: Module {
         public var rotaryStyle = "half"
         /// Factor on rotated values (long-context variants).
         public var rotaryMagnitude = 1.0
+        /// Whether a row sees no later ones; an encoder's rows see all.
+        public var isCausal = true
 
         /// Sets the sizes.
         public init(hiddenSize: Int, headCount: Int, kvHeadCount: Int, headDim: Int) {
@@ -99,7 +101,8 @@ public struct SelfAttention: Module {
                     "headCount": .int(configuration.headCount),
                     "kvHeadCount": .int(configuration.kvHeadCount), "headDim": .int(headDim),
                     "scale": .float(scale), "window": .int(cache.window ?? 0),
-                    "softCap": .float(configuration.softCap ?? 0), "causal": true,
+                    "softCap": .float(configuration.softCap ?? 0),
+                    "causal": .bool(configuration.isCausal),
                 ])
             return output(context)
         }

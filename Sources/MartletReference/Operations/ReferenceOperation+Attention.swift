@@ -54,8 +54,7 @@ extension ReferenceOperation {
         try require(
             keys.count == values.count && keys.count == step.tokens.count * width,
             "keys and values are not rows of the step's tokens")
-        let group = try int("group")
-        let layer = try int("layer")
+        let (group, layer) = try cacheLayer()
         for (index, range) in step.ranges.enumerated() {
             let part = range.lowerBound * width..<range.upperBound * width
             try step.states[index].write(
@@ -63,6 +62,15 @@ extension ReferenceOperation {
                 start: step.starts[index])
         }
         return ReferenceValue(.cache, [], .cache)
+    }
+
+    /// The KV group and layer that the node names.
+    private func cacheLayer() throws -> (group: KVGroup, layer: Int) {
+        let (group, layer) = (try int("group"), try int("layer"))
+        guard groups.indices.contains(group), 0..<groups[group].layerCount ~= layer else {
+            throw MartletError(.shapeMismatch, "there is no layer \(layer) in KV group \(group)")
+        }
+        return (groups[group], layer)
     }
 
     /// Attention of each row over its request's cached keys and values.
@@ -82,8 +90,7 @@ extension ReferenceOperation {
         let scale = try number("scale")
         let cap = try number("softCap")
         let window = try int("window")
-        let group = try int("group")
-        let layer = try int("layer")
+        let (group, layer) = try cacheLayer()
         let isCausal = node.attributes["causal"]?.bool ?? true
         try require(
             headCount > 0 && headDim > 0 && q.rowCount == step.tokens.count,
@@ -92,10 +99,7 @@ extension ReferenceOperation {
             (slopes?.count ?? headCount) == headCount, "there are not \(headCount) slopes")
         var output = [Float](repeating: 0, count: queries.count)
         for (request, range) in step.ranges.enumerated() {
-            guard let cache = step.states[request][group, layer] else {
-                throw MartletError(
-                    .shapeMismatch, "there is no layer \(layer) in KV group \(group)")
-            }
+            let cache = step.states[request][group.name, layer]
             let length = cache.keys.count / width
             for row in range {
                 let end = isCausal ? Int(step.positions[row]) + 1 : length

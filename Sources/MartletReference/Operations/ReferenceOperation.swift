@@ -41,6 +41,7 @@ struct ReferenceOperation {
         },
         "rotary": { operation, _ in [try operation.rotary()] },
         "kvWrite": { operation, step in [try operation.writeCache(&step)] },
+        "cache": { _, _ in [ReferenceValue(.cache, [], .cache)] },
         "attention": { operation, step in [try operation.attention(step)] },
         "split": { operation, _ in try operation.split() },
         "slice": { operation, _ in [try operation.slice()] },
