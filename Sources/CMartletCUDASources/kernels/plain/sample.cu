@@ -42,7 +42,6 @@ struct SampleArguments {
     const i32* history;
     u32* marks;       // [slots][V] bit 31 for the prompt, below it occurrences among generated tokens
     float* adjusted;  // [B][V] scratch
-    u32* unused;      // the host's struct has a field here
     Rows logits;
     i32* tokens;             // [O]
     i32* status;             // [O]
