@@ -148,7 +148,7 @@ let package = Package(
             "Martlet",
             [
                 "MartletBackend", "MartletCPU", "MartletCore", "MartletEngineFile", "MartletHub",
-                "MartletRuntime", "MartletTestSupport",
+                "MartletModels", "MartletRuntime", "MartletTestSupport",
             ]),
         tests("MartletCPU", ["MartletBackend", "MartletCore", "MartletEngineFile"]),
         tests(

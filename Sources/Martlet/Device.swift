@@ -29,6 +29,16 @@ public enum Device: String, Sendable, Hashable, CaseIterable {
 }
 
 extension LoadOptions {
+    /// Bytes per second that copies within a GPU's memory move; nil on the CPU.
+    ///
+    /// Takes 2 GB while it measures: to be asked before a model is loaded.
+    ///
+    /// - Throws: `MartletError` if there is no GPU, or too little of its memory is free.
+    package func copyCeiling() throws -> Double? {
+        guard device == .cuda else { return nil }
+        return try CUDADevice(CUDADriver.required()).copyBandwidth()
+    }
+
     /// Loads an engine's plans on the device.
     ///
     /// - Throws: `MartletError` if the device is not there or its memory does not suffice.
@@ -40,6 +50,10 @@ extension LoadOptions {
             var cpu = CPUOptions(limits: limits, threadCount: threadCount)
             cpu.kvByteCount = kvCacheMemory ?? min(cacheBytes, MachineMemory.byteCount / 4)
             cpu.instructionSet = try CPUInstructionSet.named(instructionSet)
+            if policy == .maxUtilization, preemption != .recompute {
+                let page = try EngineKVGroups(engine.plans).groups.map(\.bytesPerBlock).max() ?? 0
+                cpu.hostPageCount = (cpu.kvByteCount ?? 0) / max(page, 1)
+            }
             return try CPUExecutor(
                 plans: engine.plans, parameters: engine.parameters, options: cpu)
         case .cuda:

@@ -25,10 +25,9 @@ extension LanguageModel {
     /// What the traffic of a step is compared with: `read`s by the model's threads, or `copy`s within the
     /// GPU's memory.
     package var ceilingKind: String { executor is CUDAExecutor ? "copy" : "read" }
-    /// Bytes per second of that traffic, measured.
-    package func memoryCeiling() throws -> Double {
-        if let gpu = executor as? CUDAExecutor { return try gpu.device.copyBandwidth() }
-        return try CPUProbe(threadCount: threadCount).readBandwidth(passes: 2)
+    /// Bytes per second that the CPU's threads read, measured.
+    package func readCeiling() throws -> Double {
+        try CPUProbe(threadCount: threadCount).readBandwidth(passes: 2)
     }
     private var cpuExecutor: CPUExecutor? { executor as? CPUExecutor }
     /// Counts since loading.

@@ -135,6 +135,9 @@ public final class LanguageModel: Sendable {
         tokenizer = try engine.text.tokenizer.map { try Tokenizer($0) }
         var running = InferenceEngine.Options()
         running.reusesPrefixes = options.reusesPrefixes
+        running.policy = options.policy
+        running.preemption = options.preemption
+        running.queueLimit = options.queueLimit
         inference = try InferenceEngine(
             executor: executor, decoding: tokenizer.map(TextDecoding.init), options: running)
         HeapMemory.trim()

@@ -4,6 +4,7 @@
 public import MartletCompiler
 public import MartletCore
 public import MartletModels
+public import MartletRuntime
 
 /// How a model is compiled and run.
 public struct LoadOptions: Sendable {
@@ -58,6 +59,14 @@ public struct LoadOptions: Sendable {
     public var gpuArchitecture: String?
     /// Whether a prompt's beginning that an earlier request computed is not computed again.
     public var reusesPrefixes = true
+    /// Which waiting requests may start.
+    public var policy = SchedulingPolicy.guaranteedNoEvict
+    /// What becomes of cached keys and values of a request that is paused, under `maxUtilization`.
+    ///
+    /// Where they may be swapped the host's memory holds as many again as the cache.
+    public var preemption = PreemptionMode.automatic
+    /// Most requests that wait; more are refused. Batches wait in any number.
+    public var queueLimit = 4096
     /// Threads; nil for one per core.
     public var threadCount: Int?
     /// Instruction set to force, such as `scalar` or `avx2`; nil for the best.

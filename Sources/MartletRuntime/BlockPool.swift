@@ -10,6 +10,8 @@ package struct BlockPool: Sendable {
     package let pageCount: Int
     /// Pages that nobody holds.
     package private(set) var freeCount: Int
+    /// Those of them that carry a tag.
+    package private(set) var cachedCount = 0
     private var references: [Int32]
     /// What pages hold, -1 for nothing of note.
     private var tags: [Int]
@@ -69,7 +71,11 @@ package struct BlockPool: Sendable {
 
     /// Says what a page holds; -1 for nothing of note.
     package mutating func setTag(_ page: Int32, _ tag: Int) {
-        if isPage(page) { tags[Int(page)] = tag }
+        guard isPage(page) else { return }
+        if references[Int(page)] == 0 {
+            cachedCount += (tag < 0 ? 0 : 1) - (isTagged(page) ? 1 : 0)
+        }
+        tags[Int(page)] = tag
     }
 
     /// Describes the first broken invariant; nil if all hold.
@@ -86,12 +92,16 @@ package struct BlockPool: Sendable {
             page = next[Int(page)]
         }
         if count != freeCount { return "\(count) pages are free, \(freeCount) counted" }
+        let cached = (0..<pageCount).count { references[$0] == 0 && tags[$0] >= 0 }
+        if cached != cachedCount { return "\(cached) pages are cached, \(cachedCount) counted" }
         for page in 0..<pageCount {
             if references[page] < 0 { return "page \(page) has \(references[page]) references" }
             if references[page] == 0, !seen[page] { return "page \(page) is lost" }
         }
         return nil
     }
+
+    private func isTagged(_ page: Int32) -> Bool { tags[Int(page)] >= 0 }
 
     private func isPage(_ page: Int32) -> Bool { page >= 0 && Int(page) < pageCount }
 
@@ -100,6 +110,7 @@ package struct BlockPool: Sendable {
         next[Int(before)] = after
         previous[Int(after)] = before
         freeCount -= 1
+        if isTagged(page) { cachedCount -= 1 }
     }
 
     private mutating func append(_ page: Int32) {
@@ -110,5 +121,6 @@ package struct BlockPool: Sendable {
         next[Int(page)] = anchor
         previous[pageCount] = page
         freeCount += 1
+        if isTagged(page) { cachedCount += 1 }
     }
 }

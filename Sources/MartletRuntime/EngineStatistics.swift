@@ -45,6 +45,14 @@ public struct EngineStatistics: Sendable, Hashable {
     public var pageCount = 0
     /// Pages free, at the last step.
     public var freePageCount = 0
+    /// Those of them whose content may be used again.
+    public var cachedPageCount = 0
+    /// Seconds from a step's submission, or the end of the step before it, to its end.
+    public var stepSeconds = BucketHistogram(firstBound: 0.000_5)
+    /// Requests in a step.
+    public var stepRequests = BucketHistogram(firstBound: 1)
+    /// Seconds from a request's arrival to its first token.
+    public var firstTokenSeconds = BucketHistogram(firstBound: 0.005)
 
     /// All zero.
     public init() {}

@@ -96,7 +96,9 @@ public struct GenerationOutput: Sendable {
     /// The failure behind `.error`.
     public var failure: MartletError?
     /// Seconds from submission to the first token; nil if there was none.
-    public var firstTokenSeconds: Double?
+    public var firstTokenSeconds: Double? { tokenSeconds.first }
+    /// Seconds from submission to each token.
+    public var tokenSeconds: [Double] = []
     /// Seconds from submission to the end.
     public var totalSeconds: Double = 0
 

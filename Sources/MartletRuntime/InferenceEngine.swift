@@ -134,14 +134,16 @@ package final class InferenceEngine: Sendable {
                 .unsupported, "this device has no room on the host for swapped pages",
                 mend: "Pause requests by recompute, or give the device pages on the host")
         }
+        let streams = try RequestStreams(
+            groups: executor.kvGroups, uses: executor.groupUses, entryPoint: options.entryPoint)
         limits = try Scheduler(
-            limits: executor.limits, groups: executor.kvGroups, pageCount: executor.pageCount,
+            limits: executor.limits, streams: streams, pageCount: executor.pageCount,
             stateSlotCount: executor.stateSlotCount, options: choices)
         queueLimit = options.queueLimit
         streamCapacity = options.streamCapacity
         let builder = StepBuilder(
-            groups: executor.kvGroups, positionPlanes: options.positionPlanes,
-            stream: options.entryPoint, vocabularySize: executor.vocabularySize)
+            streams: streams, positionPlanes: options.positionPlanes,
+            vocabularySize: executor.vocabularySize)
         let (scheduler, mailbox, shared) = (limits, self.mailbox, self.shared)
         let started = EngineThread.start {
             var loop = StepLoop(
@@ -197,11 +199,7 @@ package final class InferenceEngine: Sendable {
     /// Blocks the calling thread: for tools, not for use within tasks.
     /// - Throws: `MartletError` for the first request that cannot run; none is started then.
     package func generateBatch(_ requests: [GenerationRequest]) throws -> [GenerationOutput] {
-        for (index, request) in requests.enumerated() {
-            do { try check(request) } catch let error as MartletError {
-                throw error.adding("request", "\(index)")
-            }
-        }
+        try check(requests)
         let results = Mailbox<(Int, GenerationOutput)>()
         let sizes = requests.map { AnswerGroup.size($0.settings) }
         try shared.post(sizes.reduce(0, +), to: mailbox) { ids in
@@ -226,13 +224,35 @@ package final class InferenceEngine: Sendable {
         return outputs
     }
 
-    /// Starts requests whose events all go to one receiver; any number may wait.
+    /// Starts requests whose events all go to one receiver.
     ///
-    /// - Throws: `MartletError` for the first request that cannot run; none is started then.
-    package func run(_ requests: [GenerationRequest], sink: any GenerationSink) throws {
+    /// - Parameter queueLimit: Most that may wait before them; nil for any number.
+    /// - Throws: `MartletError` for the first request that cannot run, `.limitExceeded` for a full
+    ///   queue; none is started then.
+    package func run(
+        _ requests: [GenerationRequest], queueLimit: Int? = nil, sink: any GenerationSink
+    ) throws {
         for request in requests { try check(request) }
-        try shared.post(requests.count, to: mailbox) { ids in
+        try shared.post(requests.count, queueLimit: queueLimit, to: mailbox) { ids in
             zip(ids, requests).map { .submit($0, $1, sink) }
+        }
+    }
+
+    /// From the next step on, says what steps compute; nil for no more.
+    ///
+    /// Calls come from the engine's thread: while one lasts, the device has one step at most.
+    package func observe(_ observer: (@Sendable (StepTrace) -> Void)?) {
+        mailbox.send(.observe(observer))
+    }
+
+    /// Checks that requests can run.
+    ///
+    /// - Throws: `MartletError` for the first one that cannot, which the context names as `request`.
+    package func check(_ requests: [GenerationRequest]) throws {
+        for (index, request) in requests.enumerated() {
+            do { try check(request) } catch let error as MartletError {
+                throw error.adding("request", "\(index)")
+            }
         }
     }
 

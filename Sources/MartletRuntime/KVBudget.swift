@@ -6,26 +6,33 @@ package import MartletCore
 /// How many pages of the KV arena requests need.
 package struct KVBudget: Sendable {
     /// KV groups.
-    package let groups: [KVGroup]
+    package var groups: [KVGroup] { streams.groups }
+    /// Who writes and reads them.
+    package let streams: RequestStreams
     /// Tokens of the largest step.
     package let maxTokens: Int
     /// Steps that may be in flight.
     package let depth: Int
 
     /// Combines the groups with what bounds a window's pages.
-    package init(groups: [KVGroup], maxTokens: Int, depth: Int) {
-        self.groups = groups
+    package init(_ streams: RequestStreams, maxTokens: Int, depth: Int) {
+        self.streams = streams
         self.maxTokens = maxTokens
         self.depth = depth
     }
 
-    /// Most pages that a request of so many computed positions ever holds at once, over all groups.
+    /// Most pages that a request of so many computed positions, and so many tokens of a source, ever
+    /// holds at once, over all groups.
     ///
     /// A windowed group holds the window before the oldest step in flight and the tokens of all
     /// steps in flight, and one page more where they do not begin at a page's start.
-    package func pageCount(positions: Int) -> Int {
+    package func pageCount(positions: Int, sources: Int = 0) -> Int {
         var total = 0
-        for group in groups {
+        for (group, holdsSource) in zip(groups, streams.holdsSource) {
+            if holdsSource {
+                total += Self.pages(sources, group.blockSize)
+                continue
+            }
             var count = Self.pages(positions, group.blockSize)
             if let window = group.window {
                 let span = window - 1 + depth * maxTokens

@@ -32,6 +32,9 @@ final class LiveRequest {
     @exclusivity(unchecked) private var textStream: (any TokenTextStream)?
     @exclusivity(unchecked) private var matcher: StopStringMatcher
     private let hasStopStrings: Bool
+    private let stopsAfter: Int?
+    /// When it came.
+    let arrival = ContinuousClock.now
 
     init(
         id: RequestID, request: GenerationRequest, decoding: (any TokenDecoding)?,
@@ -46,6 +49,7 @@ final class LiveRequest {
         textStream = decoding?.makeTextStream()
         matcher = StopStringMatcher(request.settings.stopStrings)
         hasStopStrings = !request.settings.stopStrings.isEmpty
+        stopsAfter = request.stopsAfter
     }
 
     /// Text of a token; the finish reason becomes `.stopString` if its text reaches a stop string.
@@ -55,6 +59,7 @@ final class LiveRequest {
         of token: Int32, index: Int, finish: inout FinishReason?
     ) -> String {
         var text = ""
+        if finish == nil, let stopsAfter, index + 1 >= stopsAfter { finish = .stopToken }
         if finish == nil, !hasStopStrings { return textStream?.append(token) ?? "" }
         if finish != .stopToken {
             let piece = textStream?.append(token) ?? ""

@@ -22,9 +22,7 @@ final class OutputCollector: GenerationSink, @unchecked Sendable {
 
     func receive(_ event: GenerationEvent) -> Bool {
         guard openCount > 0, outputs.indices.contains(event.choice) else { return true }
-        if event.token != nil, outputs[event.choice].firstTokenSeconds == nil {
-            outputs[event.choice].firstTokenSeconds = seconds
-        }
+        if event.token != nil { outputs[event.choice].tokenSeconds.append(seconds) }
         outputs[event.choice].append(event)
         if event.finishReason != nil {
             outputs[event.choice].totalSeconds = seconds

@@ -30,6 +30,8 @@ package struct RequestState: Sendable {
     package internal(set) var computed = 0
     /// Positions computed or in flight.
     package internal(set) var scheduled = 0
+    /// What an encoder reads before the prompt begins.
+    package internal(set) var source: SourceProgress
     /// First position that may need pages, let some go, or copy a block: those before are simple.
     var nextBoundary = 0
     /// Answer tokens drawn by completed steps and by steps in flight.
@@ -89,6 +91,7 @@ package struct RequestState: Sendable {
         hasStops = !facts.stopTokens.isEmpty
         parameters = facts.parameters
         reservedPages = facts.reservedPages
+        source = SourceProgress(wanted: facts.request.source.count)
         tokens = facts.request.prompt
         knownCount = facts.request.prompt.count
         tables = [BlockTable](repeating: BlockTable(), count: groupCount)

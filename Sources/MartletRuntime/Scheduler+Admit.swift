@@ -64,7 +64,9 @@ extension Scheduler {
         let held = states[slot].hostTables.reduce(0) { $0 + $1.pages.count + 1 }
         let needed =
             states[slot].isSwapped
-            ? held : budget.pageCount(positions: states[slot].tokens.count + 1)
+            ? held
+            : budget.pageCount(
+                positions: states[slot].tokens.count + 1, sources: states[slot].source.wanted)
         return needed <= pool.freeCount
     }
 
@@ -103,7 +105,8 @@ extension Scheduler {
     private mutating func reserve(_ slot: Int, _ match: inout PrefixCache.Match) {
         let sources = budget.groups.count
         guard policy != .maxUtilization || states[slot].facts.rowCount > 1 else {
-            let needed = budget.pageCount(positions: states[slot].tokens.count + 1)
+            let needed = budget.pageCount(
+                positions: states[slot].tokens.count + 1, sources: states[slot].source.wanted)
             if needed + sources > pool.freeCount { match.partial = nil }
             return
         }

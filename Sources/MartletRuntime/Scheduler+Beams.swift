@@ -62,6 +62,7 @@ extension Scheduler {
 
     private func copyBeam(_ source: RequestState, to target: inout RequestState) {
         target.tokens = source.tokens
+        target.source = source.source
         target.computed = source.computed
         target.scheduled = source.scheduled
         target.sampledCount = source.sampledCount
@@ -80,7 +81,8 @@ extension Scheduler {
 
     /// Gives a beam a last block of its own, a copy of the one it shares; false without a page.
     mutating func ownLastBlock(_ slot: Int, at position: Int) -> Bool {
-        for (index, group) in budget.groups.enumerated() where position % group.blockSize != 0 {
+        for (index, group) in budget.groups.enumerated()
+        where position % group.blockSize != 0 && !streams.holdsSource[index] {
             if states[slot].copies.contains(where: { $0.group == index }) { continue }
             guard let page = allocatePage() ?? pageOfAnother(slot) else { return false }
             let block = position / group.blockSize - states[slot].tables[index].firstBlock

@@ -69,6 +69,7 @@ extension Scheduler {
             return
         }
         if states[item.slot].isPadding { return }
+        if item.stream == .source { return endSource(item) }
         states[item.slot].computed = item.range.upperBound
         // Answers are shared at their end, so that decoding allocates nothing.
         if item.range.lowerBound < states[item.slot].knownCount { share(item.slot) }
@@ -81,10 +82,13 @@ extension Scheduler {
             if event.finishReason == .error { states[item.slot].sharesPrefix = false }
             if event.finishReason != nil { end(item.slot, event.finishReason) }
         }
-        if states[item.slot].isPreempted, states[item.slot].phase == .active,
-            states[item.slot].inFlight == 0
-        {
-            suspend(item.slot)
+        suspendIfPreempted(item.slot)
+    }
+
+    /// Takes a request's pages, if that was decided while a step in flight named them.
+    mutating func suspendIfPreempted(_ slot: Int) {
+        if states[slot].isPreempted, states[slot].phase == .active, states[slot].inFlight == 0 {
+            suspend(slot)
         }
     }
 

@@ -65,6 +65,12 @@ extension Scheduler {
             return "\(state.id): computed \(state.computed), scheduled \(state.scheduled), "
                 + "wanted \(state.wanted)"
         }
+        let source = state.source
+        if source.computed > source.scheduled || source.scheduled > source.wanted
+            || state.scheduled > 0 && !source.isComputed
+        {
+            return "\(state.id): \(source.computed) of \(source.wanted) source tokens computed"
+        }
         if state.isPadding { return nil }
         if state.sampledCount > state.facts.maxTokens { return "\(state.id) draws too many tokens" }
         if state.inFlight > nextNumber - lastCompleted - 1 {
@@ -78,7 +84,16 @@ extension Scheduler {
         }
         if state.isSwapped, state.phase != .waiting { return "\(state.id) runs from the host" }
         let tables = state.isSwapped ? state.hostTables : state.tables
-        for (group, table) in zip(budget.groups, tables) where state.scheduled > 0 {
+        for (index, (group, table)) in zip(budget.groups, tables).enumerated()
+        where state.scheduled > 0 {
+            if streams.holdsSource[index] {
+                let isNeeded = streams.generating.uses.contains { $0.group == index }
+                let count = table.pages.count * group.blockSize
+                if isNeeded ? count < state.source.wanted : count > 0 {
+                    return "\(state.id) has \(count) positions for its source"
+                }
+                continue
+            }
             let end = (table.firstBlock + table.pages.count) * group.blockSize
             if end < state.scheduled { return "\(state.id) has no page for a scheduled position" }
             if group.window == nil, table.firstBlock != 0 { return "\(state.id) lost its start" }

@@ -9,12 +9,18 @@ extension Scheduler {
     /// Nil while steps in flight name the pages, and under policies that set pages aside, which never
     /// come here.
     mutating func pageOfAnother(_ slot: Int) -> Int32? {
-        guard policy == .maxUtilization, !active.contains(where: { states[$0].isPreempted }),
-            let victim = victim(), victim != slot || active.count > 1
-        else { return nil }
+        guard policy == .maxUtilization else { return nil }
+        guard !active.contains(where: { states[$0].isPreempted }) else {
+            isShortOfPages = true
+            return nil
+        }
+        guard let victim = victim(), victim != slot || active.count > 1 else { return nil }
         preemptionCount += 1
         states[victim].isPreempted = true
-        guard states[victim].inFlight == 0 else { return nil }
+        guard states[victim].inFlight == 0 else {
+            isShortOfPages = victim != slot
+            return nil
+        }
         suspend(victim)
         return victim == slot ? nil : allocatePage()
     }
@@ -45,6 +51,7 @@ extension Scheduler {
         if !prefersSwap(slot) || !swapOut(slot) {
             releasePages(slot)
             states[slot].computed = 0
+            states[slot].source.reset()
             states[slot].prefixEnd = PrefixCache.root
             states[slot].prefixPositions = 0
         }

@@ -11,6 +11,7 @@ extension Scheduler {
     /// - Returns: False if nothing can be computed now; no step is begun then.
     package mutating func schedule(into step: inout ScheduledStep) -> Bool {
         step.number = nextNumber
+        step.stream = .generating
         step.items.removeAll(keepingCapacity: true)
         step.blockOperations.removeAll(keepingCapacity: true)
         step.tokenCount = 0
@@ -18,20 +19,35 @@ extension Scheduler {
         step.historyCount = 0
         step.needsHost = false
         guard nextNumber - lastCompleted - 1 < budget.depth else { return false }
-        admit()
-        // Every other step at most is one prompt's own, while others have something to compute.
-        let mayBeExclusive = !lastWasExclusive
-        lastWasExclusive = mayBeExclusive && addExclusive(to: &step)
-        if !lastWasExclusive {
-            addSingles(to: &step)
-            addRuns(to: &step)
-            if step.items.isEmpty, !mayBeExclusive { lastWasExclusive = addExclusive(to: &step) }
+        // Pages that a pause has freed are for those who asked for them, not for who gave them up.
+        let holdsBack = isShortOfPages && !active.isEmpty
+        isShortOfPages = false
+        if !holdsBack { admit() }
+        fill(&step)
+        if step.items.isEmpty, holdsBack {
+            admit()
+            fill(&step)
         }
         guard !step.items.isEmpty else { return false }
         step.blockOperations.append(contentsOf: pendingOperations)
         pendingOperations.removeAll(keepingCapacity: true)
         nextNumber += 1
         return true
+    }
+
+    /// Adds what running requests want.
+    private mutating func fill(_ step: inout ScheduledStep) {
+        // Every other step at most is one prompt's own or of sources, while others have something to
+        // compute.
+        let mayBeExclusive = !lastWasExclusive
+        lastWasExclusive = mayBeExclusive && (addSources(to: &step) || addExclusive(to: &step))
+        if !lastWasExclusive {
+            addSingles(to: &step)
+            addRuns(to: &step)
+            if step.items.isEmpty, !mayBeExclusive {
+                lastWasExclusive = addSources(to: &step) || addExclusive(to: &step)
+            }
+        }
     }
 
     /// A prompt that wants a step of its own; false if none is waiting for one.
@@ -172,7 +188,8 @@ extension Scheduler {
         let start = states[slot].scheduled
         var length = min(states[slot].wanted - start, limits.maxTokens - step.tokenCount)
         guard length > 0, step.items.count < limits.maxRequests,
-            states[slot].phase == .active, !states[slot].isPreempted, !states[slot].isPaused
+            states[slot].phase == .active, !states[slot].isPreempted, !states[slot].isPaused,
+            states[slot].source.isComputed
         else { return false }
         var source: Int?
         if start >= states[slot].tokens.count {
@@ -227,29 +244,35 @@ extension Scheduler {
     /// Lets pages go that left the window, and takes those that the range needs; false without
     /// enough pages.
     private mutating func take(_ slot: Int, _ range: Range<Int>) -> Bool {
-        for (index, group) in budget.groups.enumerated() {
+        for (index, group) in budget.groups.enumerated() where !streams.holdsSource[index] {
             if let window = group.window {
                 let first = max(range.lowerBound - window + 1, 0) / group.blockSize
                 drop(slot, group: index, before: first)
             }
-            let end = (range.upperBound - 1) / group.blockSize + 1
-            while states[slot].tables[index].firstBlock + states[slot].tables[index].pages.count
-                < end
-            {
-                guard let page = allocatePage() ?? pageOfAnother(slot) else { return false }
-                states[slot].tables[index].pages.append(page)
-                states[slot].heldPages += 1
-            }
+            guard takePages(slot, group: index, upTo: range.upperBound) else { return false }
         }
         if states[slot].sharesLastBlock, !ownLastBlock(slot, at: range.lowerBound) { return false }
         states[slot].nextBoundary = boundary(slot)
         return true
     }
 
+    /// Gives a request pages of a group up to a position; false without enough.
+    mutating func takePages(_ slot: Int, group: Int, upTo end: Int) -> Bool {
+        let blocks = (end - 1) / budget.groups[group].blockSize + 1
+        while states[slot].tables[group].firstBlock + states[slot].tables[group].pages.count
+            < blocks
+        {
+            guard let page = allocatePage() ?? pageOfAnother(slot) else { return false }
+            states[slot].tables[group].pages.append(page)
+            states[slot].heldPages += 1
+        }
+        return true
+    }
+
     /// The first position that pages are lacking for, or that lets a page leave a window.
     private func boundary(_ slot: Int) -> Int {
         var first = Int.max
-        for (index, group) in budget.groups.enumerated() {
+        for (index, group) in budget.groups.enumerated() where !streams.holdsSource[index] {
             let start = states[slot].tables[index].firstBlock
             first = min(first, (start + states[slot].tables[index].pages.count) * group.blockSize)
             if let window = group.window {

@@ -21,9 +21,10 @@ extension Scheduler {
                 .limitExceeded,
                 "the prompt has \(prompt) tokens, but the context of \(limits.maxContext) holds at "
                     + "most \(limits.maxContext - least) beside the answer",
-                mend: "Raise --max-context or shorten the prompt",
+                mend: "Shorten the prompt, or raise --max-context if it is below the model's",
                 context: ["promptTokens": "\(prompt)", "limit": "\(limits.maxContext)"])
         }
+        try checkSource(request.source.count)
         if request.returnsNamedOutputs, prompt > limits.maxTokens {
             throw MartletError(
                 .limitExceeded,
@@ -56,7 +57,8 @@ extension Scheduler {
 
     /// Pages that one row of a request may hold; beams also hold the sources of their copies.
     func pagesPerRow(_ request: GenerationRequest, maxTokens: Int) -> Int {
-        budget.pageCount(positions: request.prompt.count + max(maxTokens - 1, 0))
+        budget.pageCount(
+            positions: request.prompt.count + max(maxTokens - 1, 0), sources: request.source.count)
             + (request.settings.beamCount > 1 ? budget.groups.count : 0)
     }
 

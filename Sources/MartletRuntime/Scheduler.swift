@@ -2,7 +2,7 @@
 // SPDX-License-Identifier: Apache-2.0
 
 package import MartletBackend
-package import MartletCore
+import MartletCore
 
 /// Decides which tokens of which requests each step computes, and which KV pages they use.
 ///
@@ -62,25 +62,27 @@ package struct Scheduler: Sendable {
     /// Requests whose rows are computed for nothing.
     var paddingCount = 0
     var exclusiveCount = 0
+    /// Whether a running request waits for pages that another gives up.
+    var isShortOfPages = false
     var lastWasExclusive = false
 
     /// An idle scheduler.
     ///
     /// - Parameters:
     ///   - limits: Largest step.
-    ///   - groups: KV groups, all of kind `selfAttention`.
+    ///   - streams: Entry points that requests run through, and their KV groups.
     ///   - pageCount: Pages of the arena.
     ///   - stateSlotCount: Slots of sampling state.
     ///   - options: How it chooses.
     /// - Throws: `MartletError` `.unsupported` for a KV group that cannot be served,
     ///   `.invalidArgument` for limits below 1.
     package init(
-        limits: StepLimits, groups: [KVGroup], pageCount: Int, stateSlotCount: Int,
+        limits: StepLimits, streams: RequestStreams, pageCount: Int, stateSlotCount: Int,
         options: SchedulerOptions = SchedulerOptions()
     ) throws {
-        guard groups.allSatisfy({ $0.kind == .selfAttention && $0.blockSize > 0 }) else {
-            throw MartletError(
-                .unsupported, "a KV group holds an encoder's tokens or has no block size")
+        let groups = streams.groups
+        guard groups.allSatisfy({ $0.blockSize > 0 }) else {
+            throw MartletError(.unsupported, "a KV group has no block size")
         }
         guard limits.maxTokens > 0, limits.maxRequests > 0, limits.maxLogitRows > 0 else {
             throw MartletError(
@@ -93,16 +95,20 @@ package struct Scheduler: Sendable {
         preemptionCost = options.preemptionCost
         self.stateSlotCount = max(stateSlotCount, 0)
         budget = KVBudget(
-            groups: groups, maxTokens: limits.maxTokens, depth: max(options.stepsInFlight, 1))
+            streams, maxTokens: limits.maxTokens, depth: max(options.stepsInFlight, 1))
         pool = BlockPool(pageCount: pageCount)
         hostPool = BlockPool(pageCount: options.hostPageCount)
         prefixes = PrefixCache(groups: groups)
-        reusesPrefixes = options.reusesPrefixes && !groups.isEmpty
+        // What a prompt's keys are depends on the source before it.
+        reusesPrefixes = options.reusesPrefixes && !groups.isEmpty && streams.source == nil
         freeStateSlots = (0..<Int32(max(stateSlotCount, 0))).reversed()
     }
 
     /// Which waiting requests may start.
     package var policy: SchedulingPolicy { options.policy }
+
+    /// Entry points that requests run through.
+    package var streams: RequestStreams { budget.streams }
 
     /// Most rows that run at once: each has room in every step.
     package var rowLimit: Int {
@@ -113,8 +119,8 @@ package struct Scheduler: Sendable {
     ///
     /// All prompts that run may be before it, B L tokens; what answers leave of a step, at least
     /// T - B + 1 tokens, goes to them in order of admission. Prompts whose logits are wanted take
-    /// O - B + 1 rows at least; prompts that have steps of their own take every other step. Steps
-    /// in flight come on top. Among requests of one priority; under `maxUtilization` from the last
+    /// O - B + 1 rows at least; prompts and sources that have steps of their own take every other step.
+    /// Steps in flight come on top. Among requests of one priority; under `maxUtilization` from the last
     /// time that the request was paused.
     ///
     /// - Parameters:
@@ -127,7 +133,7 @@ package struct Scheduler: Sendable {
         var share = limits.maxTokens - rows + 1
         if withPromptLogits { share = min(share, limits.maxLogitRows - rows + 1) }
         let steps = (rows * limits.maxContext + share - 1) / share + budget.depth
-        return withNamedOutputs ? 2 * steps : steps
+        return withNamedOutputs || streams.source != nil ? 2 * steps : steps
     }
 
     /// Numbers of requests and pages now.

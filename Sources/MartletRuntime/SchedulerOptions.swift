@@ -2,7 +2,7 @@
 // SPDX-License-Identifier: Apache-2.0
 
 /// Which waiting requests may start.
-package enum SchedulingPolicy: String, Sendable, Hashable, CaseIterable {
+public enum SchedulingPolicy: String, Sendable, Hashable, CaseIterable {
     /// One whose pages, prompt and whole answer, are there beside those of the running ones: none
     /// is ever paused.
     case guaranteedNoEvict
@@ -19,7 +19,7 @@ package enum SchedulingPolicy: String, Sendable, Hashable, CaseIterable {
 }
 
 /// What becomes of the pages of a request that is paused.
-package enum PreemptionMode: String, Sendable, Hashable, CaseIterable {
+public enum PreemptionMode: String, Sendable, Hashable, CaseIterable {
     /// The cheaper of the two by `PreemptionCost`.
     case automatic
     /// They are dropped, and their tokens computed again.

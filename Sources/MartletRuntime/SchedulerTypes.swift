@@ -26,6 +26,8 @@ package struct WorkItem: Sendable, Hashable {
     package var request: RequestID
     /// Where the scheduler keeps the request's state.
     package var slot: Int
+    /// Which of its tokens.
+    package var stream = StreamRole.generating
     /// Positions computed.
     package var range: Range<Int>
     /// Prompt positions in the range whose logits are wanted, from its start on.
@@ -63,6 +65,8 @@ package struct WorkItem: Sendable, Hashable {
 package struct ScheduledStep: Sendable {
     /// Serial number, counted from 0 without gaps.
     package var number = 0
+    /// Which entry point runs: all items are of one stream.
+    package var stream = StreamRole.generating
     /// Requests in order of their rows.
     package var items: [WorkItem] = []
     /// Block copies before the first kernel.

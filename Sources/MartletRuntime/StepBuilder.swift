@@ -2,16 +2,14 @@
 // SPDX-License-Identifier: Apache-2.0
 
 package import MartletBackend
-package import MartletCore
+import MartletCore
 
 /// Writes scheduled steps into step records.
 package struct StepBuilder: Sendable {
-    /// KV groups, in the records' order.
-    package let groups: [KVGroup]
+    /// Entry points and KV groups.
+    package let streams: RequestStreams
     /// P.
     package let positionPlanes: Int
-    /// Entry point that steps run.
-    package let stream: Int
     /// V, for masks.
     package let vocabularySize: Int
 
@@ -21,16 +19,14 @@ package struct StepBuilder: Sendable {
     /// Fixes what all steps share.
     ///
     /// - Parameters:
-    ///   - groups: KV groups.
+    ///   - streams: Entry points and KV groups.
     ///   - positionPlanes: P; text has the same position in every plane.
-    ///   - stream: Entry point index.
     ///   - vocabularySize: V, for masks; records must have room for them.
     package init(
-        groups: [KVGroup], positionPlanes: Int = 1, stream: Int = 0, vocabularySize: Int = 0
+        streams: RequestStreams, positionPlanes: Int = 1, vocabularySize: Int = 0
     ) {
-        self.groups = groups
+        self.streams = streams
         self.positionPlanes = max(positionPlanes, 1)
-        self.stream = stream
         self.vocabularySize = max(vocabularySize, 0)
     }
 
@@ -38,7 +34,9 @@ package struct StepBuilder: Sendable {
     ///
     /// - Throws: `MartletError` `.limitExceeded` if the step outgrows the record's memory.
     package func fill(_ record: StepRecord, _ step: ScheduledStep, _ scheduler: Scheduler) throws {
-        record.begin(stream: stream, number: step.number, positionPlanes: positionPlanes)
+        let stream = streams.stream(step.stream)
+        record.begin(
+            stream: stream.entryPoint, number: step.number, positionPlanes: positionPlanes)
         record.setCounts(
             tokens: step.tokenCount, requests: step.items.count, logitRows: step.logitRowCount)
         try scheduler.states.withUnsafeBufferPointer { states in
@@ -46,15 +44,15 @@ package struct StepBuilder: Sendable {
             try fillTokens(record, step, states)
             try fillLogitRows(record, step, states)
             try fillSampling(record, step, states)
-            for (index, group) in groups.enumerated() {
-                try fillGroup(record, step, states, index: index, blockSize: group.blockSize)
-            }
+            for use in stream.uses { try fillGroup(record, step, states, use) }
         }
         guard !step.blockOperations.isEmpty else { return }
         let operations = try record.add(
             .blockOperations, BlockOperation.self, count: step.blockOperations.count)
         for (index, operation) in step.blockOperations.enumerated() {
             operations[index] = operation
+            operations[index].group = Int32(
+                truncatingIfNeeded: streams.places[Int(operation.group)])
         }
         record.setBlockOperationCount(step.blockOperations.count)
     }
@@ -69,6 +67,15 @@ package struct StepBuilder: Sendable {
         for request in step.items.indices {
             let item = step.items[request]
             starts[request] = Int32(truncatingIfNeeded: row)
+            if item.stream == .source {
+                for (position, token) in states[item.slot].request.source.enumerated() {
+                    source[row] = token
+                    positions[row] = Int32(truncatingIfNeeded: position)
+                    requests[row] = Int32(truncatingIfNeeded: request)
+                    row += 1
+                }
+                continue
+            }
             var position = item.range.lowerBound
             if let sourceRow = item.sourceRow {
                 source[row] = Int32(truncatingIfNeeded: -1 - sourceRow)
@@ -119,31 +126,36 @@ package struct StepBuilder: Sendable {
     }
 
     private func fillGroup(
-        _ record: StepRecord, _ step: ScheduledStep, _ states: States, index: Int, blockSize: Int
+        _ record: StepRecord, _ step: ScheduledStep, _ states: States, _ use: KVGroupUse
     ) throws {
-        let count = step.items.count
-        let starts = try record.add(.kvStart, group: index, count: count)
-        let lengths = try record.add(.kvLength, group: index, count: count)
+        let (index, place, count) = (use.group, streams.places[use.group], step.items.count)
+        let blockSize = streams.groups[index].blockSize
+        let starts = try record.add(.kvStart, group: place, count: count)
+        let lengths = try record.add(.kvLength, group: place, count: count)
         var columns = 1
         for item in step.items {
             columns = max(columns, states[item.slot].tables[index].pages.count)
         }
-        record.setBlockColumns(columns, group: index)
-        let table = try record.add(.blockTable, group: index, count: count * columns)
-        let slots = try record.add(.slot, group: index, count: step.tokenCount)
+        record.setBlockColumns(columns, group: place)
+        let table = try record.add(.blockTable, group: place, count: count * columns)
+        let slots =
+            use.isWritten ? try record.add(.slot, group: place, count: step.tokenCount) : nil
         guard let entries = table.baseAddress else { return }
         var row = 0
         for request in step.items.indices {
             let item = step.items[request]
             let first = states[item.slot].tables[index].firstBlock
             starts[request] = Int32(truncatingIfNeeded: first * blockSize)
-            lengths[request] = Int32(truncatingIfNeeded: item.range.upperBound)
+            lengths[request] = Int32(
+                truncatingIfNeeded: use.isWritten
+                    ? item.range.upperBound : states[item.slot].source.computed)
             let base = entries + request * columns
             let pageCount = states[item.slot].tables[index].pages.withUnsafeBufferPointer { pages in
                 if let source = pages.baseAddress { base.update(from: source, count: pages.count) }
                 return pages.count
             }
             (base + pageCount).update(repeating: -1, count: columns - pageCount)
+            guard let slots else { continue }
             var (block, offset) = item.range.lowerBound.quotientAndRemainder(dividingBy: blockSize)
             for _ in 0..<item.range.count {
                 let page = Int(base[block - first])

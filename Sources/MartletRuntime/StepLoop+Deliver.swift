@@ -59,6 +59,9 @@ extension StepLoop {
                 }
             }
             statistics.generatedTokenCount += 1
+            if item.outputIndex == 0 {
+                statistics.firstTokenSeconds.add((ContinuousClock.now - request.arrival).seconds)
+            }
         }
         news.finishReason = finish
         guard finish != nil else {
@@ -111,7 +114,9 @@ extension StepLoop {
         }
         return MartletError(
             .device, "the logits for \(place) are not finite",
-            mend: "Use a wider dtype, such as --dtype f32")
+            mend:
+                "Use a wider --dtype; under f32 look for the fault in the checkpoint's weights or sizes"
+        )
     }
 }
 

@@ -12,6 +12,8 @@ enum EngineMessage: Sendable {
     case cancel(RequestID)
     /// The reader of a request has caught up.
     case resume(RequestID)
+    /// From now on, who is told what steps compute.
+    case observe((@Sendable (StepTrace) -> Void)?)
     /// The oldest step in flight ended.
     case completed(MartletError?)
     /// End all requests and the thread.
@@ -50,6 +52,13 @@ struct StepLoop {
     var endedSearches: [Int] = []
     private var failure: MartletError?
     private var isClosing = false
+    /// Who is told what steps compute, and what is known of those in flight.
+    private var observer: (@Sendable (StepTrace) -> Void)?
+    private var traces: [StepTrace]
+    private let startTime = ContinuousClock.now
+    /// When steps were submitted, by ring place, and when the newest completion was noticed.
+    private var submissionTimes: [ContinuousClock.Instant]
+    private var lastCompletion = ContinuousClock.now
     /// When the oldest completion was noticed that no submission has followed yet.
     private var completionTime: ContinuousClock.Instant?
 
@@ -66,12 +75,12 @@ struct StepLoop {
         onCompletion = { mailbox.send(.completed($0)) }
         depth = scheduler.budget.depth
         records = (0...depth).map { _ in
-            StepRecord(
-                limits: scheduler.limits, groups: builder.groups,
-                positionPlanes: builder.positionPlanes, vocabularySize: builder.vocabularySize)
+            StepRecord(for: executor, positionPlanes: builder.positionPlanes)
         }
         outputs = (0...depth).map { _ in StepOutputs() }
         steps = [ScheduledStep](repeating: ScheduledStep(), count: depth + 1)
+        traces = [StepTrace](repeating: StepTrace(), count: depth + 1)
+        submissionTimes = [ContinuousClock.Instant](repeating: startTime, count: depth + 1)
         hostSampler = HostSampler(vocabularySize: builder.vocabularySize)
         statistics.pageCount = scheduler.pool.pageCount
     }
@@ -94,6 +103,7 @@ struct StepLoop {
         case .submit(let id, let request, let sink): submit(id, request, sink)
         case .cancel(let id): cancel(id)
         case .resume(let id): scheduler.resume(id)
+        case .observe(let observer): self.observer = observer
         case .completed(let error): complete(error)
         case .shutdown:
             isClosing = true
@@ -155,6 +165,11 @@ struct StepLoop {
                 statistics.criticalStepCount += 1
                 completionTime = nil
             }
+            submissionTimes[place] = ContinuousClock.now
+            if observer != nil {
+                let time = (submissionTimes[place] - startTime).seconds
+                traces[place] = StepTrace(steps[place], scheduler, at: time)
+            }
             try executor.submit(records[place], outputs: outputs[place], completion: onCompletion)
             submitted += 1
             return true
@@ -167,8 +182,9 @@ struct StepLoop {
 
     private mutating func complete(_ error: MartletError?) {
         guard completed < submitted else { return }
-        completionTime = ContinuousClock.now
-        let place = completed % (depth + 1)
+        let (now, place) = (ContinuousClock.now, completed % (depth + 1))
+        let stepSeconds = (now - max(lastCompletion, submissionTimes[place])).seconds
+        (completionTime, lastCompletion) = (now, now)
         completed += 1
         if let error, failure == nil { stop(error) }
         do {
@@ -189,6 +205,12 @@ struct StepLoop {
         supplyDevice()
         guard failure == nil else { return }
         count(steps[place], outputs[place])
+        statistics.stepSeconds.add(stepSeconds)
+        if let observer, traces[place].number == steps[place].number {
+            traces[place].completed = (now - startTime).seconds
+            traces[place].deviceSeconds = outputs[place].deviceSeconds
+            observer(traces[place])
+        }
         deliver(place)
     }
 
@@ -212,7 +234,7 @@ struct StepLoop {
     private mutating func count(_ step: ScheduledStep, _ results: StepOutputs) {
         statistics.stepCount += 1
         statistics.tokenCount += step.tokenCount
-        for item in step.items {
+        for item in step.items where !item.isPadding {
             // An answer's token comes after a drawn one; runs are prompts, or resumed.
             if item.outputIndex == 0 || item.range.count > 1 {
                 statistics.prefillTokenCount += item.range.count
@@ -221,6 +243,7 @@ struct StepLoop {
             }
         }
         statistics.largestBatch = max(statistics.largestBatch, step.items.count)
+        statistics.stepRequests.add(Double(step.items.count))
         statistics.deviceSeconds += results.deviceSeconds
         // What a token of a long run takes is what computing it again would.
         if step.tokenCount > 2 * step.items.count, results.deviceSeconds > 0 {
@@ -235,6 +258,7 @@ struct StepLoop {
         statistics.waitingCount = counts.waiting
         statistics.activeCount = counts.active
         statistics.freePageCount = counts.freePages
+        statistics.cachedPageCount = scheduler.pool.cachedCount
         statistics.reusedTokenCount = scheduler.reusedTokenCount
         statistics.preemptionCount = scheduler.preemptionCount
         statistics.swapCount = scheduler.swapCount

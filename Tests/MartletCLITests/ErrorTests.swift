@@ -40,7 +40,8 @@ import Testing
         Case(
             6,
             "error: the prompt has 4 tokens, but the context of 4 holds at most 3 beside the "
-                + "answer. Raise --max-context or shorten the prompt", "run", "MODEL",
+                + "answer. Shorten the prompt, or raise --max-context if it is below the model's",
+            "run", "MODEL",
             "--input-ids", "1,2,3,4", "--max-context", "4"),
         Case(
             6, "error: a context of 600 tokens is outside the model's 1 to 512", "run", "MODEL",

@@ -21,10 +21,16 @@ struct FakeModel {
         try self.init(TinyModels.llama(headDim: headDim), dtype: dtype)
     }
 
-    init(_ architecture: any ModelArchitecture, dtype: DType = .f32) throws {
+    init(
+        _ architecture: any ModelArchitecture, dtype: DType = .f32, scheme: String = ""
+    ) throws {
         var options = Compiler.Options()
         options.recipe.dtype = dtype
         options.recipe.kvType = dtype
+        if !scheme.isEmpty {
+            let choice = try SchemeRegistry.choice(scheme)
+            options.recipe.weights = .scheme(name: choice.name, choice.scheme)
+        }
         compiled = try CompiledModel(
             architecture, weights: RandomWeights(seed: 3), options: options,
             catalog: CUDACatalog())

@@ -3,6 +3,7 @@
 
 import MartletCUDA
 import MartletCore
+import MartletTestSupport
 import Testing
 
 /// Machines without driver, NVRTC or kernels.
@@ -69,6 +70,44 @@ import Testing
         #expect(throws: MartletError.self) {
             try KernelImages().compile(wrong, KernelArchitecture("sm_80"))
         }
+    }
+
+    /// The structs that the host fills are as long as those that the kernels read.
+    @Test(
+        .enabled(if: hasCompiler, "NVRTC is not installed"),
+        arguments: [DType.f32, .bf16], ["", "int8", "int4:g32"])
+    func argumentsAreTheKernels(dtype: DType, scheme: String) throws {
+        let plans = try FakeModel(TinyModels.llama(headDim: 64), dtype: dtype, scheme: scheme)
+            .compiled.plans
+        for target in ["compute_80", "sm_90a"].map(KernelArchitecture.init) {
+            var texts: [KernelModule: String] = [:]
+            // Warpgroups need the chip's own code, whose PTX NVRTC also gives.
+            let virtual = KernelArchitecture(target.isPTX ? target.name : "compute_90a")
+            for launch in try CUDACatalog.launches(of: plans, for: target) {
+                let text =
+                    try texts[launch.module]
+                    ?? String(
+                        decoding: KernelImages().compile(launch.module, virtual)
+                            .array(of: UInt8.self), as: UTF8.self)
+                texts[launch.module] = text
+                let size = try #require(Self.parameterSize(launch.kernel, in: text))
+                #expect(
+                    (launch.arguments.bytes.count + size.alignment - 1) / size.alignment
+                        * size.alignment == size.bytes, "\(launch.kernel) of \(launch.module)")
+            }
+        }
+    }
+
+    /// Bytes and alignment of a kernel's one parameter, as PTX declares it.
+    private static func parameterSize(
+        _ kernel: String, in text: String
+    ) -> (bytes: Int, alignment: Int)? {
+        guard let place = text.firstRange(of: "\(kernel)_param_0["),
+            let line = text[..<place.lowerBound].split(separator: "\n").last,
+            let alignment = line.split(separator: " ").compactMap({ Int($0) }).first,
+            let bytes = Int(text[place.upperBound...].prefix { $0.isNumber })
+        else { return nil }
+        return (bytes, alignment)
     }
 
     static var hasCompiler: Bool { if case .success = NVRTC.shared { true } else { false } }

@@ -47,7 +47,7 @@ final class FakeExecutor: PlanExecutor, @unchecked Sendable {
         gate = isGated ? DispatchSemaphore(value: 0) : nil
         model = Mutex(
             FakeModel(
-                limits: limits, groups: groups, pageCount: pageCount,
+                limits: limits, streams: RequestStreams(groups: groups), pageCount: pageCount,
                 stateSlotCount: stateSlotCount, hostPageCount: hostPageCount))
     }
 

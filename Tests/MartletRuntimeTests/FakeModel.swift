@@ -13,7 +13,8 @@ struct FakeModel {
     struct Entry { var position = -1, token: Int32 = -1, group = -1 }
 
     let limits: StepLimits
-    let groups: [KVGroup]
+    let streams: RequestStreams
+    var groups: [KVGroup] { streams.groups }
     let pageCount: Int
     let vocabularySize: Int
     private(set) var violations: [String] = []
@@ -23,11 +24,12 @@ struct FakeModel {
     private var sampler: StepSampler
 
     init(
-        limits: StepLimits, groups: [KVGroup], pageCount: Int, vocabularySize: Int = 48,
+        limits: StepLimits, streams: RequestStreams, pageCount: Int, vocabularySize: Int = 48,
         stateSlotCount: Int, hostPageCount: Int = 0
     ) {
         self.limits = limits
-        self.groups = groups
+        self.streams = streams
+        let groups = streams.groups
         self.pageCount = pageCount
         self.vocabularySize = vocabularySize
         let size = groups.map(\.blockSize).max() ?? 1
@@ -37,10 +39,31 @@ struct FakeModel {
         sampler = StepSampler(vocabularySize: vocabularySize, stateSlotCount: stateSlotCount)
     }
 
-    static func group(window: Int? = nil, blockSize: Int) -> KVGroup {
+    static func group(
+        window: Int? = nil, blockSize: Int, kind: KVGroup.Kind = .selfAttention
+    ) -> KVGroup {
         KVGroup(
             layerCount: 1, kvHeadCount: 1, headDim: 1, scheme: KVScheme(dtype: .f32),
-            window: window, blockSize: blockSize)
+            window: window, kind: kind, blockSize: blockSize)
+    }
+
+    /// A decoder with own groups that reads what an encoder, with a group of its own, wrote.
+    static func encoderDecoder(_ own: [KVGroup]) throws -> RequestStreams {
+        let cross = own.count
+        let written = own.indices.map { KVGroupUse(group: $0, isWritten: true) }
+        return try RequestStreams(
+            groups: own + [group(blockSize: 5, kind: .crossAttention), group(blockSize: 3)],
+            uses: [
+                [
+                    KVGroupUse(group: cross, isWritten: true),
+                    KVGroupUse(group: cross + 1, isWritten: true),
+                ], written + [KVGroupUse(group: cross, isWritten: false)],
+            ], entryPoint: 1)
+    }
+
+    /// Whether rows that draw tokens look at a group.
+    private func isSeen(_ group: Int) -> Bool {
+        streams.generating.uses.contains { $0.group == group }
     }
 
     static func mix(_ hash: UInt64, _ value: Int) -> UInt64 {
@@ -55,9 +78,10 @@ struct FakeModel {
     }
 
     /// Logits after a sequence, computed without pages.
-    func logits(after tokens: [Int32]) -> [Float] {
+    func logits(after own: [Int32], source: [Int32] = []) -> [Float] {
         var hash: UInt64 = 1
-        for (index, group) in groups.enumerated() {
+        for (index, group) in groups.enumerated() where isSeen(index) {
+            let tokens = streams.holdsSource[index] ? source : own
             for position in max(0, tokens.count - (group.window ?? tokens.count))..<tokens.count {
                 hash = Self.mix(Self.mix(Self.mix(hash, index), position), Int(tokens[position]))
             }
@@ -95,7 +119,8 @@ struct FakeModel {
             p.topP = Self.topP(settings, answer)
             p.typicalP = settings.typicalP
             let result = sampler.sample(
-                logits(after: tokens), parameters: p, bias: bias, state: state, top: &top)
+                logits(after: tokens, source: request.source), parameters: p, bias: bias,
+                state: state, top: &top)
             guard result.token >= 0 else { break }
             state.addGenerated(result.token)
             tokens.append(result.token)
@@ -142,6 +167,14 @@ struct FakeModel {
         check(step.requestCount <= limits.maxRequests, step, "requests")
         check(step.logitRowCount <= limits.maxLogitRows, step, "logit rows")
         check(Int(starts[step.requestCount]) == step.tokenCount, step, "query starts")
+        let stream = [streams.generating, streams.source].compactMap { $0 }
+            .first { $0.entryPoint == step.stream }
+        check(stream != nil, step, "entry point")
+        for use in stream?.uses ?? [] {
+            check(
+                (step.section(.slot, group: use.group) != nil) == use.isWritten, step,
+                "group \(use.group)")
+        }
         if let operations = step.section(.blockOperations, BlockOperation.self) {
             for index in 0..<step.blockOperationCount() {
                 let (source, destination) = (
@@ -221,9 +254,10 @@ struct FakeModel {
                 let starts = step.section(.kvStart, group: index),
                 let lengths = step.section(.kvLength, group: index)
             else { continue }
-            check(position < Int(lengths[request]), step, "kvLength")
+            let last = streams.holdsSource[index] ? Int(lengths[request]) - 1 : position
+            check(last < Int(lengths[request]), step, "kvLength")
             let columns = step.blockColumns(group: index)
-            for p in max(0, position + 1 - (group.window ?? position + 1))...position {
+            for p in max(0, last + 1 - (group.window ?? last + 1))..<last + 1 {
                 let offset = p - Int(starts[request])
                 let column = offset / group.blockSize
                 guard offset >= 0, column < columns else {

@@ -37,19 +37,19 @@ struct SchedulerHarness {
     private(set) var longestWait = 0
 
     init(
-        limits: StepLimits, groups: [KVGroup], pageCount: Int, stateSlotCount: Int = 3,
+        limits: StepLimits, streams: RequestStreams, pageCount: Int, stateSlotCount: Int = 3,
         options: SchedulerOptions
     ) throws {
         scheduler = try Scheduler(
-            limits: limits, groups: groups, pageCount: pageCount, stateSlotCount: stateSlotCount,
+            limits: limits, streams: streams, pageCount: pageCount, stateSlotCount: stateSlotCount,
             options: options)
         model = FakeModel(
-            limits: limits, groups: groups, pageCount: pageCount, stateSlotCount: stateSlotCount,
+            limits: limits, streams: streams, pageCount: pageCount, stateSlotCount: stateSlotCount,
             hostPageCount: options.hostPageCount)
-        builder = StepBuilder(groups: groups, vocabularySize: model.vocabularySize)
+        builder = StepBuilder(streams: streams, vocabularySize: model.vocabularySize)
         let vocabularySize = model.vocabularySize
         records = (0...options.stepsInFlight).map { _ in
-            StepRecord(limits: limits, groups: groups, vocabularySize: vocabularySize)
+            StepRecord(limits: limits, groups: streams.groups, vocabularySize: vocabularySize)
         }
         outputs = (0...options.stepsInFlight).map { _ in StepOutputs() }
     }
@@ -63,8 +63,8 @@ struct SchedulerHarness {
         options.policy = policy
         options.reusesPrefixes = reusesPrefixes
         try self.init(
-            limits: limits, groups: groups, pageCount: pageCount, stateSlotCount: stateSlotCount,
-            options: options)
+            limits: limits, streams: RequestStreams(groups: groups), pageCount: pageCount,
+            stateSlotCount: stateSlotCount, options: options)
     }
 
     var inFlightCount: Int { inFlight.count }
@@ -124,9 +124,11 @@ struct SchedulerHarness {
         for (index, item) in step.items.enumerated() where !item.isPadding {
             let state = scheduler.states[item.slot]
             guard state.id == item.request else { continue }
-            for group in builder.groups.indices {
+            for group in builder.streams.groups.indices {
+                let isSource = builder.streams.holdsSource[group]
+                let tokens = isSource ? state.request.source : state.tokens
                 for (position, token) in model.seen(record, request: index, group: group)
-                where position < state.tokens.count && token != state.tokens[position] {
+                where position < tokens.count && token != tokens[position] {
                     wrongToken =
                         "\(item.request) sees token \(token) at \(position) in step \(step.number)"
                     return
@@ -139,7 +141,8 @@ struct SchedulerHarness {
     private mutating func noteBeam(_ event: SchedulerEvent, width: Int) {
         let first = RequestID(event.request.rawValue)
         guard let slot = scheduler.slot(of: event.request), let token = event.token else { return }
-        let logits = model.logits(after: scheduler.states[slot].tokens)
+        let logits = model.logits(
+            after: scheduler.states[slot].tokens, source: scheduler.states[slot].request.source)
         if logits.firstIndex(of: logits.max() ?? 0) != Int(token) {
             beamViolations.append("\(event.request) draws \(token)")
         }
@@ -200,10 +203,10 @@ struct SchedulerHarness {
         for (step, place) in inFlight {
             var users: [Int32: Int] = [:]
             var written: Set<Int32> = []
-            for (group, value) in builder.groups.enumerated() {
-                guard let table = records[place].section(.blockTable, group: group),
-                    let slots = records[place].section(.slot, group: group)
-                else { continue }
+            for (group, value) in builder.streams.groups.enumerated() {
+                guard let table = records[place].section(.blockTable, group: group) else {
+                    continue
+                }
                 for index in 0..<step.items.count * records[place].blockColumns(group: group)
                 where table[index] >= 0 {
                     if scheduler.pool.referenceCount(table[index]) == 0 {
@@ -211,6 +214,7 @@ struct SchedulerHarness {
                     }
                     users[table[index], default: 0] += 1
                 }
+                guard let slots = records[place].section(.slot, group: group) else { continue }
                 // Rows of padding write what is there.
                 var row = 0
                 for item in step.items {

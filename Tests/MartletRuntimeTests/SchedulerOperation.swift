@@ -37,17 +37,17 @@ enum SchedulerOperation: Hashable, Sendable {
 /// How a random test is set up.
 struct SchedulerCase: Sendable, CustomStringConvertible {
     var seed: Int
-    var groups: [KVGroup]
+    var streams: RequestStreams
     var pages: Int
     var limits: StepLimits
     var options = SchedulerOptions()
     var beams = false
 
     var description: String {
-        "seed \(seed), \(groups.count) groups, depth \(options.stepsInFlight), \(options.policy)"
+        "seed \(seed), \(streams.groups.count) groups, depth \(options.stepsInFlight), \(options.policy)"
             + (options.reusesPrefixes ? ", prefixes" : "")
             + (options.hostPageCount > 0 ? ", \(options.preemption)" : "")
-            + (beams ? ", beams" : "")
+            + (beams ? ", beams" : "") + (streams.source != nil ? ", sources" : "")
     }
 
     /// A request with settings out of the ordinary, beginning like others.
@@ -60,6 +60,10 @@ struct SchedulerCase: Sendable, CustomStringConvertible {
             let stem = all[random.below(4)].prefix(random.below(24))
             request.prompt = Array((stem + request.prompt).prefix(24))
             if random.below(8) == 0 { request.cacheSalt = "other" }
+        }
+        if streams.source != nil {
+            let count = 1 + random.below(min(limits.maxTokens, 11))
+            request.source = (0..<count).map { _ in Int32(random.below(48)) }
         }
         if random.below(4) == 0 { request.priority = random.below(3) - 1 }
         if random.below(16) == 0 {
@@ -85,7 +89,7 @@ struct SchedulerRun {
     init(_ setup: SchedulerCase) throws {
         self.setup = setup
         harness = try SchedulerHarness(
-            limits: setup.limits, groups: setup.groups, pageCount: setup.pages,
+            limits: setup.limits, streams: setup.streams, pageCount: setup.pages,
             options: setup.options)
     }
 

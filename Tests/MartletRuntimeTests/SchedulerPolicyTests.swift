@@ -26,7 +26,8 @@ struct SchedulerPolicyTests {
         return try SchedulerHarness(
             limits: StepLimits(
                 maxTokens: tokens, maxRequests: rows, maxLogitRows: rows, maxContext: context),
-            groups: [FakeModel.group(blockSize: 4)], pageCount: pages, options: options)
+            streams: RequestStreams(groups: [FakeModel.group(blockSize: 4)]), pageCount: pages,
+            options: options)
     }
 
     /// Two requests that need 10 pages each share 14.

@@ -177,13 +177,56 @@ struct SchedulerTests {
     }
 
     @Test func refusesWhatItCannotServe() {
-        var cross = FakeModel.group(blockSize: 4)
-        cross.kind = .crossAttention
-        #expect(throws: MartletError.self) { try harness(groups: [cross]) }
+        let cross = FakeModel.group(blockSize: 4, kind: .crossAttention)
+        #expect(throws: MartletError.self) {
+            try RequestStreams(
+                groups: [cross], uses: [[KVGroupUse(group: 0, isWritten: false)]], entryPoint: 0)
+        }
         #expect(throws: MartletError.self) {
             try harness(
                 limits: StepLimits(maxTokens: 0, maxRequests: 1, maxLogitRows: 1, maxContext: 9))
         }
+    }
+
+    /// Sources: none without an encoder, one with it, and no longer than a step.
+    @Test(arguments: [(false, 1), (true, 0), (true, 6)])
+    func sourcesMustFit(hasEncoder: Bool, count: Int) throws {
+        let own = [FakeModel.group(blockSize: 4)]
+        var h = try SchedulerHarness(
+            limits: StepLimits(maxTokens: 5, maxRequests: 3, maxLogitRows: 3, maxContext: 30),
+            streams: hasEncoder
+                ? FakeModel.encoderDecoder(own) : RequestStreams(groups: own),
+            pageCount: 40, options: SchedulerOptions())
+        var request = GenerationRequest(prompt: [1, 2])
+        request.source = [Int32](repeating: 3, count: count)
+        let error = #expect(throws: MartletError.self) { try h.submit(1, request) }
+        #expect(error?.message.contains("source tokens") == true)
+    }
+
+    /// Sources come first, each whole and several in a step; what only the encoder reads goes at once.
+    @Test func sourcesHaveStepsOfTheirOwn() throws {
+        var h = try SchedulerHarness(
+            limits: StepLimits(maxTokens: 10, maxRequests: 4, maxLogitRows: 4, maxContext: 30),
+            streams: FakeModel.encoderDecoder([FakeModel.group(blockSize: 4)]), pageCount: 40,
+            options: SchedulerOptions())
+        for (id, length) in [6, 4, 7].enumerated() {
+            var request = GenerationRequest(prompt: [1, 2, Int32(id)])
+            request.settings.maxTokens = 3
+            request.source = (0..<length).map { Int32($0 + id) }
+            try h.submit(id + 1, request)
+        }
+        #expect(try h.schedule())
+        #expect(h.stepSizes[0] == (2, 10))
+        // The prompts wait for what is in flight; the third source does not.
+        #expect(try h.schedule())
+        #expect(h.stepSizes[1] == (1, 7))
+        try h.complete()
+        // 6 and 4 tokens in blocks of 5, the encoder's own blocks of 3 are free again; 7 in both.
+        #expect(h.scheduler.counts.freePages == 40 - 3 - 2 - 3)
+        try h.drain()
+        for (id, request) in h.requests { #expect(h.answers[id] == h.model.answer(request)) }
+        #expect(h.scheduler.counts.freePages == 40)
+        #expect(h.model.violations.isEmpty)
     }
 
     @Test func completesInOrderOnly() throws {

@@ -52,6 +52,8 @@ struct Bench {
     let model: LanguageModel
     /// How tokens are drawn.
     let settings: SamplingSettings
+    /// Bytes per second of copies within the GPU's memory; nil on the CPU.
+    let copyCeiling: Double?
 
     /// Random prompts of a shape, as the classic benchmark draws them: ids below 100.
     func requests(_ item: BenchCase, seed: UInt64) -> [GenerationRequest] {
@@ -70,15 +72,16 @@ struct Bench {
     /// Runs one shape: warm-up runs, then counted ones until both minima are reached.
     func run(_ item: BenchCase, warmUp: Int, runs: Int, seconds: Double) throws -> BenchResult {
         let clock = ContinuousClock()
-        var latencies: [Double] = [], generation: [Double] = [], firstTokens: [Double] = []
-        func once(_ seed: UInt64) throws -> (total: Double, first: Double) {
+        var latencies: [Double] = [], firstTokens: [Double] = []
+        var decode = DecodeTime()
+        func once(_ seed: UInt64) throws -> (total: Double, outputs: [GenerationOutput]) {
             let start = clock.now
             let outputs = try model.generateBatch(requests(item, seed: seed))
             let total = (clock.now - start).seconds
             if let failure = outputs.compactMap(\.failure).first { throw failure }
-            return (total, outputs.compactMap(\.firstTokenSeconds).max() ?? total)
+            return (total, outputs)
         }
-        let before = try model.memoryCeiling()
+        let before = try copyCeiling ?? model.readCeiling()
         let peaks = try model.computePeaks()
         // What the probe and the build took is no memory of the runs.
         ProcessMemory.resetPeak()
@@ -87,10 +90,10 @@ struct Bench {
         let statistics = model.statistics
         var index: UInt64 = 1000
         while latencies.count < runs || (clock.now - begin).seconds < seconds {
-            let (total, first) = try once(index)
+            let (total, outputs) = try once(index)
             latencies.append(total)
-            generation.append(total - first)
-            firstTokens.append(first)
+            firstTokens.append(outputs.compactMap(\.firstTokenSeconds).max() ?? total)
+            decode.add(outputs)
             index += 1
         }
         let peakBytes = model.deviceMemoryBytes ?? ProcessMemory.peakBytes
@@ -98,9 +101,9 @@ struct Bench {
             model.statistics.deviceSeconds - statistics.deviceSeconds,
             model.statistics.stepCount - statistics.stepCount
         )
-        let after = try model.memoryCeiling()
+        let after = try copyCeiling ?? model.readCeiling()
         return BenchResult(
-            item: item, latencies: latencies, generation: generation, firstTokens: firstTokens,
+            item: item, latencies: latencies, firstTokens: firstTokens, decode: decode,
             bytesPerStep: model.bytesPerStep(
                 batchSize: item.batchSize, context: item.inputLength + item.outputLength / 2),
             ceiling: max(before, after),
@@ -111,12 +114,33 @@ struct Bench {
     }
 }
 
+/// The time in which all requests of a batch draw tokens: from the last first token to the first end.
+///
+/// Where prompts of a large batch take several steps, some requests have their first tokens long before others.
+struct DecodeTime {
+    private var tokens = 0
+    private var seconds = 0.0
+
+    mutating func add(_ outputs: [GenerationOutput]) {
+        let times = outputs.map(\.tokenSeconds)
+        guard let start = times.compactMap(\.first).max(), let end = times.compactMap(\.last).min(),
+            start < end
+        else { return }
+        tokens += times.reduce(0) { $0 + $1.count { $0 > start && $0 <= end } }
+        seconds += end - start
+    }
+
+    /// Tokens a second; 0 if there was no such time.
+    var rate: Double { seconds > 0 ? Double(tokens) / seconds : 0 }
+}
+
 /// What one shape measured.
 struct BenchResult {
     let item: BenchCase
     let latencies: [Double]
-    let generation: [Double]
+    /// Seconds until each request had its first token.
     let firstTokens: [Double]
+    let decode: DecodeTime
     let bytesPerStep: Int
     /// Bytes per second that memory traffic is compared with: reads of the CPU, copies of a GPU.
     let ceiling: Double
@@ -140,10 +164,7 @@ struct BenchResult {
     }
 
     private var generatedTokens: Int { (item.outputLength - 1) * item.batchSize }
-    private var decodeRate: Double {
-        let time = mean(generation)
-        return time > 0 ? Double(generatedTokens) / time : 0
-    }
+    private var decodeRate: Double { decode.rate }
 
     /// TensorRT-LLM's line: its fields in its order, by its formulas.
     func benchmarkLine(name: String, buildSeconds: Double) -> String {
@@ -169,7 +190,7 @@ struct BenchResult {
             ("percentile99(ms)", Format.decimal(percentile(0.99) * 1000, 3)),
             ("latency(ms)", Format.decimal(latency * 1000, 3)),
             ("compute_cap", model.deviceName),
-            ("generation_time(ms)", Format.decimal(mean(generation) * 1000, 3)),
+            ("generation_time(ms)", Format.decimal((latency - mean(firstTokens)) * 1000, 3)),
             ("total_generated_tokens", Format.decimal(Double(generatedTokens), 1)),
             ("generation_tokens_per_second", Format.decimal(decodeRate, 3)),
         ]

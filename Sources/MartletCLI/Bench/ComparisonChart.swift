@@ -82,7 +82,8 @@ struct ComparisonChart {
         """
     }
 
-    private static func escaped(_ text: String) -> String {
+    /// Text as XML writes it.
+    static func escaped(_ text: String) -> String {
         text.map { character in
             switch character {
             case "&": "&amp;"

@@ -17,6 +17,9 @@ struct BenchCommand: AsyncParsableCommand {
 
             --compare measures several precisions, each in a process of its own, and prints the \
             reductions of latency and memory against the first.
+
+            --random or --requests run many requests as they come, instead of one shape at a time; \
+            --seed makes the load.
             """,
         aliases: ["benchmark"])
 
@@ -57,12 +60,15 @@ struct BenchCommand: AsyncParsableCommand {
     var output = "text"
     @Flag(help: "Print time, bytes and operations of each plan step.")
     var profile = false
+    @OptionGroup var load: LoadFlags
+    @OptionGroup var scheduling: SchedulingOptions
     @OptionGroup var draw: DrawOptions
     @OptionGroup var modelOptions: ModelOptions
     @OptionGroup var limits: LimitOptions
 
     func run() async throws {
         let form = try TableForm.parse(output)
+        if load.isGiven { return try await runLoad(form) }
         try checkFlags()
         let cases = try BenchCase.parse(batches: batchSize, lengths: inputOutputLen)
         let found = try await choice.find()
@@ -78,13 +84,15 @@ struct BenchCommand: AsyncParsableCommand {
         } else {
             BenchCase.size(&options, for: cases, limits)
         }
+        let copyCeiling = format == "text" ? try options.copyCeiling() : nil
         let watch = BuildWatch(&options)
         let clock = ContinuousClock()
         let start = clock.now
         let loaded = try found.load(options)
         // As the classic line has it: an engine that was built before took no time now.
         let buildSeconds = watch.sawBuild ? (clock.now - start).seconds : 0
-        let bench = Bench(model: loaded, settings: try draw.settings())
+        let bench = Bench(
+            model: loaded, settings: try draw.settings(), copyCeiling: copyCeiling)
         guard format == "text" else {
             let result = try LlamaBench(bench: bench, name: found.name, path: found.path).run(
                 prompt: promptTokens, generated: generatedTokens, repetitions: repetitions)
@@ -113,7 +121,31 @@ struct BenchCommand: AsyncParsableCommand {
         if let steps { Console.line("\n" + steps.rendered(form)) }
     }
 
+    private func runLoad(_ form: Table.Form) async throws {
+        try load.check()
+        try GivenFlags.refuse(
+            [
+                "--batch-size", "--input-output-len", "--warm-up", "--num-runs", "--duration",
+                "--compare", "--chart", "--format", "-p", "-n", "-r", "--profile",
+            ], "with a load of --random or --requests")
+        var options = try modelOptions.loadOptions()
+        try limits.apply(to: &options)
+        for policy in try scheduling.policies() {
+            try scheduling.apply(to: &options, policy: policy)
+        }
+        let settings = try draw.settings()
+        let found = try await choice.find()
+        if found.isEngine { try modelOptions.checkEffect(on: found.path) }
+        if limits.retarget == nil { options.retarget = .never }
+        try LoadBench(
+            found: found, flags: load, scheduling: scheduling, limits: limits, settings: settings
+        ).run(options, form)
+    }
+
     private func checkFlags() throws {
+        try GivenFlags.refuse(
+            LoadFlags.flags + SchedulingOptions.flags, "without a load",
+            mend: "Add --random 128,log:16-512 or --requests FILE")
         guard ["text", "llama-bench"].contains(format) else {
             throw MartletError(
                 .invalidArgument, "--format \(format) is not known", mend: "Use text or llama-bench"

@@ -50,6 +50,7 @@ struct RunCommand: AsyncParsableCommand {
     var verbose = false
     @OptionGroup var modelOptions: ModelOptions
     @OptionGroup var limits: LimitOptions
+    @OptionGroup var scheduling: SchedulingOptions
     @OptionGroup var sampling: SamplingOptions
     @OptionGroup var search: SearchOptions
 
@@ -75,7 +76,8 @@ struct RunCommand: AsyncParsableCommand {
                 "--output-csv", "--output-logits", "--output", "--format", "--verbose",
             ]
             try GivenFlags.refuse(
-                answers + SamplingOptions.flags, "with --tap, which computes prompts only")
+                answers + SamplingOptions.flags + SchedulingOptions.flags,
+                "with --tap, which computes prompts only")
         }
         if raw { try GivenFlags.refuse(["--system"], "with --raw, which leaves the template out") }
         for path in [outputCsv, outputLogits, outputNpz].compactMap({ $0 }) {
@@ -83,6 +85,7 @@ struct RunCommand: AsyncParsableCommand {
         }
         var options = try modelOptions.loadOptions()
         try limits.apply(to: &options)
+        try scheduling.apply(to: &options)
         options.taps = tap
         var texts = try prompts + Self.lines(of: inputFile)
         if outputLogits != nil { options.maxLogitRows = options.maxTokensPerStep }
@@ -96,6 +99,11 @@ struct RunCommand: AsyncParsableCommand {
                 .invalidArgument,
                 inputFile.map { "there is no prompt in \($0)" } ?? "there is no prompt",
                 mend: "Write: martlet run \(model) \"Why is the sky blue?\"")
+        }
+        if texts.count + ids.count == 1, search.answerCount == 1, search.bestOf == nil {
+            try GivenFlags.refuse(
+                SchedulingOptions.flags, "on one prompt with one answer",
+                mend: "Leave it out, or give several prompts")
         }
         if texts.isEmpty {
             try GivenFlags.refuse(

@@ -43,6 +43,22 @@ struct ModelChoice: ParsableArguments {
         /// Whether it is compiled already.
         var isEngine: Bool { path.hasSuffix(".martlet") }
 
+        /// Longest context that it was made for; nil for a shape, which has the context asked for.
+        func longestContext() throws -> Int? {
+            guard case .path(let path) = source else { return nil }
+            return try LanguageModel.longestContext(path)
+        }
+
+        /// Its tokenizer.
+        func textTokens() throws -> (String) -> [Int32] {
+            guard case .path(let path) = source else {
+                throw MartletError(
+                    .unsupported, "the shape \(name) has no tokenizer",
+                    mend: "Give token ids or lengths instead of text")
+            }
+            return try LanguageModel.textTokens(path)
+        }
+
         /// Loads it; a preset is made in memory.
         func load(_ options: LoadOptions) throws -> LanguageModel {
             switch source {

@@ -132,12 +132,12 @@ struct BoundPlan {
         return sizes
     }
 
-    /// Modules of all kernels of some plans: what an engine for a GPU of an architecture holds code of.
+    /// All that some plans may start on a GPU of an architecture.
     ///
     /// - Throws: `MartletError` if a plan is damaged.
-    static func modules(
+    static func launches(
         of plans: [Plan], for target: KernelArchitecture
-    ) throws -> [KernelModule] {
+    ) throws -> [KernelLaunch] {
         // Enough for every kernel of a family to be wanted.
         let limits = StepLimits(
             maxTokens: 512, maxRequests: 512, maxLogitRows: 512, maxContext: 64)
@@ -165,14 +165,13 @@ struct BoundPlan {
         let bound = try Self.bind(
             plans, base: 0, pageStart: 0, pages: sizes, parameterBytes: parameterBytes,
             options: options)
-        return modules(of: bound.plans, bound.setUp)
+        return bound.plans.flatMap { $0.launches.map(\.launch) } + bound.setUp
     }
 
-    /// Modules of bound plans and of what runs before them, each once.
-    static func modules(of plans: [BoundPlan], _ setUp: [KernelLaunch]) -> [KernelModule] {
+    /// Modules of launches, each once.
+    static func modules(of launches: [KernelLaunch]) -> [KernelModule] {
         var seen: Set<KernelModule> = []
-        return (plans.flatMap { $0.launches.map(\.launch.module) } + setUp.map(\.module))
-            .filter { seen.insert($0).inserted }
+        return launches.map(\.module).filter { seen.insert($0).inserted }
     }
 
     /// Resolves plans at a base address.
@@ -239,6 +238,15 @@ extension CUDACatalog {
     package static func modules(
         of plans: [Plan], for target: KernelArchitecture
     ) throws -> [KernelModule] {
-        try BoundPlan.modules(of: plans, for: target)
+        BoundPlan.modules(of: try launches(of: plans, for: target))
+    }
+
+    /// All that some plans may start on an architecture.
+    ///
+    /// - Throws: `MartletError` if a plan is damaged.
+    package static func launches(
+        of plans: [Plan], for target: KernelArchitecture
+    ) throws -> [KernelLaunch] {
+        try BoundPlan.launches(of: plans, for: target)
     }
 }

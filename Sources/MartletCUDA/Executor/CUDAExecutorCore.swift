@@ -83,7 +83,8 @@ final class CUDAExecutorCore: @unchecked Sendable {
         let modules = LoadedModules(
             device, images: options.images, architecture: options.target)
         self.modules = modules
-        try modules.prepare(BoundPlan.modules(of: bound, setUp))
+        try modules.prepare(
+            BoundPlan.modules(of: bound.flatMap { $0.launches.map(\.launch) } + setUp))
         let loaded = try bound.map { try DevicePlan($0, modules: modules) }
         self.plans = loaded
         vocabularySize =
@@ -121,7 +122,7 @@ final class CUDAExecutorCore: @unchecked Sendable {
         }
         if case .success = options.images.compiler { return best }
         return try candidates.first {
-            try options.images.hold(BoundPlan.modules(of: plans, for: $0), for: $0)
+            try options.images.hold(CUDACatalog.modules(of: plans, for: $0), for: $0)
         } ?? best
     }
 

@@ -19,6 +19,8 @@ public struct LoadRecord: Sendable, Hashable {
     public var gaps: [Double] = []
     /// Whether it failed.
     public var hasFailed = false
+    /// What it failed of.
+    public var failure: String?
 
     /// A request that has not been answered.
     public init(index: Int, promptCount: Int) {

@@ -23,6 +23,8 @@ public struct LoadPlan: Sendable {
     public enum Arrivals: Sendable, Hashable {
         /// All at once.
         case atOnce
+        /// When the file that they are from says; all at once where it does not.
+        case recorded
         /// At random, independently of each other, so many a second.
         case poisson(rate: Double)
         /// Never more than so many at a time: one comes when another ends.
@@ -33,6 +35,8 @@ public struct LoadPlan: Sendable {
     public var entries: [Entry]
     /// Most requests under way; nil for any number.
     public var concurrency: Int?
+    /// Most requests that wait; more are refused and count as failed. Nil for any number.
+    public var queueLimit: Int?
 
     /// A load of given requests.
     public init(entries: [Entry], concurrency: Int? = nil) {
@@ -53,18 +57,63 @@ public struct LoadPlan: Sendable {
         count: Int, prompt: LengthDistribution, answer: LengthDistribution, arrivals: Arrivals,
         vocabularySize: Int, seed: UInt64
     ) {
-        var random = LoadRandom(seed: seed)
+        self.init(
+            items: LoadItem.random(count: count, prompt: prompt, answer: answer, seed: seed),
+            arrivals: arrivals, vocabularySize: vocabularySize, seed: seed)
+    }
+
+    /// A load of requests whose text has been made tokens.
+    ///
+    /// - Parameters:
+    ///   - items: The requests.
+    ///   - settings: How answers are drawn, each with a seed of its own; lengths are the items'.
+    ///   - declaredLength: Answer tokens that each request declares where it is more than it draws;
+    ///     nil to declare what it draws.
+    ///   - arrivals: How they come.
+    ///   - vocabularySize: V; random ids are below it.
+    ///   - seed: The same seed gives the same load.
+    package init(
+        items: [LoadItem], settings: SamplingSettings = SamplingSettings(),
+        declaredLength: Int? = nil, arrivals: Arrivals, vocabularySize: Int, seed: UInt64
+    ) {
+        var random = LoadRandom(seed: ~seed)
         var time = 0.0
-        entries = (0..<max(count, 0)).map { _ in
-            var settings = SamplingSettings()
-            settings.maxTokens = answer.draw(&random)
-            let tokens = (0..<prompt.draw(&random)).map { _ in
-                Int32(clamping: random.next() % UInt64(max(vocabularySize, 1)))
+        let entries = items.enumerated().map { index, item in
+            var settings = settings
+            settings.seed &+= UInt64(index)
+            settings.maxTokens = max(item.answerCount, declaredLength ?? 0)
+            var request = GenerationRequest(
+                prompt: item.promptTokens(vocabularySize: vocabularySize, seed: seed, index: index),
+                settings: settings)
+            if settings.maxTokens > item.answerCount { request.stopsAfter = item.answerCount }
+            switch arrivals {
+            case .poisson(let rate) where rate > 0: time += random.interval(rate: rate)
+            case .recorded: time = item.arrival ?? 0
+            default: break
             }
-            if case .poisson(let rate) = arrivals, rate > 0 { time += random.interval(rate: rate) }
-            return Entry(
-                request: GenerationRequest(prompt: tokens, settings: settings), arrival: time)
+            return Entry(request: request, arrival: time)
         }
+        self.init(entries: entries)
         if case .concurrency(let most) = arrivals { concurrency = max(most, 1) }
+    }
+
+    /// Tokens of the longest request, prompt and declared answer.
+    package var longestRequest: Int {
+        entries.map { $0.request.prompt.count + $0.request.settings.maxTokens }.max() ?? 0
+    }
+}
+
+extension LoadItem {
+    /// Requests of random lengths.
+    package static func random(
+        count: Int, prompt: LengthDistribution, answer: LengthDistribution, seed: UInt64
+    ) -> [LoadItem] {
+        var random = LoadRandom(seed: seed)
+        return (0..<max(count, 0)).map { index in
+            let answer = answer.draw(&random)
+            return LoadItem(
+                prompt: .length(prompt.draw(&random), blocks: []), answer: .length(answer),
+                place: "request \(index)")
+        }
     }
 }

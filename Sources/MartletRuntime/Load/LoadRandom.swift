@@ -24,6 +24,11 @@ struct LoadRandom {
         return z ^ z >> 31
     }
 
+    /// An id of a vocabulary.
+    mutating func token(below size: Int) -> Int32 {
+        Int32(clamping: next() % UInt64(max(size, 1)))
+    }
+
     /// In `[0, 1)`.
     mutating func unit() -> Double { Double(next() >> 11) * 0x1p-53 }
 

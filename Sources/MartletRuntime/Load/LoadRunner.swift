@@ -14,10 +14,11 @@ import Darwin
 extension InferenceEngine {
     /// Runs a load to its end: requests come when the plan says, whatever the engine has left to do.
     ///
-    /// Blocks the calling thread.
+    /// Blocks the calling thread. Requests that the queue refuses, or that fail, are records too.
     /// - Returns: One record a request in the plan's order, and the seconds that it took in all.
-    /// - Throws: `MartletError` for the first request that cannot run.
+    /// - Throws: `MartletError` for the first request that cannot run; none is started then.
     package func run(_ plan: LoadPlan) throws -> (records: [LoadRecord], duration: Double) {
+        try check(plan.entries.map(\.request))
         let done = Mailbox<LoadRecord>()
         var records = plan.entries.indices.map {
             LoadRecord(index: $0, promptCount: plan.entries[$0].request.prompt.count)
@@ -33,9 +34,17 @@ extension InferenceEngine {
         }
         let start = ContinuousClock.now
         for (index, entry) in plan.entries.enumerated() {
-            if let most = plan.concurrency { collect(atMost: most - 1, of: index) }
-            Self.sleep(until: start + .seconds(entry.arrival))
-            try run([entry.request], sink: LoadSink(records[index], done))
+            var arrival = start + .seconds(entry.arrival)
+            if let most = plan.concurrency {
+                collect(atMost: most - 1, of: index)
+                arrival = ContinuousClock.now
+            } else {
+                Self.sleep(until: arrival)
+            }
+            let sink = LoadSink(records[index], arrival: arrival, done)
+            do {
+                try run([entry.request], queueLimit: plan.queueLimit, sink: sink)
+            } catch let error as MartletError { sink.fail(error) }
         }
         collect(atMost: 0, of: plan.entries.count)
         return (records, (ContinuousClock.now - start).seconds)
@@ -50,15 +59,17 @@ extension InferenceEngine {
 
 /// Takes the times of one request's tokens.
 ///
-/// `@unchecked Sendable`: only the engine's thread calls it, until it posts the record.
+/// `@unchecked Sendable`: only the engine's thread calls it, until it posts the record; where the
+/// engine refuses the request, only the caller does.
 private final class LoadSink: GenerationSink, @unchecked Sendable {
-    private let start = ContinuousClock.now
+    private let arrival: ContinuousClock.Instant
     private var last = ContinuousClock.now
     private var record: LoadRecord
     private let done: Mailbox<LoadRecord>
 
-    init(_ record: LoadRecord, _ done: Mailbox<LoadRecord>) {
+    init(_ record: LoadRecord, arrival: ContinuousClock.Instant, _ done: Mailbox<LoadRecord>) {
         self.record = record
+        self.arrival = arrival
         self.done = done
     }
 
@@ -66,7 +77,7 @@ private final class LoadSink: GenerationSink, @unchecked Sendable {
         let now = ContinuousClock.now
         if event.token != nil {
             if record.answerCount == 0 {
-                record.firstToken = (now - start).seconds
+                record.firstToken = (now - arrival).seconds
             } else {
                 record.gaps.append((now - last).seconds)
             }
@@ -79,11 +90,12 @@ private final class LoadSink: GenerationSink, @unchecked Sendable {
 
     func fail(_ error: MartletError) {
         record.hasFailed = true
+        record.failure = "\(error)"
         post(ContinuousClock.now)
     }
 
     private func post(_ now: ContinuousClock.Instant) {
-        record.total = (now - start).seconds
+        record.total = (now - arrival).seconds
         done.send(record)
     }
 }

@@ -1,0 +1,122 @@
+// Part of Martlet. See LICENSE.
+// SPDX-License-Identifier: Apache-2.0
+
+import Martlet
+
+/// Runs a load, once under each policy.
+struct LoadBench {
+    let found: ModelChoice.Found
+    let flags: LoadFlags
+    let scheduling: SchedulingOptions
+    let limits: LimitOptions
+    /// How answers are drawn; its seed makes the load.
+    let settings: SamplingSettings
+
+    /// Loads the model for each policy, runs the load and writes files asked for.
+    ///
+    /// - Parameters:
+    ///   - options: How the model is loaded; limits that the user did not set follow the load.
+    ///   - form: What the results are printed as.
+    /// - Throws: `MartletError` if the load cannot run, or nothing of it was answered.
+    func run(_ options: LoadOptions, _ form: Table.Form) throws {
+        var options = options
+        let goal = try flags.slo.map { try ServiceGoal($0) }
+        let known = try limits.maxContext ?? found.longestContext()
+        let items = try flags.items(found.textTokens, context: known, seed: settings.seed)
+        let most = min(flags.concurrency ?? 16, 256)
+        options.maxBatchSize = limits.maxBatchSize ?? min(most, limits.maxNumTokens ?? most)
+        options.maxTokensPerStep = limits.maxNumTokens ?? max(512, options.maxBatchSize)
+        options.maxContext = limits.maxContext ?? max(items.map(flags.length).max() ?? 1, 1)
+        var results: [LoadResult] = []
+        var precision = ""
+        for policy in try scheduling.policies() {
+            try scheduling.apply(to: &options, policy: policy)
+            let model = try found.load(options)
+            precision = model.precisionLine
+            var plan = LoadPlan(
+                items: items, settings: settings, declaredLength: flags.declaredOutputLen,
+                arrivals: flags.arrivals, vocabularySize: model.vocabularySize, seed: settings.seed)
+            plan.queueLimit = flags.queueLimit
+            results.append(try measure(model, plan, policy, goal, isForPeople: form == .text))
+        }
+        try writeFiles(results)
+        let report = LoadReport(
+            name: found.name, flags: flags, seed: settings.seed, goal: goal, results: results)
+        if form == .text {
+            Console.line(report.table.rendered(.text))
+            Console.line("batch of \(options.maxBatchSize), \(precision)")
+        } else {
+            Console.line(report.fields.rendered(form))
+        }
+        let failures = results.flatMap(\.records).compactMap(\.failure)
+        if let failure = failures.first { Console.error("\(failures.count) failed: \(failure)") }
+        guard results.allSatisfy({ $0.metrics.completed > 0 }) else {
+            throw MartletError(
+                .checkFailed, "no request was answered", mend: "See the failure above")
+        }
+    }
+
+    private func measure(
+        _ model: LanguageModel, _ plan: LoadPlan, _ policy: SchedulingPolicy, _ goal: ServiceGoal?,
+        isForPeople: Bool
+    ) throws -> LoadResult {
+        // So that no request pays for pages that are touched for the first time.
+        var warmUp = GenerationRequest(prompt: [Int32](repeating: 0, count: 8))
+        warmUp.settings.maxTokens = min(4, max(model.maxContext - 8, 0))
+        warmUp.cacheSalt = "warm-up"
+        if model.maxContext > 8 { _ = try model.generateBatch([warmUp]) }
+        let recorder = LoadRecorder(
+            policy: policy, keepsLog: flags.iterationLog != nil,
+            keepsTimeline: flags.timeline != nil)
+        let before = model.statistics
+        let view =
+            isForPeople && !flags.quiet && Console.isInteractive
+            ? LoadView(policy: policy, requestCount: plan.entries.count, rows: model.rowLimit) : nil
+        if view != nil || recorder.isNeeded {
+            model.observe { trace in
+                recorder.add(trace)
+                view?.add(trace)
+            }
+        }
+        view?.start { model.statistics.finishedRequestCount - before.finishedRequestCount }
+        defer { view?.stop() }
+        let (records, duration) = try model.run(plan)
+        return LoadResult(
+            policy: policy, records: records,
+            metrics: LoadMetrics(records, duration: duration, goal: goal ?? ServiceGoal()),
+            before: before, after: model.statistics, recorder: recorder)
+    }
+
+    private func writeFiles(_ results: [LoadResult]) throws {
+        if let path = flags.iterationLog {
+            let text = results.flatMap { $0.recorder.lines }.map { $0 + "\n" }.joined()
+            try OutputFile.write(Array(text.utf8), to: path)
+        }
+        if let path = flags.timeline {
+            let svg = LoadTimelineChart(title: found.name, results).svg
+            try OutputFile.write(Array(svg.utf8), to: path)
+            Console.error("\(path): timeline")
+        }
+    }
+}
+
+/// What a load measured under one policy.
+struct LoadResult {
+    let policy: SchedulingPolicy
+    let records: [LoadRecord]
+    let metrics: LoadMetrics
+    /// The engine's counts before and after the load.
+    let before: EngineStatistics, after: EngineStatistics
+    let recorder: LoadRecorder
+
+    /// What a count grew by.
+    func growth(_ count: KeyPath<EngineStatistics, Int>) -> Int {
+        after[keyPath: count] - before[keyPath: count]
+    }
+
+    /// Requests of a step on average.
+    var meanBatch: Double {
+        let (first, last) = (before.stepRequests, after.stepRequests)
+        return (last.sum - first.sum) / Double(max(last.count &- first.count, 1))
+    }
+}
