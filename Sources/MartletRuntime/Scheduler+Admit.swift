@@ -67,7 +67,18 @@ extension Scheduler {
             ? held
             : budget.pageCount(
                 positions: states[slot].tokens.count + 1, sources: states[slot].source.wanted)
-        return needed <= pool.freeCount
+        return needed + promisedPages <= pool.freeCount
+    }
+
+    /// Pages that running requests have yet to take for tokens that are known, and one token more.
+    private var promisedPages: Int {
+        active.reduce(0) { sum, slot in
+            let state = states[slot]
+            guard state.facts.rowCount == 1 else { return sum }
+            let needed = budget.pageCount(
+                positions: state.tokens.count + 1, sources: state.source.wanted)
+            return sum + max(needed - state.heldPages, 0)
+        }
     }
 
     /// Starts a request, from as far on as its beginning is known.

@@ -35,7 +35,9 @@ public struct LoadPlan: Sendable {
     public var entries: [Entry]
     /// Most requests under way; nil for any number.
     public var concurrency: Int?
-    /// Most requests that wait; more are refused and count as failed. Nil for any number.
+    /// Most requests that wait; more are refused and count as failed.
+    ///
+    /// Nil for any number.
     public var queueLimit: Int?
 
     /// A load of given requests.
