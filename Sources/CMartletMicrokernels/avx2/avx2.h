@@ -21,4 +21,9 @@
 /// Register tile: a panel is two registers wide; 12 accumulators, 2 weights, 1 input of 16.
 enum { PANEL_TILE = 1, TOKEN_TILE = 6, CODE_TOKEN_TILE = 4 };
 
+/// Four bytes in each 32-bit lane.
+MARTLET_INLINE __m256i martlet_spread_u32(const void *p) {
+    return _mm256_set1_epi32((int)martlet_load_u32(p));
+}
+
 #endif
