@@ -42,7 +42,7 @@ final class EngineShared: Sendable {
             let ids = (0..<count).map { RequestID(state.nextID + 1 + UInt64($0)) }
             state.nextID += UInt64(count)
             state.postedCount += count
-            for message in messages(ids) { mailbox.send(message) }
+            mailbox.send(messages(ids))
         }
     }
 
@@ -224,17 +224,27 @@ package final class InferenceEngine: Sendable {
         return outputs
     }
 
-    /// Starts requests whose events all go to one receiver.
+    /// Starts requests whose events all go to one receiver; any number may wait.
     ///
-    /// - Parameter queueLimit: Most that may wait before them; nil for any number.
+    /// - Throws: `MartletError` for the first request that cannot run; none is started then.
+    package func run(_ requests: [GenerationRequest], sink: any GenerationSink) throws {
+        try run(requests) { _ in sink }
+    }
+
+    /// Starts requests that come at the same moment: the next step finds them all.
+    ///
+    /// - Parameters:
+    ///   - queueLimit: Most that may wait before them; nil for any number.
+    ///   - sinks: Receiver of each request's events.
     /// - Throws: `MartletError` for the first request that cannot run, `.limitExceeded` for a full
     ///   queue; none is started then.
     package func run(
-        _ requests: [GenerationRequest], queueLimit: Int? = nil, sink: any GenerationSink
+        _ requests: [GenerationRequest], queueLimit: Int? = nil,
+        sinks: (Int) -> any GenerationSink
     ) throws {
         for request in requests { try check(request) }
         try shared.post(requests.count, queueLimit: queueLimit, to: mailbox) { ids in
-            zip(ids, requests).map { .submit($0, $1, sink) }
+            ids.indices.map { .submit(ids[$0], requests[$0], sinks($0)) }
         }
     }
 

@@ -40,6 +40,14 @@ package final class Mailbox<Message: Sendable>: @unchecked Sendable {
         pthread_mutex_unlock(lock)
     }
 
+    /// Adds messages in one piece and wakes the reader.
+    package func send(_ new: [Message]) {
+        pthread_mutex_lock(lock)
+        messages += new
+        pthread_cond_signal(arrival)
+        pthread_mutex_unlock(lock)
+    }
+
     /// Waits for messages and swaps them with the given array, which is emptied first.
     package func receive(into received: inout [Message]) {
         received.removeAll(keepingCapacity: true)

@@ -33,21 +33,38 @@ extension InferenceEngine {
             }
         }
         let start = ContinuousClock.now
-        for (index, entry) in plan.entries.enumerated() {
-            var arrival = start + .seconds(entry.arrival)
+        var next = 0
+        while next < plan.entries.count {
+            let group = Self.group(plan, from: next)
+            var arrival = start + .seconds(plan.entries[next].arrival)
             if let most = plan.concurrency {
-                collect(atMost: most - 1, of: index)
+                collect(atMost: most - 1, of: next)
                 arrival = ContinuousClock.now
             } else {
                 Self.sleep(until: arrival)
             }
-            let sink = LoadSink(records[index], arrival: arrival, done)
+            let sinks = group.map { LoadSink(records[$0], arrival: arrival, done) }
             do {
-                try run([entry.request], queueLimit: plan.queueLimit, sink: sink)
-            } catch let error as MartletError { sink.fail(error) }
+                try run(
+                    plan.entries[group].map(\.request), queueLimit: plan.queueLimit,
+                    sinks: { sinks[$0] })
+            } catch let error as MartletError {
+                for sink in sinks { sink.fail(error) }
+            }
+            next = group.upperBound
         }
         collect(atMost: 0, of: plan.entries.count)
         return (records, (ContinuousClock.now - start).seconds)
+    }
+
+    /// Requests that come at the same moment; one at a time where the queue may refuse each.
+    private static func group(_ plan: LoadPlan, from first: Int) -> Range<Int> {
+        var end = first + 1
+        guard plan.concurrency == nil, plan.queueLimit == nil else { return first..<end }
+        while end < plan.entries.count, plan.entries[end].arrival == plan.entries[first].arrival {
+            end += 1
+        }
+        return first..<end
     }
 
     private static func sleep(until time: ContinuousClock.Instant) {
