@@ -29,6 +29,9 @@ static const char batch_linear_weights_cuh[] = {
 static const char batch_wgmma_cuh[] = {
 #embed "kernels/batch/wgmma.cuh"
 };
+static const char decode_ampere_cuh[] = {
+#embed "kernels/decode/ampere.cuh"
+};
 static const char decode_attention_cu[] = {
 #embed "kernels/decode/attention.cu"
 };
@@ -56,14 +59,29 @@ static const char decode_mma16x16_cuh[] = {
 static const char prefill_attention_cu[] = {
 #embed "kernels/prefill/attention.cu"
 };
+static const char prefill_attention_mma_cu[] = {
+#embed "kernels/prefill/attention_mma.cu"
+};
+static const char prefill_attention_products_cuh[] = {
+#embed "kernels/prefill/attention_products.cuh"
+};
+static const char prefill_attention_tiles_cuh[] = {
+#embed "kernels/prefill/attention_tiles.cuh"
+};
 static const char prefill_hopper_cuh[] = {
 #embed "kernels/prefill/hopper.cuh"
 };
 static const char prefill_linear_cu[] = {
 #embed "kernels/prefill/linear.cu"
 };
+static const char prefill_linear_mma_cu[] = {
+#embed "kernels/prefill/linear_mma.cu"
+};
 static const char prefill_rows_cu[] = {
 #embed "kernels/prefill/rows.cu"
+};
+static const char prefill_weight_tiles_cuh[] = {
+#embed "kernels/prefill/weight_tiles.cuh"
 };
 static const char plain_weights_cuh[] = {
 #embed "kernels/plain/weights.cuh"
@@ -98,6 +116,7 @@ static const martlet_cuda_source table[] = {
     SOURCE("batch/linear_weights.cuh", batch_linear_weights_cuh),
     SOURCE("batch/wgmma.cuh", batch_wgmma_cuh),
     SOURCE("decode/attention.cu", decode_attention_cu),
+    SOURCE("decode/ampere.cuh", decode_ampere_cuh),
     SOURCE("decode/attention_shape.cuh", decode_attention_shape_cuh),
     SOURCE("decode/attention_run.cuh", decode_attention_run_cuh),
     SOURCE("decode/attention_ending.cuh", decode_attention_ending_cuh),
@@ -114,9 +133,14 @@ static const martlet_cuda_source table[] = {
     SOURCE("plain/selection.cuh", plain_selection_cuh),
     SOURCE("plain/weights.cuh", plain_weights_cuh),
     SOURCE("prefill/attention.cu", prefill_attention_cu),
+    SOURCE("prefill/attention_mma.cu", prefill_attention_mma_cu),
+    SOURCE("prefill/attention_products.cuh", prefill_attention_products_cuh),
+    SOURCE("prefill/attention_tiles.cuh", prefill_attention_tiles_cuh),
     SOURCE("prefill/hopper.cuh", prefill_hopper_cuh),
     SOURCE("prefill/linear.cu", prefill_linear_cu),
+    SOURCE("prefill/linear_mma.cu", prefill_linear_mma_cu),
     SOURCE("prefill/rows.cu", prefill_rows_cu),
+    SOURCE("prefill/weight_tiles.cuh", prefill_weight_tiles_cuh),
 };
 
 const martlet_cuda_source *martlet_cuda_sources(size_t *count) {

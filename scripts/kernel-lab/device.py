@@ -32,9 +32,9 @@ class Config(ctypes.Structure):
 class Kernel:
     """A function of a module; `facts` are the numbers of its `<name>_launch` array."""
 
-    def __init__(self, source, name, defines):
+    def __init__(self, source, name, defines, chip="sm_90a"):
         self.name, self.defines = name, defines
-        self.cubin, self.report = nvrtc.build(source, defines)
+        self.cubin, self.report = nvrtc.build(source, defines, chip)
         module = c_void_p()
         check(cuda.cuModuleLoadData(byref(module), self.cubin), f"load {name}")
         self.function = c_void_p()

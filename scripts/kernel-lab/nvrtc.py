@@ -44,8 +44,9 @@ def headers():
 
 
 def build(source, defines, chip="sm_90a"):
-    """(cubin, report): what the kernel became. A compiler error ends the program."""
-    options = [f"-arch={chip}", "-std=c++17", "-default-device", "--ptxas-options=-v"]
+    """(code, report): what the kernel became, PTX where the chip is a `compute_`. A compiler error ends the program."""
+    is_ptx = chip.startswith("compute_")
+    options = [f"-arch={chip}", "-std=c++17", "-default-device"] + ([] if is_ptx else ["--ptxas-options=-v"])
     options += [f"-D{name}={value}" for name, value in sorted(defines.items())]
     text = (KERNELS / source).read_bytes()
     key = hashlib.sha256(b"".join(t for _, t in headers()) + text + " ".join(options).encode()).hexdigest()
@@ -65,9 +66,10 @@ def build(source, defines, chip="sm_90a"):
     report = log.value.decode(errors="replace")
     if code:
         sys.exit(f"{source} {' '.join(options)}\n{report}")
-    lib.nvrtcGetCUBINSize(program, ctypes.byref(size))
+    kind = "PTX" if is_ptx else "CUBIN"
+    getattr(lib, f"nvrtcGet{kind}Size")(program, ctypes.byref(size))
     cubin = ctypes.create_string_buffer(size.value)
-    lib.nvrtcGetCUBIN(program, cubin)
+    getattr(lib, f"nvrtcGet{kind}")(program, cubin)
     lib.nvrtcDestroyProgram(ctypes.byref(program))
     CACHE.mkdir(parents=True, exist_ok=True)
     kept.write_bytes(cubin.raw)

@@ -4,17 +4,18 @@
 import MartletBackend
 import MartletCore
 
-/// `rotate_prefill`, then `attention_prefill`: any tokens of any requests.
+/// `rotate_prefill`, then `attention_prefill` or `attention_prefill_mma`: any tokens of any requests.
 extension CachedAttention {
     /// Part of an H100's second cache that keys and values of heads side by side may take, in bytes.
     private static let cachedBytes = 40_000_000
+    /// Multiprocessors of an H100.
+    private static let multiprocessors = 132
+    /// Head dimensions of `attention_prefill`.
+    private static let warpgroupDims: Set = [64, 80, 96, 128, 256]
 
     /// Nil where the kernels do not fit.
     func prefillLaunches(_ binder: CUDABinder) throws -> [KernelLaunch]? {
-        let group = shape.group
-        guard binder.memory.target.hasWarpgroups, group.headDim == 64 || group.headDim == 128,
-            group.scheme.dtype == views[0].type, binder.memory.pages.pageBytes % rowBytes == 0
-        else { return nil }
+        guard shape.group.scheme.dtype == views[0].type else { return nil }
         var query = views[0]
         var turned: DeviceRows?
         if rotation != nil {
@@ -25,7 +26,15 @@ extension CachedAttention {
                 stride: query.columns, columns: query.columns, rows: query.rows, type: query.type)
             turned = query
         }
-        return [rotateLaunch(binder, to: turned), attendLaunch(binder, query)]
+        let attend =
+            usesWarpgroups(binder)
+            ? try warpgroupLaunch(binder, query) : warpLaunch(binder, query)
+        return [rotateLaunch(binder, to: turned), attend]
+    }
+
+    private func usesWarpgroups(_ binder: CUDABinder) -> Bool {
+        binder.memory.target.hasWarpgroups && Self.warpgroupDims.contains(shape.group.headDim)
+            && binder.memory.pages.pageBytes % rowBytes == 0
     }
 
     private var rowBytes: Int { shape.group.headDim * 2 }
@@ -51,38 +60,72 @@ extension CachedAttention {
         ) { ($0.tokens, (vectors + 255) / 256, 1) }
     }
 
-    private func attendLaunch(_ binder: CUDABinder, _ query: DeviceRows) -> KernelLaunch {
-        let (group, pages, inputs) = (shape.group, binder.memory.pages, binder.memory.inputs)
-        let limits = binder.memory.limits
+    private func warpgroupLaunch(_ binder: CUDABinder, _ query: DeviceRows) throws -> KernelLaunch {
+        let (group, pages) = (shape.group, binder.memory.pages)
+        // A third warpgroup where registers allow it.
+        let groups = group.headDim == 64 && softCap == 0 ? 3 : 2
+        let tileRows = groups * 64
         var arguments = ArgumentBytes()
         arguments.add(
             TensorMatrix(
                 address: query.address, type: query.type, columns: query.columns,
-                rows: limits.maxTokens, stride: query.stride, boxRows: 128))
+                rows: binder.memory.limits.maxTokens, stride: query.stride, boxRows: tileRows))
         arguments.add(
             TensorMatrix(
                 address: pages.address, type: query.type, columns: group.headDim,
                 rows: pages.pageBytes / rowBytes * pages.pageCount, stride: group.headDim,
                 boxRows: 64))
-        arguments.add(inputs.counts)
+        addTask(binder, to: &arguments)
+        // Zero after each launch as before.
+        arguments.add(try binder.memory.scratch(4, for: "tiles of prefill"))
+        let heads = heads
+        return KernelLaunch(
+            module: module("prefill/attention.cu", ["GROUPS": groups]),
+            kernel: "attention_prefill", arguments: arguments, block: (groups + 1) * 128
+        ) { (min(Self.multiprocessors, heads * ($0.tokens / tileRows + $0.requests)), 1, 1) }
+    }
+
+    private func warpLaunch(_ binder: CUDABinder, _ query: DeviceRows) -> KernelLaunch {
+        let (warps, rowTiles) = (4, shape.group.headDim > 128 ? 1 : 2)
+        let tileRows = warps * rowTiles * 16
+        // Queries, and two stages of keys and values: 64 of each where they fit.
+        let fits =
+            (tileRows + 4 * 64) * (rowBytes + 16) <= binder.memory.target.sharedMemoryPerBlock
+        let keys = rowTiles == 2 && fits ? 64 : 32
+        var arguments = ArgumentBytes()
+        arguments.add(query)
+        addTask(binder, to: &arguments)
+        let heads = heads
+        return KernelLaunch(
+            module: module(
+                "prefill/attention_mma.cu",
+                ["WARPS": warps, "ROW_TILES": rowTiles, "KEYS": keys]),
+            kernel: "attention_prefill_mma", arguments: arguments, block: warps * 32
+        ) { (heads * ($0.tokens / tileRows + $0.requests), 1, 1) }
+    }
+
+    /// `AttentionTask`.
+    private func addTask(_ binder: CUDABinder, to arguments: inout ArgumentBytes) {
+        arguments.add(binder.memory.inputs.counts)
         shape.addPages(binder, to: &arguments)
         arguments.add(binder.step(.queryStart))
         arguments.add(views[3])
         arguments.add(slopes?.address ?? 0)
         arguments.add(scale)
         arguments.add(softCap)
-        arguments.add(int: headsAtOnce(limits.maxContext))
+        arguments.add(int: headsAtOnce(binder.memory.limits.maxContext))
         arguments.add(int: 0)
-        let count = heads
-        return KernelLaunch(
-            module: KernelModule(
-                "prefill/attention.cu",
-                [
-                    "ACTIVATION": DeviceType.define(query.type), "HEAD_DIM": "\(group.headDim)",
-                    "HEADS": "\(heads)", "KV_HEADS": "\(group.kvHeadCount)", "WINDOW": "\(window)",
-                    "SOFT_CAP": softCap > 0 ? "1" : "0", "ALIBI": slopes == nil ? "0" : "1",
-                ]), kernel: "attention_prefill", arguments: arguments, block: 384
-        ) { (count * ($0.tokens / 128 + $0.requests), 1, 1) }
+    }
+
+    private func module(_ source: String, _ shape: [String: Int]) -> KernelModule {
+        let group = self.shape.group
+        var defines = [
+            "ACTIVATION": DeviceType.define(views[0].type), "HEAD_DIM": "\(group.headDim)",
+            "HEADS": "\(heads)", "KV_HEADS": "\(group.kvHeadCount)", "WINDOW": "\(window)",
+            "SOFT_CAP": softCap > 0 ? "1" : "0", "ALIBI": slopes == nil ? "0" : "1",
+        ]
+        for (name, value) in shape { defines[name] = "\(value)" }
+        return KernelModule(source, defines)
     }
 
     /// The greatest divisor of the heads whose keys and values fit the second cache.

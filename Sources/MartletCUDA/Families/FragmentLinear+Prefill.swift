@@ -8,9 +8,9 @@ extension FragmentLinear {
     /// The type that x is multiplied in: codes are in f16.
     private var inputType: DType { layout.scheme == nil ? x.type : .f16 }
 
-    /// Whether `linear_prefill` fits GPU, sizes and types.
+    /// Whether the kernels of prompts fit sizes and types.
     func canPrefill(_ binder: CUDABinder) -> Bool {
-        binder.memory.target.hasWarpgroups && (y.type == .f16 || y.type == .bf16)
+        (y.type == .f16 || y.type == .bf16) && warpTile(binder.memory.target).stages > 1
             && layout.chunkInputs % 64 == 0 && y.columns % 8 == 0 && y.stride % 8 == 0
             && y.address % 16 == 0 && outputs == layout.rows
             && (layout.groupSize > 0 || !layout.hasZeros)
@@ -19,10 +19,13 @@ extension FragmentLinear {
             && (bias == nil || bias?.type == y.type)
     }
 
-    /// `linear_prefill` with the norm or cast in front of it.
+    /// `linear_prefill`, or `linear_prefill_mma` where a GPU has no warpgroups, with the norm or cast in front.
     func prefillLaunches(_ binder: CUDABinder) throws -> [KernelLaunch] {
         let (prepared, input) = try preparedInput(binder)
-        return prepared + [prefillLaunch(binder, input)]
+        let hasWarpgroups = binder.memory.target.hasWarpgroups
+        return prepared + [
+            hasWarpgroups ? warpgroupLaunch(binder, input) : warpLaunch(binder, input)
+        ]
     }
 
     /// x as products of many rows take it, normalized and in their type, and what makes it so.
@@ -35,13 +38,54 @@ extension FragmentLinear {
         return ([try rowLaunch(binder, to: input)], input)
     }
 
-    private func prefillLaunch(_ binder: CUDABinder, _ input: DeviceRows) -> KernelLaunch {
+    /// Tokens of a tile of `linear_prefill_mma`, and boxes of 64 k in its shared memory.
+    private func warpTile(_ target: KernelArchitecture) -> (tokens: Int, stages: Int) {
+        let bits = layout.scheme?.bits ?? 16
+        let groups = layout.groupSize > 0 ? max(64 / layout.groupSize, 1) : 0
+        let strip = 16 * 64 * bits / 8 + groups * (layout.hasZeros ? 64 : 32)
+        let bytes = target.sharedMemoryPerBlock
+        // Two blocks of 128 tokens, one of which begins or ends beside the other's products, where they fit.
+        if bytes >= 160 << 10 {
+            return (128, min(((bytes + 1024) / 2 - 1024) / (128 * 64 * 2 + 8 * strip), 3))
+        }
+        return (256, min(bytes / (256 * 64 * 2 + 8 * strip), 3))
+    }
+
+    private func warpgroupLaunch(_ binder: CUDABinder, _ input: DeviceRows) -> KernelLaunch {
         let most = x.rows.evaluate(binder.memory.limits.dimensions) ?? 0
         var arguments = ArgumentBytes()
         arguments.add(
             TensorMatrix(
                 address: input.address, type: input.type, columns: input.columns, rows: most,
                 stride: input.stride, boxRows: 256))
+        addTask(binder, to: &arguments)
+        var defines = kernelDefines
+        defines["STAGES"] = "4"
+        defines["WEIGHT_STAGES"] = layout.scheme == nil ? "4" : "3"
+        let tiles = prefillTiles(of: 256)
+        return KernelLaunch(
+            module: KernelModule("prefill/linear.cu", defines), kernel: "linear_prefill",
+            arguments: arguments, block: 384
+        ) { (min(Self.multiprocessors, tiles($0)), 1, 1) }
+    }
+
+    private func warpLaunch(_ binder: CUDABinder, _ input: DeviceRows) -> KernelLaunch {
+        var arguments = ArgumentBytes()
+        arguments.add(input)
+        addTask(binder, to: &arguments)
+        let tile = warpTile(binder.memory.target)
+        var defines = kernelDefines
+        defines["STAGES"] = "\(tile.stages)"
+        defines["TOKENS"] = "\(tile.tokens)"
+        let tiles = prefillTiles(of: tile.tokens)
+        return KernelLaunch(
+            module: KernelModule("prefill/linear_mma.cu", defines), kernel: "linear_prefill_mma",
+            arguments: arguments, block: tile.tokens
+        ) { (tiles($0), 1, 1) }
+    }
+
+    /// Arguments behind the input.
+    private func addTask(_ binder: CUDABinder, to arguments: inout ArgumentBytes) {
         arguments.add(binder.memory.inputs.counts)
         arguments.add(rows: x.rows)
         arguments.add(y)
@@ -50,18 +94,12 @@ extension FragmentLinear {
         arguments.add(weight.codes + UInt64(layout.scaleStart))
         arguments.add(weight.codes + UInt64(layout.zeroStart))
         arguments.add(bias?.address ?? 0)
-        var defines = kernelDefines
-        defines["STAGES"] = "4"
-        defines["WEIGHT_STAGES"] = layout.scheme == nil ? "4" : "3"
-        let rows = x.rows
-        let rowTiles = (outputs + 127) / 128
-        return KernelLaunch(
-            module: KernelModule("prefill/linear.cu", defines), kernel: "linear_prefill",
-            arguments: arguments, block: 384
-        ) { values in
-            let tiles = rowTiles * (((rows.evaluate(values) ?? 0) + 255) / 256)
-            return (min(Self.multiprocessors, tiles), 1, 1)
-        }
+    }
+
+    /// Tiles of 128 rows of the weight and so many tokens.
+    private func prefillTiles(of tokens: Int) -> @Sendable (Dimension.Values) -> Int {
+        let (rows, rowTiles) = (x.rows, (outputs + 127) / 128)
+        return { rowTiles * (((rows.evaluate($0) ?? 0) + tokens - 1) / tokens) }
     }
 
     /// Multiprocessors of an H100.

@@ -45,6 +45,9 @@ extension ConformanceCase {
         Shape(dim: 128, softCap: 1.5), Shape(dim: 128, hasSlopes: true, style: "none"),
         Shape(dim: 64, style: "interleaved"), Shape(dim: 64, rotaryDim: 32),
         Shape(dim: 128, window: 16, softCap: 2, hasSlopes: true), Shape(dim: 96),
+        Shape(heads: 6, dim: 80), Shape(dim: 256), Shape(kvHeads: 1, dim: 256, window: 70),
+        Shape(dim: 80, softCap: 1.5, hasSlopes: true), Shape(dim: 64, softCap: 1.5),
+        Shape(dim: 112),
     ]
 
     /// Two requests prefill; then one decodes, one goes on, one begins; then all decode.

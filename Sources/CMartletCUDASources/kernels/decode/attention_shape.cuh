@@ -3,6 +3,7 @@
 //
 // Arguments, constants and shared memory of attention_decode; its definitions stand in attention.cu.
 #pragma once
+#include "ampere.cuh"
 #include "hopper.cuh"
 #ifndef RING
 #define RING 0
@@ -95,11 +96,4 @@ __device__ __forceinline__ float power_of_two(float x) {
     return y;
 }
 __device__ __forceinline__ Word nothing() { return Word{0, 0, 0, 0}; }
-__device__ __forceinline__ void copy_chunk(u32 to, const void* from) {
-    asm volatile("cp.async.cg.shared.global [%0], [%1], 16;" ::"r"(to), "l"(from) : "memory");
-}
-__device__ __forceinline__ void copies_commit() { asm volatile("cp.async.commit_group;" ::: "memory"); }
-template <int PENDING> __device__ __forceinline__ void copies_wait() {
-    asm volatile("cp.async.wait_group %0;" ::"n"(PENDING) : "memory");
-}
 }  // namespace

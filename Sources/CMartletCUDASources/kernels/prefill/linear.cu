@@ -22,7 +22,7 @@
 //   BIAS RESIDUAL            0 or 1
 //   STAGES WEIGHT_STAGES     depths of the rings
 //   INTERLEAVE               of the layout, or 0
-#include "mma16x16.cuh"
+#include "weight_tiles.cuh"
 #include "hopper.cuh"
 
 struct PrefillLinearArguments {
@@ -37,17 +37,9 @@ struct PrefillLinearArguments {
 };
 
 namespace {
-using namespace layout;
-constexpr int tile_rows = 128, tile_tokens = 256, box_k = 64;
-constexpr int tile_strips = tile_rows / 16;
-constexpr int strips = (OUTPUTS + 15) / 16;
-constexpr int row_tiles = (strips + tile_strips - 1) / tile_strips;
-constexpr int boxes = (INPUTS + box_k - 1) / box_k;
-constexpr int chunk_boxes = chunk_k / box_k;  // boxes of x that a chunk meets
 constexpr int box_bytes = tile_tokens * box_k * 2;
 constexpr int weight_bytes = tile_strips * chunk_bytes;
 constexpr int consumers = 2;
-static_assert(chunk_k % box_k == 0, "a chunk must hold whole boxes of x");
 
 // Shared memory, from a multiple of 1024.
 constexpr int weights_at = STAGES * box_bytes;
@@ -57,28 +49,6 @@ constexpr int staging_bytes = 64 * staging_pitch;
 constexpr int barriers_at = staging_at + consumers * staging_bytes;
 constexpr int shared_bytes = barriers_at + (STAGES + WEIGHT_STAGES) * 16;
 extern __shared__ __align__(1024) u8 shared[];
-
-/// A strip by its place in memory: strips whose chunks lie side by side are neighbours in a tile, so that a
-/// tile's chunks of the same k are one piece of memory.
-struct Strip {
-    int index;      // which strip of the weight
-    i64 chunk;      // its first chunk
-    int stride;     // chunks from one to the next
-
-    __device__ __forceinline__ explicit Strip(int place) {
-#if INTERLEAVE
-        constexpr int few = strips / INTERLEAVE, longer = strips % INTERLEAVE;
-        int turn = place / INTERLEAVE, block = place % INTERLEAVE;
-        index = block < longer ? block * (few + 1) + turn : longer + block * few + turn;
-        chunk = (i64)turn * strip_chunks * INTERLEAVE + block;
-        stride = turn < few ? INTERLEAVE : longer;
-#else
-        index = place;
-        chunk = (i64)place * strip_chunks;
-        stride = 1;
-#endif
-    }
-};
 
 /// Place in a ring: stage and the parity of its turn.
 template <int DEPTH> struct Turn {
@@ -100,96 +70,24 @@ struct Barriers {
     __device__ __forceinline__ u32 weight_free(int i) const { return base + (STAGES + i) * 16 + 8; }
 };
 
-/// Both halves of a pair's low or high half.
-__device__ __forceinline__ u32 twice_low(u32 pair) { return __byte_perm(pair, pair, 0x1010); }
-__device__ __forceinline__ u32 twice_high(u32 pair) { return __byte_perm(pair, pair, 0x3232); }
-
 /// The operands of four matrix instructions, 64 k, of a warp's strip: `box` of the chunk at an address.
 struct Fragments {
     u32 a[4][4];
 
     __device__ __forceinline__ void load(u32 chunk, int box, int lane) {
-#if WEIGHT == MARTLET_U4
-        Word w = shared_word(chunk + box * 512 + lane * 16);
-        u32 words[4] = {w.x, w.y, w.z, w.w};
 #pragma unroll
-        for (int i = 0; i < 4; ++i) {
-            u32 high = words[i] >> 8;
-            // 1024 + code, or 1024 + 16 code, less 1024 or 1032
-            const u32 low_middle = has_zeros ? 0x64006400 : 0x64086408;
-            const u32 high_middle = has_zeros ? 0xd400d400 : 0xd480d480;
-            a[i][0] = pair_subtract(nibbles<0x000f000f>(words[i]), low_middle);
-            a[i][1] = pair_subtract(nibbles<0x000f000f>(high), low_middle);
-            a[i][2] = pair_fused(nibbles<0x00f000f0>(words[i]), 0x2c002c00, high_middle);
-            a[i][3] = pair_fused(nibbles<0x00f000f0>(high), 0x2c002c00, high_middle);
+        for (int i = 0; i < 4; i += word_tiles) {
+            Word w = shared_word(chunk + (box * box_words + i / word_tiles) * 512 + lane * 16);
+#pragma unroll
+            for (int part = 0; part < word_tiles; ++part) numbers(a[i + part], w, part);
         }
-#elif WEIGHT == MARTLET_U8
-        const u32 magic = 0x64646464;
+        if (!grouped) return;
 #pragma unroll
-        for (int i = 0; i < 2; ++i) {
-            Word w = shared_word(chunk + (box * 2 + i) * 512 + lane * 16);
-            u32 words[4] = {w.x, w.y, w.z, w.w};
+        for (int i = 0; i < 4; i += 4 / box_groups) {
+            GroupScale scale(chunk + words * 512 + (first_group(box) + i * box_groups / 4) * group_bytes, lane);
 #pragma unroll
-            for (int j = 0; j < 2; ++j) {
-                // 1024 + code, less 1024 or 1152
-                const u32 middle = has_zeros ? 0x64006400 : 0x64806480;
-                a[2 * i + j][0] = pair_subtract(__byte_perm(words[2 * j], magic, 0x4140), middle);
-                a[2 * i + j][1] = pair_subtract(__byte_perm(words[2 * j], magic, 0x4342), middle);
-                a[2 * i + j][2] = pair_subtract(__byte_perm(words[2 * j + 1], magic, 0x4140), middle);
-                a[2 * i + j][3] = pair_subtract(__byte_perm(words[2 * j + 1], magic, 0x4342), middle);
-            }
+            for (int j = i; j < i + 4 / box_groups; ++j) scale.apply(a[j]);
         }
-#else
-#pragma unroll
-        for (int i = 0; i < 4; ++i) {
-            Word w = shared_word(chunk + (box * 4 + i) * 512 + lane * 16);
-            a[i][0] = w.x, a[i][1] = w.y, a[i][2] = w.z, a[i][3] = w.w;
-        }
-#endif
-        if (grouped) scale(chunk, box, lane);
-    }
-
-    /// Multiplies by the groups' scales and adds what their zeros say.
-    __device__ __forceinline__ void scale(u32 chunk, int box, int lane) {
-        constexpr int tile_groups = GROUP < box_k && grouped ? box_k / (GROUP > 0 ? GROUP : 1) : 1;
-#pragma unroll
-        for (int part = 0; part < tile_groups; ++part) {
-            int group = GROUP < box_k ? box * tile_groups + part : box * box_k / (GROUP > 0 ? GROUP : 1);
-            u32 at = chunk + words * 512 + group * group_bytes + (lane >> 2) * (has_zeros ? 8 : 4);
-            u32 scales, offsets = 0;
-            asm volatile("ld.shared.u32 %0, [%1];" : "=r"(scales) : "r"(at));
-            if (has_zeros) asm volatile("ld.shared.u32 %0, [%1];" : "=r"(offsets) : "r"(at + 4));
-            u32 factor[2] = {twice_low(scales), twice_high(scales)};
-            u32 zero[2] = {twice_low(offsets), twice_high(offsets)};
-#pragma unroll
-            for (int i = part * 4 / tile_groups; i < (part + 1) * 4 / tile_groups; ++i) {
-#pragma unroll
-                for (int j = 0; j < 4; ++j) {
-#if ZERO == MARTLET_ZERO_INTEGER
-                    a[i][j] = pair_multiply(pair_subtract(a[i][j], zero[j & 1]), factor[j & 1]);
-#elif ZERO == MARTLET_ZERO_MINIMUM
-                    a[i][j] = pair_fused(a[i][j], factor[j & 1], zero[j & 1]);
-#else
-                    a[i][j] = pair_multiply(a[i][j], factor[j & 1]);
-#endif
-                }
-            }
-        }
-    }
-};
-
-/// Places of a tile: its first strip in memory's order, and its first token.
-///
-/// All rows of the weight meet a few tiles of tokens, whose x stays in the second cache, before the next ones.
-struct Tile {
-    int place, token;
-
-    __device__ __forceinline__ Tile(int index, int token_tiles) {
-        constexpr int kept = (20 << 20) / (tile_tokens * INPUTS * 2), wide = kept > 1 ? kept : 1;
-        int first = index / (row_tiles * wide) * wide, rest = index % (row_tiles * wide);
-        int width = token_tiles - first < wide ? token_tiles - first : wide;
-        place = rest / width * tile_strips;
-        token = (first + rest % width) * tile_tokens;
     }
 };
 
@@ -226,15 +124,6 @@ __device__ __forceinline__ void produce(const PrefillLinearArguments& a, Barrier
             box.next();
         }
     }
-}
-
-__device__ __forceinline__ float gated(float gate, float up) {
-#if GATED == 2
-    float inner = 0.7978845608f * (gate + 0.044715f * gate * gate * gate);
-    return gate / (1.0f + __expf(-2.0f * inner)) * up;
-#else
-    return gate / (1.0f + __expf(-gate)) * up;
-#endif
 }
 
 /// Sums of a warpgroup's 64 rows and 256 tokens become results.

@@ -1,0 +1,261 @@
+# Part of Martlet. See LICENSE.
+# SPDX-License-Identifier: Apache-2.0
+"""Checks and times the kernels of prompts against PyTorch, in shares of the rate of an 8192^3 bf16 product.
+
+usage: prompts.py [build] [attention] [linear] [bench]
+
+attention_prefill (sm_90a) and attention_prefill_mma, linear_prefill (sm_90a) and linear_prefill_mma; the last of
+each pair as compute_80 PTX, as `--force-sm 80` runs it, or for the chip MARTLET_LAB_SINGLE. `build` only compiles and needs no device. Outputs are
+poisoned, inputs fresh; `bench` times what it names besides checking it.
+"""
+
+import ctypes
+import math
+import os
+import sys
+from ctypes import c_float, c_int32, c_uint32, c_void_p
+
+from nvrtc import build_all
+
+WARPGROUPS = "sm_90a"
+SINGLE = os.environ.get("MARTLET_LAB_SINGLE", "compute_80")
+HOPPER_DIMS = (64, 80, 96, 128, 256)
+
+
+def attention_kernel(dim, single=False, heads=32, kv_heads=32, activation=2, window=0, cap=0, alibi=0, **given):
+    """(source, kernel, definitions, chip) as the host chooses them."""
+    d = dict(ACTIVATION=activation, HEAD_DIM=dim, HEADS=heads, KV_HEADS=kv_heads, WINDOW=window, SOFT_CAP=cap, ALIBI=alibi)
+    if single or dim not in HOPPER_DIMS:
+        long = dim > 128
+        d |= dict(WARPS=4, ROW_TILES=1 if long else 2, KEYS=32 if long else 64) | given
+        return "prefill/attention_mma.cu", "attention_prefill_mma", d, SINGLE
+    d |= dict(GROUPS=3 if dim == 64 and not cap else 2) | given
+    return "prefill/attention.cu", "attention_prefill", d, WARPGROUPS
+
+
+def linear_kernel(inputs, outputs, weight, group=0, zero=0, single=True, gated=0, bias=0, residual=0, result=2, interleave=0, tokens=128, stages=0):
+    d = dict(WEIGHT=weight, GROUP=group, ZERO=zero, RESULT=result, INPUTS=inputs, OUTPUTS=outputs, GATED=gated, BIAS=bias,
+             RESIDUAL=residual, INTERLEAVE=interleave)
+    if single:
+        return "prefill/linear_mma.cu", "linear_prefill_mma", d | dict(STAGES=stages or (2 if weight < 4 else 3), TOKENS=tokens), SINGLE
+    return "prefill/linear.cu", "linear_prefill", d | dict(STAGES=4, WEIGHT_STAGES=4 if weight < 4 else 3), WARPGROUPS
+
+
+# (kernel, lengths, new tokens): cases that are checked, and those that are timed.
+CHECKS = [(attention_kernel(dim, single, **v), lengths, new)
+          for single in (False, True) for dim in (64, 80, 96, 128, 256)
+          for v, lengths, new in (({}, [300, 64, 1, 777], [300, 3, 1, 500]), (dict(kv_heads=8, activation=1), [1000, 513], [400, 513]))]
+CHECKS += [(attention_kernel(dim, single, kv_heads=4, **v), [900, 1300], [900, 577])
+           for single in (False, True) for dim in (64, 96, 128, 256) for v in (dict(window=300), dict(alibi=1), dict(cap=1))]
+CHECKS += [(attention_kernel(dim, heads=8, kv_heads=2), [333, 70], [333, 9]) for dim in (16, 32, 112, 192)]
+TIMED = [(attention_kernel(dim, single), [n], [n]) for single in (False, True) for n in (8192, 2048) for dim in HOPPER_DIMS]
+TIMED += [(attention_kernel(dim, kv_heads=8, **v), [8192], [8192]) for dim in HOPPER_DIMS for v in ({}, dict(window=1024), dict(alibi=1), dict(cap=1))]
+TIMED += [(attention_kernel(128, single, kv_heads=8, **v), [8192], [8192]) for single in (False, True) for v in (dict(window=4096), dict(activation=1))]
+LINEAR_CHECKS = [linear_kernel(512, 272, weight, group, zero, single, gated, bias, residual, tokens=tokens)
+                 for single, tokens in ((True, 128), (True, 256), (False, 256))
+                 for weight, group, zero in ((2, 0, 0), (8, 0, 0), (8, 32, 2), (4, 0, 0), (4, 32, 1), (4, 64, 0), (4, 128, 2))
+                 for gated, bias, residual in ((0, 1, 1), (1, 0, 0))]
+LINEAR_CHECKS += [linear_kernel(2048, 4368, 4, 128, 0, single, interleave=132) for single in (True, False)]
+SHAPES = [(4096, 12288, {}), (4096, 4096, dict(residual=1)), (4096, 22016, dict(gated=1)), (11008, 4096, dict(residual=1))]
+LINEAR_TIMED = [[linear_kernel(k, n, weight, group, single=single, **more) for k, n, more in SHAPES]
+                for single in (True, False) for weight, group in ((2, 0), (8, 0), (4, 128))]
+
+words = sys.argv[1:]
+if "build" not in words:
+    import torch
+    from device import (DTYPES, Kernel, Pages, RowCount, Rows, error, graph_time, pointer, tensor_map)
+    from layout import pack, paired8, plane, quantize, random_weights
+
+failures = 0
+
+
+
+def verdict(name, e, limit, more=""):
+    global failures
+    bad = not e <= limit
+    failures += bad
+    print(f"{'FAIL' if bad else 'ok  '} {name}: {e:.1e} (limit {limit:.0e}) {more}", flush=True)
+
+
+def structure(*fields):
+    """An argument struct of (name, type, value)."""
+    made = type("Arguments", (ctypes.Structure,), {"_fields_": [(n, t) for n, t, _ in fields]})
+    return made(*[v for _, _, v in fields])
+
+
+def median_ms(work, runs=7):
+    for _ in range(2):
+        work()
+    times = []
+    for _ in range(runs):
+        begin, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+        begin.record()
+        work()
+        end.record()
+        end.synchronize()
+        times.append(begin.elapsed_time(end))
+    return sorted(times)[runs // 2]
+
+
+def attention(case, rate=None):
+    (source, name, d, chip), lengths, new = case
+    kernel, dev = Kernel(source, name, d, chip), "cuda"
+    dim, heads, kv_heads, at = d["HEAD_DIM"], d["HEADS"], d["KV_HEADS"], DTYPES[d["ACTIVATION"]]
+    tile, total, b = kernel.facts[2], sum(new), len(lengths)
+    blocks = [-(-n // 64) for n in lengths]
+    columns, pages = max(blocks), sum(blocks) + 2
+    cache = torch.randn(pages, 2, kv_heads, 64, dim, device=dev).to(at)
+    order, table = torch.randperm(pages)[:sum(blocks)].tolist(), []
+    for n in blocks:
+        table.append(order[:n] + [-1] * (columns - n))
+        order = order[n:]
+    numbers = lambda x: torch.tensor(x, device=dev, dtype=torch.int32)
+    starts = [sum(new[:i]) for i in range(b + 1)]
+    tables, start, length = numbers(table), numbers([0] * b), numbers(lengths)
+    query_start, step = numbers(starts), numbers([total, b, b, 0])
+    q = torch.randn(total, heads * dim, device=dev).to(at)
+    y = torch.full((total, heads * dim), math.nan, device=dev, dtype=at)
+    slopes = torch.tensor([2.0 ** (-8 * (h + 1) / heads) for h in range(heads)], device=dev)
+    scale, cap = dim ** -0.5, 30.0 if d["SOFT_CAP"] else 0.0
+    fits = lambda n: n * max(lengths) * dim * 4 * kv_heads // heads <= 40e6
+    at_once = max(n for n in range(1, heads + 1) if heads % n == 0 and (n == 1 or fits(n)))
+    page = 2 * kv_heads * 64 * dim * 2
+    task = [("step", c_void_p, pointer(step)),
+            ("pages", Pages, Pages(cache.data_ptr(), page, page, 0, pointer(start), pointer(length), pointer(tables), None,
+                                   columns, 64, kv_heads, dim)),
+            ("query_start", c_void_p, pointer(query_start)), ("y", Rows, Rows.of(y)), ("slopes", c_void_p, pointer(slopes)),
+            ("scale", c_float, scale), ("soft_cap", c_float, cap), ("head_group", c_int32, at_once), ("reserved", c_int32, 0)]
+    tiles, taken = heads * (total // tile + b), numbers([0])
+    if source == "prefill/attention.cu":
+        rows = cache.view(-1, dim)
+        fields = [("q", c_uint32 * 32, tensor_map(q, tile)), ("cache", c_uint32 * 32, tensor_map(rows, 64))] + task + [("taken", c_void_p, pointer(taken))]
+        blocks_launched = min(132, tiles)
+    else:
+        fields, blocks_launched = [("q", Rows, Rows.of(q))] + task, tiles
+    a = aligned(structure(*fields))
+    work = lambda: kernel.launch(a, (blocks_launched, 1, 1), dependent=False)
+    work()
+    torch.cuda.synchronize()
+    worst = flop = 0
+    for r in range(b):
+        n, m = lengths[r], new[r]
+        kv = cache[torch.tensor(table[r][:blocks[r]], device=dev)].transpose(1, 2).transpose(0, 2)  # [kv][head][block][64][D]
+        position, key = torch.arange(n - m, n, device=dev)[:, None], torch.arange(n, device=dev)[None]
+        keep = key <= position
+        if d["WINDOW"]:
+            keep &= key > position - d["WINDOW"]
+        flop += 4 * dim * heads * keep.sum().item()
+        some = range(heads) if n <= 2048 else (0, heads - 1)
+        for h in some:
+            k, v = (kv[i, h // (heads // kv_heads)].reshape(-1, dim)[:n].float() for i in (0, 1))
+            qq = q[starts[r]:starts[r + 1], h * dim:(h + 1) * dim].float()
+            s = qq @ k.T * scale
+            if cap:
+                s = cap * torch.tanh(s / cap)
+            if d["ALIBI"]:
+                s = s + slopes[h] * (key - position)
+            out = s.masked_fill(~keep, -math.inf).softmax(-1) @ v
+            worst = max(worst, error(y[starts[r]:starts[r + 1], h * dim:(h + 1) * dim], out))
+    if torch.isnan(y).any():
+        worst = math.nan
+    more = ""
+    if rate:
+        ms = median_ms(work)
+        more = f"{ms * 1e3:8.0f} us {flop / ms / 1e9:5.0f} TF {flop / ms / rate * 100:5.1f} % of G"
+    shown = " ".join(f"{k}={v}" for k, v in d.items() if v)
+    if int(taken):
+        worst = math.nan
+    verdict(f"{name} {lengths}/{new} {shown}", worst, 1e-2 if d["ACTIVATION"] == 2 else 2e-3, more)
+
+
+def aligned(arguments):
+    """The struct at an address that tensor maps want; the struct keeps its memory."""
+    room = (ctypes.c_uint8 * (ctypes.sizeof(arguments) + 128))()
+    skip = -ctypes.addressof(room) % 64
+    ctypes.memmove(ctypes.addressof(room) + skip, ctypes.addressof(arguments), ctypes.sizeof(arguments))
+    return type(arguments).from_buffer(room, skip)
+
+
+def linear(case, tokens, rate=None):
+    """Checks one linear, or returns milliseconds and FLOP if a rate is given."""
+    source, name, d, chip = case
+    kernel, dev = Kernel(source, name, d, chip), "cuda"
+    k, n, weight, group, gated = (d[x] for x in ("INPUTS", "OUTPUTS", "WEIGHT", "GROUP", "GATED"))
+    xt, rt, channel = torch.bfloat16 if weight == 2 else torch.float16, DTYPES[d["RESULT"]], weight >= 4 and not group
+    outputs = n // 2 if gated else n
+    x = (torch.randn(tokens, k, device=dev)).to(xt)
+    if rate:
+        packed = [random_weights(d, k, n) for _ in range(3)]
+        scales, zeros, decoded = torch.full((n + 16,), 0.0005, device=dev), None, None
+    else:
+        w = torch.randn(n, k, device=dev) * k ** -0.5
+        if gated:
+            w = paired8(w[:n // 2], w[n // 2:])
+        codes, s, z, decoded = quantize(w, weight, group, d["ZERO"])
+        packed = [pack(codes, weight, group, s, z, d["INTERLEAVE"])]
+        scales, zeros = plane(s[:, 0], len(w)) if channel else None, None
+    bias, residual = torch.randn(n, device=dev).to(rt), torch.randn(tokens, outputs, device=dev).to(rt)
+    y = torch.full((tokens, outputs), math.nan, device=dev, dtype=rt)
+    step = torch.tensor([tokens, 1, 1, 0], device=dev, dtype=torch.int32)
+    tiles = -(-n // 128) * -(-tokens // d.get("TOKENS", 256))
+    calls = [aligned(structure(
+        ("x", *((c_uint32 * 32, tensor_map(x, 256)) if source == "prefill/linear.cu" else (Rows, Rows.of(x)))),
+        ("step", c_void_p, pointer(step)), ("rows", RowCount, RowCount(tokens=1)), ("y", Rows, Rows.of(y)),
+        ("residual", Rows, Rows.of(residual)), ("weight", c_void_p, pointer(p)), ("scales", c_void_p, pointer(scales)),
+        ("zeros", c_void_p, None), ("bias", c_void_p, pointer(bias)))) for p in packed]
+    turn = [0]
+
+    def work():
+        kernel.launch(calls[turn[0] % len(calls)], (min(132, tiles) if source == "prefill/linear.cu" else tiles, 1, 1), dependent=False)
+        turn[0] += 1
+
+    work()
+    torch.cuda.synchronize()
+    if rate:
+        ms, flop = median_ms(work), 2 * tokens * k * n
+        print(f"     {name} {weight} bits {k} x {n}, {tokens} tokens: {ms * 1e3:.0f} us {flop / ms / rate * 100:.1f} % of G", flush=True)
+        return ms, flop
+    r = x.double()
+    if gated:
+        pairs = decoded.double().view(-1, 2, 8, k)
+        gate, up = (r @ pairs[:, i].reshape(-1, k).T[:, :outputs] for i in (0, 1))
+        r = torch.nn.functional.silu(gate) * up
+    else:
+        r = r @ decoded.double().T
+        if d["BIAS"]:
+            r = r + bias.double()
+        if d["RESIDUAL"]:
+            r = r + residual.double()
+    shown = " ".join(f"{k}={v}" for k, v in d.items() if v)
+    verdict(f"{name} {tokens} tokens {shown}", error(y, r), 6e-3)
+
+
+def main():
+    timed = words and "bench" in words
+    chosen = ([c[0] for c in CHECKS + (TIMED if timed else [])] if "attention" in words else []) + (
+        LINEAR_CHECKS + (sum(LINEAR_TIMED, []) if timed else []) if "linear" in words else [])
+    build_all([(source, d, chip) for source, _, d, chip in chosen])
+    if "build" in words:
+        return
+    a, c = (torch.randn(8192, 8192, device="cuda").bfloat16() for _ in range(2))
+    rate = 2 * 8192 ** 3 / median_ms(lambda: a @ c)
+    del a, c
+    print(f"{torch.cuda.get_device_name()}: G {rate / 1e9:.0f} TFLOP/s")
+    if "attention" in words:
+        for case in CHECKS:
+            attention(case)
+        for case in TIMED if timed else []:
+            attention(case, rate)
+    if "linear" in words:
+        for case in LINEAR_CHECKS:
+            for tokens in (300, 1):
+                linear(case, tokens)
+        for cases in LINEAR_TIMED if timed else []:
+            for tokens in (2048, 8192):
+                parts = [linear(case, tokens, rate) for case in cases]
+                ms, flop = (sum(p[i] for p in parts) for i in (0, 1))
+                print(f"     {cases[0][1]} {cases[0][2]['WEIGHT']} bits, a layer, {tokens} tokens: {flop / ms / rate * 100:.1f} % of G", flush=True)
+    sys.exit(f"{failures} failures" if failures else 0)
+
+
+main()
