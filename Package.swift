@@ -148,7 +148,7 @@ let package = Package(
             "Martlet",
             [
                 "MartletBackend", "MartletCPU", "MartletCore", "MartletEngineFile", "MartletHub",
-                "MartletModels", "MartletRuntime", "MartletTestSupport",
+                "MartletModels", "MartletReference", "MartletRuntime", "MartletTestSupport",
             ]),
         tests("MartletCPU", ["MartletBackend", "MartletCore", "MartletEngineFile"]),
         tests(

@@ -102,6 +102,10 @@ package struct EngineBuilder {
         _ source: EngineSource, _ graphs: [Graph], _ parameters: [ParameterRequest]
     ) throws -> EngineDescription {
         let summary = architecture.summary
+        let activations = Self.activations(graphs)
+        if let asked = options.activations, asked != "exact", activations == "exact" {
+            options.onWarning?("activations stay exact: no linear has coded weights")
+        }
         return EngineDescription(
             builderVersion: Self.version, modelName: source.name,
             architecture: summary.architecture,
@@ -114,7 +118,7 @@ package struct EngineBuilder {
                     .reduce(0) { $0 + $1.shape.reduce(1, *) }),
             precision: EnginePrecision(
                 dtype: options.dtype.rawValue, weights: Self.formats(parameters),
-                activations: Self.activations(graphs),
+                activations: activations,
                 kvDType: options.kvType.rawValue),
             options: options.disabledRules.isEmpty
                 ? [:] : ["disabledRules": options.disabledRules.sorted().joined(separator: ",")])

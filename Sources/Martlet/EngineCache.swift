@@ -20,7 +20,7 @@ public enum EngineCache {
     public static var defaultFolder: String? {
         if let folder = variable("MARTLET_CACHE") { return folder + "/engines" }
         if let folder = variable("XDG_CACHE_HOME") { return folder + "/martlet/engines" }
-        return variable("HOME").map { $0 + "/.cache/martlet/engines" }
+        return (variable("HOME") ?? HomeFolder.ofUser).map { $0 + "/.cache/martlet/engines" }
     }
 
     /// Value of an environment variable; nil if it is empty.

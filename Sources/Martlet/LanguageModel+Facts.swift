@@ -13,6 +13,8 @@ extension LanguageModel {
     public var vocabularySize: Int { executor.vocabularySize }
     /// Threads that compute; 1 on a GPU, where the host only starts work.
     public var threadCount: Int { cpuExecutor?.threadCount ?? 1 }
+    /// Most tokens in a step.
+    package var maxTokensPerStep: Int { executor.limits.maxTokens }
     /// Name of the device: the CPU's instruction set, or the GPU's product name.
     public var deviceName: String {
         if let gpu = executor as? CUDAExecutor {

@@ -18,7 +18,7 @@ extension LanguageModel {
         guard let tokenizer else {
             throw MartletError(
                 .unsupported, "the model has no tokenizer",
-                mend: "Give token ids: --input-ids 1,2,3")
+                mend: "Name a checkpoint that has one; run also takes --input-ids 1,2,3")
         }
         return tokenizer.encode(text, allowSpecial: true, addSpecial: addSpecial)
             .map { Int32(clamping: $0) }

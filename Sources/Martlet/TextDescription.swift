@@ -32,8 +32,15 @@ struct TextDescription {
         var stops = Set(tokenizer?.stopIDs.map { Int32(clamping: $0) } ?? [])
         if let eos = tokenizer?.eosID { stops.insert(Int32(clamping: eos)) }
         let eos = source.generation?["eos_token_id"] ?? source.configuration.json["eos_token_id"]
-        for value in eos?.array ?? [eos].compactMap({ $0 }) {
-            if let id = value.int { stops.insert(Int32(clamping: id)) }
+        let vocabularySize = source.configuration.json["vocab_size"]?.int ?? Int(Int32.max)
+        for value in eos?.array ?? [eos].compactMap({ $0 }) where value != .null {
+            guard let id = value.int, (0..<min(vocabularySize, Int(Int32.max))).contains(id) else {
+                throw MartletError(
+                    .corrupt,
+                    "eos_token_id holds \(value.serialized()), which is no token of the vocabulary",
+                    mend: "Correct it in config.json or generation_config.json")
+            }
+            stops.insert(Int32(id))
         }
         stopTokens = stops.sorted()
     }

@@ -69,6 +69,7 @@ package struct StepValidator {
                 .limitExceeded, "a step of \(count) \(what) is outside \(lowest) ... \(limit)")
         }
         try require(record.positionPlanes == 1, "\(record.positionPlanes) position planes, not 1")
+        try checkUnserved(record)
         try checkTokens(record, tokens: tokens, requests: requests)
         if rows > 0 { try checkLogitRows(record, tokens: tokens, rows: rows) }
         try checkSampling(record, requests: requests)
@@ -143,6 +144,13 @@ package struct StepValidator {
         }
     }
 
+    /// Refuses fields that are defined and that no backend serves yet.
+    private func checkUnserved(_ record: StepRecord) throws {
+        for (field, name) in [(StepField.adapter, "adapter"), (.draftStart, "draftStart")] {
+            try require(record.section(field) == nil, "'\(name)' is not served yet")
+        }
+    }
+
     private func checkLogitRows(_ record: StepRecord, tokens: Int, rows: Int) throws {
         let logitRows = try section(record, record.section(.logitRows), "logitRows", count: rows)
         let uses = try section(
@@ -152,6 +160,9 @@ package struct StepValidator {
                 logitRows[row] >= 0 && Int(logitRows[row]) < tokens,
                 "logit row \(logitRows[row]) is outside 0 ..< \(tokens)")
             let use = RowUse(rawValue: uses[row])
+            try require(
+                use.isSubset(of: [.sample, .returnLogits]),
+                "row \(row) has uses \(use.rawValue) that no kernel serves")
             try require(
                 !use.contains(.sample) || record.section(.samplingParameters, UInt32.self) != nil,
                 "row \(row) is sampled without sampling parameters")
@@ -264,6 +275,9 @@ package struct StepValidator {
             guard let kind = BlockOperation.Kind(rawValue: operation.kind) else {
                 throw failure("there is no block operation \(operation.kind)")
             }
+            try require(
+                groups.indices.contains(Int(operation.group)),
+                "a block operation names KV group \(operation.group) of \(groups.count)")
             let sources = kind == .swapIn ? hostPageCount : pageCount
             let destinations = kind == .swapOut ? hostPageCount : pageCount
             try require(

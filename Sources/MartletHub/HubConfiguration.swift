@@ -1,6 +1,7 @@
 // Part of Martlet. See LICENSE.
 // SPDX-License-Identifier: Apache-2.0
 
+import MartletCore
 /// Where models come from and where they are kept; read from the variables Hugging Face users know.
 public struct HubConfiguration: Sendable {
     /// One site: its address, our token for it and where its files are kept.
@@ -58,7 +59,7 @@ public struct HubConfiguration: Sendable {
             else { return standard }
             return seconds * 1000
         }
-        let home = value("HOME") ?? "/"
+        let home = value("HOME") ?? HomeFolder.ofUser ?? "/"
         func expand(_ path: String) -> String {
             var path = path.droppingPrefix("~/").map { "\(home)/\($0)" } ?? path
             while path.count > 1, path.hasSuffix("/") { path.removeLast() }

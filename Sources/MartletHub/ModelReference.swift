@@ -121,6 +121,9 @@ extension ModelReference {
 
     private static func unknown(_ text: String, _ aliases: [ModelAlias]) -> MartletError {
         let names = aliases.map(\.name)
+        let text = text.unicodeScalars.reduce(into: "") {
+            $0 += $1.value < 32 ? $1.escaped(asASCII: true) : String($1)
+        }
         if let nearest = EditDistance.nearest(text, among: names) {
             return MartletError(
                 .notFound, "unknown model '\(text)'", mend: "Did you mean '\(nearest)'?",

@@ -34,7 +34,13 @@ extension SchemeRegistry {
         let bits = base == "int8" ? 8 : 4
         var group: QuantizationScheme.GroupShape? = bits == 8 ? .channel : nil
         var zero = QuantizationScheme.ZeroKind.none
+        var kinds: Set<Bool> = []
         for word in words.dropFirst() {
+            guard kinds.insert(word == "channel" || word.hasPrefix("g")).inserted else {
+                throw MartletError(
+                    .invalidArgument, "'\(word)' in '\(text)' contradicts what stands before it",
+                    mend: "Forms: \(forms)")
+            }
             switch word {
             case "channel": group = .channel
             case "sym": zero = .none

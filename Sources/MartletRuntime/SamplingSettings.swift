@@ -78,7 +78,8 @@ public struct SamplingSettings: Sendable, Hashable {
     /// - Throws: `MartletError` `.invalidArgument` naming the setting, its value and its range.
     public func validate(vocabularySize: Int) throws {
         try Self.require(
-            temperature >= 0 && temperature.isFinite, "temperature", temperature, "0 or more")
+            temperature >= 0 && temperature.isFinite, "temperature", temperature,
+            "finite and 0 or more")
         try Self.require(
             topK >= 0 && topK <= Int(Int32.max), "top-k", topK, "0 (off) to \(Int32.max)")
         try Self.require(topP > 0 && topP <= 1, "top-p", topP, "above 0, at most 1")

@@ -44,6 +44,12 @@ import Testing
             "run", "MODEL",
             "--input-ids", "1,2,3,4", "--max-context", "4"),
         Case(
+            2, "error: --memory-fraction has no effect on the CPU", "run", "MODEL", "--input-ids",
+            "1", "--memory-fraction", "0.5"),
+        Case(
+            2, "error: there is no code to translate for --force-sm 70. Use 80 or 90", "run",
+            "MODEL", "--input-ids", "1", "--device", "cuda", "--force-sm", "70"),
+        Case(
             6, "error: a context of 600 tokens is outside the model's 1 to 512", "run", "MODEL",
             "--input-ids", "1", "--max-context", "600"),
         Case(
@@ -54,6 +60,16 @@ import Testing
         Case(
             2, "error: there is no rule named 'foo'. Rules: ", "inspect", "MODEL", "--disable-rule",
             "foo"),
+        Case(
+            2, "error: 'sym' in 'int4:asym:sym' contradicts what stands before it", "run", "MODEL",
+            "--input-ids", "1", "--quantize", "int4:asym:sym"),
+        Case(
+            2, "error: \(Program.model)/config.json is a file of the model. Name another file",
+            "run", "MODEL",
+            "--input-ids", "1", "--output-csv", Program.model + "/config.json"),
+        Case(
+            2, "error: same.csv is named for two results. Name two files", "run", "MODEL",
+            "--input-ids", "1", "--output-logits", "same.csv", "--output-csv", "./same.csv"),
         Case(
             2, "error: 'int3' is no weight scheme", "run", "MODEL", "--input-ids", "1",
             "--quantize", "int3"),

@@ -6,9 +6,9 @@ import Testing
 /// Values that nobody should pass: one line that names them, a documented code, nothing on standard output.
 @Suite struct HostileTests {
     static let run: [(arguments: String, code: Int32, message: String)] = [
-        ("--temperature nan", 2, "temperature is nan, but must be 0 or more"),
-        ("--temperature -1", 2, "temperature is -1.0, but must be 0 or more"),
-        ("--temperature inf", 2, "temperature is inf, but must be 0 or more"),
+        ("--temperature nan", 2, "temperature is nan, but must be finite and 0 or more"),
+        ("--temperature -1", 2, "temperature is -1.0, but must be finite and 0 or more"),
+        ("--temperature inf", 2, "temperature is inf, but must be finite and 0 or more"),
         ("--temperature abc", 2, "The value 'abc' is invalid for '--temperature"),
         ("--top-k -5", 2, "top-k is -5, but must be 0 (off) to 2147483647"),
         ("--top-k 99999999999", 2, "top-k is 99999999999, but must be 0 (off) to 2147483647"),

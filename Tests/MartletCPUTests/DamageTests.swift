@@ -135,6 +135,15 @@ import Testing
         try await refused("more tokens than written", fine) {
             $0.setCounts(tokens: 40, requests: 1, logitRows: 0)
         }
+        try await refused("a draft's row", fine) {
+            try $0.add(.rowUse, UInt32.self, count: 1)[0] = RowUse.verify.rawValue
+        }
+        try await refused("an adapter", fine) { try $0.add(.adapter, count: 1)[0] = 0 }
+        try await refused("a copy in no KV group", fine) {
+            let operations = try $0.add(.blockOperations, BlockOperation.self, count: 1)
+            operations[0] = BlockOperation(kind: .copy, group: 9, source: 0, destination: 1)
+            $0.setBlockOperationCount(1)
+        }
         try await refused("a swap", fine) {
             let operations = try $0.add(.blockOperations, BlockOperation.self, count: 1)
             operations[0] = BlockOperation(kind: .swapOut, group: 0, source: 0, destination: 0)

@@ -22,15 +22,13 @@ struct FakeModel {
     }
 
     init(
-        _ architecture: any ModelArchitecture, dtype: DType = .f32, scheme: String = ""
+        _ architecture: any ModelArchitecture, dtype: DType = .f32,
+        scheme: QuantizationScheme? = nil
     ) throws {
         var options = Compiler.Options()
         options.recipe.dtype = dtype
         options.recipe.kvType = dtype
-        if !scheme.isEmpty {
-            let choice = try SchemeRegistry.choice(scheme)
-            options.recipe.weights = .scheme(name: choice.name, choice.scheme)
-        }
+        if let scheme { options.recipe.weights = .scheme(name: "test") { _ in scheme } }
         compiled = try CompiledModel(
             architecture, weights: RandomWeights(seed: 3), options: options,
             catalog: CUDACatalog())

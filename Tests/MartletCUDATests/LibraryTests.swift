@@ -75,8 +75,12 @@ import Testing
     /// The structs that the host fills are as long as those that the kernels read.
     @Test(
         .enabled(if: hasCompiler, "NVRTC is not installed"),
-        arguments: [DType.f32, .bf16], ["", "int8", "int4:g32"])
-    func argumentsAreTheKernels(dtype: DType, scheme: String) throws {
+        arguments: [DType.f32, .bf16],
+        [
+            nil, QuantizationScheme(bits: 8, group: .channel, scaleType: .f32, zero: .none),
+            QuantizationScheme(bits: 4, group: .group(32), scaleType: .f16, zero: .none),
+        ])
+    func argumentsAreTheKernels(dtype: DType, scheme: QuantizationScheme?) throws {
         let plans = try FakeModel(TinyModels.llama(headDim: 64), dtype: dtype, scheme: scheme)
             .compiled.plans
         for target in ["compute_80", "sm_90a"].map(KernelArchitecture.init) {

@@ -6,6 +6,7 @@ import MartletCPU
 import MartletCore
 import MartletEngineFile
 import MartletModels
+import MartletReference
 import MartletRuntime
 import MartletTestSupport
 import Testing

@@ -99,6 +99,7 @@ struct LlamaBenchResult {
     /// Its JSON, with those of its fields that mean something here.
     var json: JSONValue {
         let description = model.engine.description
+        let isGPU = model.deviceMemoryBytes != nil
         return .array(
             tests.map { test in
                 let nanoseconds = test.seconds.map { ($0 * 1e9).rounded() }
@@ -106,10 +107,17 @@ struct LlamaBenchResult {
                 return .object(
                     JSONObject([
                         ("build_commit", .string(description.builderVersion)),
-                        ("cpu_info", .string(model.deviceName)), ("backends", .string("martlet")),
+                        ("build_number", .int(0)),
+                        ("cpu_info", .string(isGPU ? "" : model.deviceName)),
+                        ("gpu_info", .string(isGPU ? model.deviceName : "")),
+                        ("backends", .string("martlet")),
                         ("model_filename", .string(bench.path)),
                         ("model_type", .string(modelType)), ("model_size", .int(model.weightBytes)),
                         ("model_n_params", .int(description.sizes.parameterCount)),
+                        ("n_batch", .int(model.maxTokensPerStep)),
+                        ("n_ubatch", .int(model.maxTokensPerStep)),
+                        ("n_gpu_layers", .int(isGPU ? description.sizes.layerCount : 0)),
+                        ("flash_attn", .bool(true)), ("use_mmap", .bool(true)),
                         ("n_threads", .int(model.threadCount)),
                         ("type_k", .string(description.precision.kvDType)),
                         ("type_v", .string(description.precision.kvDType)),

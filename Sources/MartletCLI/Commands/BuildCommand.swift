@@ -35,7 +35,12 @@ struct BuildCommand: AsyncParsableCommand {
     func run() async throws {
         var options = try modelOptions.loadOptions()
         options.targets = target
+        try GivenFlags.refuse(["--no-cache"], "on build, which writes the file that it is told to")
         options.gpuCode = deviceCode()
+        if target.isEmpty ? options.device != .cuda : !target.contains("cuda") {
+            try GivenFlags.refuse(
+                ["--gpu-code"], "on an engine for CPUs alone", mend: "Add --target cuda")
+        }
         let (file, form) = try outputs()
         let found = try await choice.find()
         try modelOptions.checkEffect(on: found.path)

@@ -29,6 +29,9 @@ struct PlanCommand: AsyncParsableCommand {
     func run() async throws {
         let programBytes = ProcessMemory.residentBytes
         let form = try TableForm.parse(output)
+        try GivenFlags.refuse(
+            ["--memory-fraction", "--force-sm"], "in a plan, which loads nothing",
+            mend: "Give it to run or bench")
         let cases = try BenchCase.parse(batches: batchSize, lengths: inputOutputLen)
         let found = try await choice.find()
         guard !found.isEngine else {

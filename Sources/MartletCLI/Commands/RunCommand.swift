@@ -110,6 +110,7 @@ struct RunCommand: AsyncParsableCommand {
                 ["--system", "--raw"], "on --input-ids, which are a whole prompt already")
         }
         let path = try await ModelFinder.path(model)
+        try OutputFile.checkApart([outputCsv, outputLogits, outputNpz], from: path)
         try modelOptions.checkEffect(on: path)
         guard tap.isEmpty || !path.hasSuffix(".martlet") else {
             throw MartletError(
@@ -143,7 +144,7 @@ struct RunCommand: AsyncParsableCommand {
         let outputs =
             isPlainStream
             ? [try await stream(loaded, requests[0])] : try loaded.generateBatch(requests)
-        for output in outputs { if let failure = output.failure { throw failure } }
+        if outputs.count == 1, let failure = outputs[0].failure { throw failure }
         let answers = outputs.flatMap { [$0] + $0.alternatives }
         if form != .text {
             func repeated<Value>(_ values: [Value]) -> [Value] {
@@ -162,6 +163,13 @@ struct RunCommand: AsyncParsableCommand {
             Console.line(LogProbabilityTable.table(outputs, loaded).rendered(.text))
         }
         if verbose { report(requests, outputs, loaded, seconds: (clock.now - start).seconds) }
+        // What could be answered was; a prompt that failed has an empty line in the files.
+        for (index, output) in outputs.enumerated() {
+            guard let failure = output.failure else { continue }
+            throw MartletError(
+                failure.code, "prompt \(index + 1) of \(outputs.count): \(failure.message)",
+                mend: failure.mend, context: failure.context, cause: failure)
+        }
     }
 
     /// Prints pieces as they come.
@@ -230,7 +238,17 @@ struct RunCommand: AsyncParsableCommand {
     private static func lines(of file: String?) throws -> [String] {
         guard let file else { return [] }
         // A line ends where an editor ends it: other separators of Unicode belong to the prompt.
-        return try TextFile.read(file).split { $0 == "\n" || $0 == "\r\n" }.map(String.init)
+        let isEnd: (Character) -> Bool = { $0 == "\n" || $0 == "\r\n" }
+        var lines = try TextFile.read(file).split(
+            omittingEmptySubsequences: false, whereSeparator: isEnd)
+        while lines.last?.isEmpty == true { lines.removeLast() }
+        // Results are in the order of the lines: none is passed over.
+        if let index = lines.firstIndex(where: \.isEmpty) {
+            throw MartletError(
+                .invalidArgument, "line \(index + 1) of \(file) is empty, but each is a prompt",
+                mend: "Take the line out")
+        }
+        return lines.map(String.init)
     }
 
     private static func ids(_ text: String) throws -> [Int32] {

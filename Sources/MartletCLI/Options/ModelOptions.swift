@@ -121,6 +121,16 @@ struct LimitOptions: ParsableArguments {
         parsing: .unconditional,
         help: "Memory for cached keys and values, such as 2GB (default: what the batch needs).")
     var kvCacheMemory: String?
+    @Option(
+        parsing: .unconditional,
+        help: """
+            Part of a GPU's free memory that may be used without --kv-cache-memory (default: 0.9).
+            """)
+    var memoryFraction: Double?
+    @Option(
+        parsing: .unconditional,
+        help: "Run on a GPU the code of an older one, translated by the driver: 80 or 90.")
+    var forceSm: Int?
     @Option(parsing: .unconditional, help: "Threads (default: one per core).")
     var threads: Int?
     @Option(
@@ -146,6 +156,32 @@ struct LimitOptions: ParsableArguments {
             .invalidArgument, "\(flag) is \(value), but must be \(least) to \(most)")
     }
 
+    private func applyGPU(to options: inout LoadOptions) throws {
+        for (flag, isGiven) in [
+            ("--memory-fraction", memoryFraction != nil), ("--force-sm", forceSm != nil),
+        ] where isGiven && options.device != .cuda {
+            throw MartletError(
+                .invalidArgument, "\(flag) has no effect on the CPU",
+                mend: "Leave it out, or add --device cuda")
+        }
+        if let memoryFraction {
+            guard memoryFraction > 0, memoryFraction <= 1 else {
+                throw MartletError(
+                    .invalidArgument,
+                    "--memory-fraction is \(memoryFraction), but must be above 0 and at most 1")
+            }
+            options.memoryFraction = memoryFraction
+        }
+        if let forceSm {
+            guard [80, 90].contains(forceSm) else {
+                throw MartletError(
+                    .invalidArgument, "there is no code to translate for --force-sm \(forceSm)",
+                    mend: "Use 80 or 90")
+            }
+            options.gpuArchitecture = "compute_\(forceSm)"
+        }
+    }
+
     /// Adds the limits.
     func apply(to options: inout LoadOptions) throws {
         try Self.require(maxBatchSize, atLeast: 1, "--max-batch-size")
@@ -159,6 +195,7 @@ struct LimitOptions: ParsableArguments {
                 "--max-num-tokens \(maxNumTokens) is less than --max-batch-size \(maxBatchSize)",
                 mend: "Raise --max-num-tokens to \(maxBatchSize) or lower --max-batch-size")
         }
+        try applyGPU(to: &options)
         options.maxBatchSize = maxBatchSize ?? min(8, maxNumTokens ?? 8)
         options.maxTokensPerStep = maxNumTokens ?? max(512, options.maxBatchSize)
         options.maxContext = maxContext

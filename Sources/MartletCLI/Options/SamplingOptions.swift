@@ -78,6 +78,15 @@ struct DrawOptions: ParsableArguments {
         settings.frequencyPenalty = frequencyPenalty
         settings.seed = seed
         try filters.apply(to: &settings)
+        let narrows =
+            (2...Int(Int32.max)).contains(topK) || topP > 0 && topP < 1 || minP > 0 && minP <= 1
+            || settings.typicalP < 1
+        if temperature == 0, narrows {
+            try GivenFlags.refuse(
+                ["--top-k", "--top-p", "--min-p", "--typical-p"],
+                "at temperature 0, where the likeliest token is taken",
+                mend: "Add --temperature, such as 0.8, or leave it out")
+        }
         for text in logitBias {
             let parts = text.split(separator: "=")
             guard parts.count == 2, let id = Int32(parts[0]), let value = Float(parts[1]) else {

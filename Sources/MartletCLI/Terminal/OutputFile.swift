@@ -50,6 +50,41 @@ enum OutputFile {
         }
     }
 
+    /// Finds out before the work whether results would replace each other or the model.
+    ///
+    /// - Parameters:
+    ///   - paths: Files to write; nil for those that are not wanted.
+    ///   - model: A file, or a folder whose files are left alone.
+    /// - Throws: `MartletError` `.invalidArgument` naming the file.
+    static func checkApart(_ paths: [String?], from model: String) throws {
+        let own = resolved(model)
+        var seen: Set<String> = []
+        for path in paths.compactMap({ $0 }) {
+            guard case .file(let target, _) = place(path) else { continue }
+            let place = resolved(target)
+            guard seen.insert(place).inserted else {
+                throw MartletError(
+                    .invalidArgument, "\(path) is named for two results", mend: "Name two files")
+            }
+            guard place != own, !place.hasPrefix(own + "/") || access(place, F_OK) != 0 else {
+                throw MartletError(
+                    .invalidArgument, "\(path) is a file of the model", mend: "Name another file")
+            }
+        }
+    }
+
+    /// The one name of a file; of one that is not there yet, in the folder's.
+    private static func resolved(_ path: String) -> String {
+        func real(_ path: String) -> String? {
+            guard let name = realpath(path, nil) else { return nil }
+            defer { free(name) }
+            return String(cString: name)
+        }
+        if let name = real(path) { return name }
+        guard let slash = path.lastIndex(of: "/") else { return (real(".") ?? ".") + "/" + path }
+        return (real(String(path[...slash])) ?? String(path[..<slash])) + path[slash...]
+    }
+
     /// Where a path leads, for files that are replaced whole: a link stays, what it names is replaced.
     ///
     /// - Throws: `MartletError` `.io` for a device or a pipe, which cannot be replaced.

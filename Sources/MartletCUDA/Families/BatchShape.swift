@@ -31,8 +31,6 @@ struct BatchShape {
         self.tokens = tokens
         self.target = target
         strips = layout.strips
-        // Warpgroup instructions read x from shared memory once for 64 rows of the weight.
-        usesWarpgroups = target.hasWarpgroups && tokens == 64
         let inputs = layout.inputs
         // x is read once per cluster; the exchange at the end costs 2 us.
         let xBytes = inputs * tokens * 2
@@ -43,6 +41,10 @@ struct BatchShape {
         let words = layout.chunkWords
         step =
             words % 2 == 0 && (chunkGroups == 0 || chunkGroups % (words / 2) == 0) ? 2 : words
+        // Warpgroup instructions read x from shared memory once for 64 rows of the weight, in whole boxes.
+        usesWarpgroups =
+            target.hasWarpgroups && tokens == 64 && layout.chunkInputs % 64 == 0
+            && step * layout.wordInputs >= 32
         guard choose() else { return nil }
     }
 

@@ -76,7 +76,8 @@ final class JinjaRenderer {
             throw MartletError(
                 .limitExceeded,
                 "chat template: the texts and lists made on the way exceed \(JinjaLimits.work) "
-                    + "characters, the limit")
+                    + "characters, the limit",
+                mend: "Shorten the messages, or leave the template out: martlet run MODEL --raw")
         }
     }
 
