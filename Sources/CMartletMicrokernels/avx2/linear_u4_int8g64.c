@@ -6,10 +6,10 @@
 // them, 32 inputs, add up in 16 bits; one vpmaddwd widens their sum.
 // Order of operations: martlet_linear_arguments.
 //
-// Measured, AMD EPYC (Zen 3), 2-core VM with other work on it, 2026-11-26, K = 2048 and 5632, g128:
-// panel, 128 tokens, one core 164 Gop/s (60 % of pairs of vpmaddubsw and vpaddw, 274), two 240, where
-// codes widened for vpmaddwd gave 79 and 147. gemv from memory, one token: one thread 11 GB/s, two
-// 17-20 GB/s (6 and 12), the read bandwidth.
+// Measured, AMD EPYC (Zen 3), 2-core VM with other work on it, 2026-11-26, K = 2048 and 5632, g128,
+// best of 5: panel, 128 tokens, one core 115-164 Gop/s (pairs of vpmaddubsw and vpaddw reach 274),
+// two 223-240, at least 1.8 times what codes widened for vpmaddwd gave in the same run. gemv from
+// memory, one token: one thread 11 GB/s, two 17-20 GB/s (6 and 12 widened).
 
 #include "../shared/internal.h"
 
