@@ -1,11 +1,11 @@
 // Part of Martlet. See LICENSE.
 // SPDX-License-Identifier: Apache-2.0
 
-// Linears on int8g64 activations: tiles of one panel (two registers of 8 rows) and 4, 2 or 1 tokens.
-// Include with BITS 8 or 4, GEMV_NAME, PANEL_NAME and martlet_half_dots(sums, codes, x, x_stride,
-// tokens), which sets sums[t] to the integer dots of 32 inputs, codes as unsigned. Order of operations:
-// martlet_linear_arguments; integer dots are exact, so only the float steps after each block have an
-// order, the same in every tile.
+// Linears on int8g64 activations: tiles of one panel (two registers of 8 rows) and 4, 2 or 1
+// tokens. Include with BITS 8 or 4, GEMV_NAME, PANEL_NAME and martlet_half_dots(sums, codes, x,
+// x_stride, tokens), which sets sums[t] to the integer dots of 32 inputs, codes as unsigned. Order
+// of operations: martlet_linear_arguments; integer dots are exact, so only the float steps after
+// each block have an order, the same in every tile.
 
 enum {
     MAX_TOKENS = 4,
