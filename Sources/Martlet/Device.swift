@@ -29,6 +29,10 @@ public enum Device: String, Sendable, Hashable, CaseIterable {
 }
 
 extension LoadOptions {
+    /// Most bytes of keys and values where no size is given: a quarter of this machine's memory; a GPU knows
+    /// what it has free.
+    var cacheLimit: Int? { device == .cpu ? MachineMemory.byteCount / 4 : nil }
+
     /// Bytes per second that copies within a GPU's memory move; nil on the CPU.
     ///
     /// Takes 2 GB while it measures: to be asked before a model is loaded.
@@ -48,7 +52,7 @@ extension LoadOptions {
         switch device {
         case .cpu:
             var cpu = CPUOptions(limits: limits, threadCount: threadCount)
-            cpu.kvByteCount = kvCacheMemory ?? min(cacheBytes, MachineMemory.byteCount / 4)
+            cpu.kvByteCount = kvCacheMemory ?? min(cacheBytes, cacheLimit ?? cacheBytes)
             cpu.instructionSet = try CPUInstructionSet.named(instructionSet)
             if policy == .maxUtilization, preemption != .recompute {
                 let page = try EngineKVGroups(engine.plans).groups.map(\.bytesPerBlock).max() ?? 0

@@ -165,7 +165,7 @@ public final class LanguageModel: Sendable {
 
     deinit { inference.shutdown() }
 
-    /// KV memory for a full batch of full contexts, at most a quarter of the machine's memory.
+    /// KV memory for a full batch of full contexts; devices take less where they have less.
     ///
     /// Pages are as large as the engine's largest block; as many are needed as the first entry point,
     /// the one that generates, takes.
@@ -175,7 +175,7 @@ public final class LanguageModel: Sendable {
             count + limits.maxContext / max(groups.groups[place].blockSize, 1) + 2
         }
         let wanted = pages.multipliedReportingOverflow(by: page * limits.maxRequests)
-        return min(wanted.overflow ? .max : wanted.partialValue, MachineMemory.byteCount / 4)
+        return wanted.overflow ? .max : wanted.partialValue
     }
 
     /// Tokens that end an answer.

@@ -65,7 +65,9 @@ public struct LoadOptions: Sendable {
     ///
     /// Where they may be swapped the host's memory holds as many again as the cache.
     public var preemption = PreemptionMode.automatic
-    /// Most requests that wait; more are refused. Batches wait in any number.
+    /// Most requests that wait; more are refused.
+    ///
+    /// Batches wait in any number.
     public var queueLimit = 4096
     /// Threads; nil for one per core.
     public var threadCount: Int?
