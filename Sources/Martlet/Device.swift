@@ -29,9 +29,11 @@ public enum Device: String, Sendable, Hashable, CaseIterable {
 }
 
 extension LoadOptions {
-    /// Most bytes of keys and values where no size is given: a quarter of this machine's memory; a GPU knows
-    /// what it has free.
-    var cacheLimit: Int? { device == .cpu ? MachineMemory.byteCount / 4 : nil }
+    /// Bytes of keys and values: as many as asked for, else as a full batch wants; on the CPU at most a
+    /// quarter of the memory then, while a GPU knows what it has free.
+    func cacheSize(wanted: Int) -> Int {
+        kvCacheMemory ?? (device == .cpu ? min(wanted, MachineMemory.byteCount / 4) : wanted)
+    }
 
     /// Bytes per second that copies within a GPU's memory move; nil on the CPU.
     ///
@@ -52,7 +54,7 @@ extension LoadOptions {
         switch device {
         case .cpu:
             var cpu = CPUOptions(limits: limits, threadCount: threadCount)
-            cpu.kvByteCount = kvCacheMemory ?? min(cacheBytes, cacheLimit ?? cacheBytes)
+            cpu.kvByteCount = cacheSize(wanted: cacheBytes)
             cpu.instructionSet = try CPUInstructionSet.named(instructionSet)
             if policy == .maxUtilization, preemption != .recompute {
                 let page = try EngineKVGroups(engine.plans).groups.map(\.bytesPerBlock).max() ?? 0

@@ -46,8 +46,7 @@ package struct MemoryEstimate: Sendable {
             maxContext: options.maxContext ?? builder.architecture.summary.maxContext)
         kvPerToken = plans.first?.kvGroups.reduce(0) { $0 + $1.bytesPerToken } ?? 0
         kvPage = groups.groups.map(\.bytesPerBlock).max() ?? 0
-        let wanted = LanguageModel.kvBytes(groups, limits)
-        let bytes = options.kvCacheMemory ?? options.cacheLimit.map { min(wanted, $0) } ?? wanted
+        let bytes = options.cacheSize(wanted: LanguageModel.kvBytes(groups, limits))
         kvArena = kvPage > 0 ? bytes / kvPage * kvPage : 0
     }
 

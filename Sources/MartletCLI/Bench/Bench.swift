@@ -170,6 +170,7 @@ struct BenchResult {
     func benchmarkLine(name: String, buildSeconds: Double) -> String {
         let sizes = model.engine.description.sizes
         let latency = mean(latencies)
+        let generationSeconds = latency - mean(firstTokens)
         let fields: [(String, String)] = [
             ("model_name", name), ("world_size", "1"), ("num_heads", "\(sizes.headCount)"),
             ("num_kv_heads", "\(sizes.kvHeadCount)"), ("num_layers", "\(sizes.layerCount)"),
@@ -190,9 +191,13 @@ struct BenchResult {
             ("percentile99(ms)", Format.decimal(percentile(0.99) * 1000, 3)),
             ("latency(ms)", Format.decimal(latency * 1000, 3)),
             ("compute_cap", model.deviceName),
-            ("generation_time(ms)", Format.decimal((latency - mean(firstTokens)) * 1000, 3)),
+            ("generation_time(ms)", Format.decimal(generationSeconds * 1000, 3)),
             ("total_generated_tokens", Format.decimal(Double(generatedTokens), 1)),
-            ("generation_tokens_per_second", Format.decimal(decodeRate, 3)),
+            (
+                "generation_tokens_per_second",
+                Format.decimal(
+                    generationSeconds > 0 ? Double(generatedTokens) / generationSeconds : 0, 3)
+            ),
         ]
         return "[BENCHMARK] " + fields.map { "\($0.0) \($0.1)" }.joined(separator: " ")
     }

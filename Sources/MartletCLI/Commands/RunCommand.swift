@@ -163,7 +163,7 @@ struct RunCommand: AsyncParsableCommand {
             Console.line(LogProbabilityTable.table(outputs, loaded).rendered(.text))
         }
         if verbose { report(requests, outputs, loaded, seconds: (clock.now - start).seconds) }
-        // What could be answered was; a prompt that failed has an empty line in the files.
+        // What could be answered was; a prompt that failed has an empty line in the CSV.
         for (index, output) in outputs.enumerated() {
             guard let failure = output.failure else { continue }
             throw MartletError(
