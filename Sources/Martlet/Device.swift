@@ -67,6 +67,11 @@ extension LoadOptions {
             cuda.kvByteCount = kvCacheMemory
             cuda.kvByteLimit = cacheBytes
             cuda.memoryFraction = memoryFraction
+            if policy == .maxUtilization, preemption != .recompute {
+                // Locking more would take from the host what its page cache keeps of engines.
+                cuda.hostByteCount = MachineMemory.byteCount / 4
+                cuda.needsHostPages = preemption == .swap
+            }
             cuda.architecture = gpuArchitecture.map { KernelArchitecture($0) }
             cuda.images = KernelImages(
                 engine: engine.deviceCode, cacheFolder: engineCache.map { $0 + "/kernels" })

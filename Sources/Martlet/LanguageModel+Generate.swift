@@ -70,6 +70,11 @@ extension LanguageModel {
         try inference.generateBatch(requests)
     }
 
+    /// Checks that a request can run.
+    ///
+    /// - Throws: `MartletError` naming the value and its limit.
+    package func check(_ request: GenerationRequest) throws { try inference.check([request]) }
+
     /// Precisions of the engine in one line.
     public var precisionLine: String {
         engine.description.precision.line

@@ -63,7 +63,8 @@ public struct LoadOptions: Sendable {
     public var policy = SchedulingPolicy.guaranteedNoEvict
     /// What becomes of cached keys and values of a request that is paused, under `maxUtilization`.
     ///
-    /// Where they may be swapped the host's memory holds as many again as the cache.
+    /// Where they may be swapped the host's memory holds as many again as the cache; of a GPU's as many as
+    /// fit a quarter of the host's memory.
     public var preemption = PreemptionMode.automatic
     /// Most requests that wait; more are refused.
     ///

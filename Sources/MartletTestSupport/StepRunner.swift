@@ -66,11 +66,12 @@ package struct StepRunner {
     ///   - stream: The entry point; nil for the runner's own.
     ///   - wantsLogits: Whether all rows have logits, and the last of each request draws.
     ///   - allows: Tokens that may be drawn; nil for all.
+    ///   - operations: Copies of pages before the first kernel.
     /// - Returns: All that the executor gave; logits of every row.
     /// - Throws: `MartletError` of the executor, or `.limitExceeded` without free pages.
     package mutating func run(
         _ parts: [StepPart], stream: Int? = nil, wantsLogits: Bool = true,
-        allows: ((Int) -> Bool)? = nil
+        allows: ((Int) -> Bool)? = nil, operations: [BlockOperation] = []
     ) async throws -> StepOutputs {
         let stream = stream ?? self.stream
         let count = parts.reduce(0) { $0 + $1.tokens.count }
@@ -79,6 +80,11 @@ package struct StepRunner {
         record.setCounts(
             tokens: count, requests: parts.count, logitRows: wantsLogits ? count : 0)
         try fillRows(parts, stream: stream, count: count, wantsLogits: wantsLogits)
+        if !operations.isEmpty {
+            let section = try record.add(
+                .blockOperations, BlockOperation.self, count: operations.count)
+            for (index, operation) in operations.enumerated() { section[index] = operation }
+        }
         if let allows { try fillMask(rows: count, allows) }
         for use in executor.groupUses[stream] {
             try fill(parts, stream: stream, use, count: count)

@@ -64,9 +64,10 @@ import Testing
             2, "error: 'sym' in 'int4:asym:sym' contradicts what stands before it", "run", "MODEL",
             "--input-ids", "1", "--quantize", "int4:asym:sym"),
         Case(
-            2, "error: \(Program.model)/config.json is a file of the model. Name another file",
-            "run", "MODEL",
-            "--input-ids", "1", "--output-csv", Program.model + "/config.json"),
+            2,
+            "error: \(Program.model)/config.json would be written over: it belongs to "
+                + "\(Program.model). Name another file", "run", "MODEL", "--input-ids", "1",
+            "--output-csv", Program.model + "/config.json"),
         Case(
             2, "error: same.csv is named for two results. Name two files", "run", "MODEL",
             "--input-ids", "1", "--output-logits", "same.csv", "--output-csv", "./same.csv"),

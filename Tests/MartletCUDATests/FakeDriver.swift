@@ -20,8 +20,20 @@ enum FakeDriver {
         let isDependent: Bool
     }
 
+    /// Bytes that were copied.
+    struct Copy: Sendable {
+        let call: Int
+        let name: String
+        let to: UInt
+        let from: UInt
+        let count: Int
+    }
+
     struct State {
         var calls: [String] = []
+        var copies: [Copy] = []
+        /// Most bytes of one piece of page-locked memory.
+        var pinnedLimit = Int.max
         var launches: [Launch] = []
         /// Number of the call to fail, counted from 1; releases are never failed.
         var failingCall: Int?
@@ -84,6 +96,21 @@ enum FakeDriver {
     fileprivate static func free(_ memory: UnsafeMutableRawPointer?) -> Int32 {
         guard release(memory) == 0 else { return 1 }
         memory?.deallocate()
+        return 0
+    }
+
+    fileprivate static func copy(
+        _ name: String, _ to: UInt, _ from: UInt, _ count: Int
+    ) -> Int32 {
+        let result = enter(name)
+        guard result == 0, let target = UnsafeMutableRawPointer(bitPattern: to),
+            let source = UnsafeRawPointer(bitPattern: from)
+        else { return result }
+        target.copyMemory(from: source, byteCount: count)
+        state.withLock {
+            $0.copies.append(
+                Copy(call: $0.calls.count - 1, name: name, to: to, from: from, count: count))
+        }
         return 0
     }
 
@@ -165,27 +192,21 @@ enum FakeDriver {
         }
         table.cuMemFree = { FakeDriver.free(UnsafeMutableRawPointer(bitPattern: UInt($0))) }
         table.cuMemAllocHost = { address, bytes in
-            let result = FakeDriver.enter("cuMemAllocHost", failure: 2)
+            var result = FakeDriver.enter("cuMemAllocHost", failure: 2)
+            if bytes > FakeDriver.state.withLock({ $0.pinnedLimit }) { result = 2 }
             if result == 0 { address?.pointee = FakeDriver.allocate(bytes, "pinned memory") }
             return result
         }
         table.cuMemFreeHost = { FakeDriver.free($0) }
         table.cuMemcpyHtoDAsync = { to, from, bytes, _ in
-            let result = FakeDriver.enter("cuMemcpyHtoDAsync")
-            if result == 0, let from {
-                UnsafeMutableRawPointer(bitPattern: UInt(to))?.copyMemory(
-                    from: from, byteCount: bytes)
-            }
-            return result
+            FakeDriver.copy("cuMemcpyHtoDAsync", UInt(to), UInt(bitPattern: from), bytes)
         }
         table.cuMemcpyDtoHAsync = { to, from, bytes, _ in
-            let result = FakeDriver.enter("cuMemcpyDtoHAsync")
-            if result == 0, let source = UnsafeRawPointer(bitPattern: UInt(from)) {
-                to?.copyMemory(from: source, byteCount: bytes)
-            }
-            return result
+            FakeDriver.copy("cuMemcpyDtoHAsync", UInt(bitPattern: to), UInt(from), bytes)
         }
-        table.cuMemcpyDtoDAsync = { _, _, _, _ in FakeDriver.enter("cuMemcpyDtoDAsync") }
+        table.cuMemcpyDtoDAsync = { to, from, bytes, _ in
+            FakeDriver.copy("cuMemcpyDtoDAsync", UInt(to), UInt(from), bytes)
+        }
         table.cuMemsetD8Async = { to, value, bytes, _ in
             let result = FakeDriver.enter("cuMemsetD8Async")
             if result == 0 {

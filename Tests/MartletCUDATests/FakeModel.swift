@@ -45,6 +45,12 @@ struct FakeModel {
         return KernelImages(engine: code, compiler: NVRTC.search("none"))
     }
 
+    /// Bytes of a KV page.
+    var pageBytes: Int {
+        let bytes = compiled.plans.flatMap(\.kvGroups).map(\.bytesPerBlock).max() ?? 0
+        return (bytes + 255) / 256 * 256
+    }
+
     func executor(
         _ change: (inout CUDAOptions) -> Void = { _ in }
     ) throws -> CUDAExecutor {

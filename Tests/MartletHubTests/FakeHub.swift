@@ -80,6 +80,9 @@ final class TemporaryFolder: Sendable {
 
     deinit { if !path.isEmpty { try? Disk.removeTree(path) } }
 
+    /// Time limits in seconds: the tests beside this one may keep every core for longer than a user would wait.
+    static let patience = ["HF_HUB_ETAG_TIMEOUT": "300", "HF_HUB_DOWNLOAD_TIMEOUT": "300"]
+
     /// A hub client that keeps its cache here and meets no variable of the machine.
     func hub(
         _ endpoint: String, token: String? = nil, aliases: [ModelAlias] = [],
@@ -91,7 +94,9 @@ final class TemporaryFolder: Sendable {
         environment["MODELSCOPE_ENDPOINT"] = endpoint
         environment["HF_TOKEN"] = token
         if environment["PATH"] == nil { environment["PATH"] = "\(path)/bin" }
+        environment.merge(Self.patience) { asked, _ in asked }
         var configuration = HubConfiguration(environment: environment)
+        configuration.connectTimeoutMilliseconds = 300_000
         configuration.retry.baseDelayMilliseconds = 5
         return Hub(configuration: configuration, aliases: aliases)
     }

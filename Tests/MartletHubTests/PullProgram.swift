@@ -31,7 +31,7 @@ extension TemporaryFolder {
         var environment = [
             "HOME": path, "HF_ENDPOINT": endpoint, "PATH": "\(path)/bin:/usr/bin:/bin",
             "HF_HUB_CACHE": cache ?? self.cache.root, "SWIFT_BACKTRACE": "enable=no",
-        ]
+        ].merging(Self.patience) { asked, _ in asked }
         environment["LD_LIBRARY_PATH"] = ProcessEnvironment.current()["LD_LIBRARY_PATH"]
         let limit = limit.map { "ulimit -f \($0); " } ?? ""
         return try ChildProcess(

@@ -18,7 +18,7 @@ struct PythonCacheTests {
             "HF_HUB_CACHE": folder.cache.root, "HF_ENDPOINT": endpoint, "HF_HUB_DISABLE_XET": "1",
             "HF_HUB_DISABLE_PROGRESS_BARS": "1", "HF_HUB_DISABLE_TELEMETRY": "1",
             "HF_TOKEN": "", "NO_PROXY": "*",
-        ]
+        ].merging(TemporaryFolder.patience) { asked, _ in asked }
     }
 
     /// Files of a repository's folder, with where they link to or what they hold.

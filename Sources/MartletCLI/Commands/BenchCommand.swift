@@ -135,6 +135,8 @@ struct BenchCommand: AsyncParsableCommand {
         }
         let settings = try draw.settings()
         let found = try await choice.find()
+        try OutputFile.checkApart(
+            [load.iterationLog, load.timeline], from: [found.file, load.requests])
         if found.isEngine { try modelOptions.checkEffect(on: found.path) }
         if limits.retarget == nil { options.retarget = .never }
         try LoadBench(
@@ -198,7 +200,10 @@ struct BenchCommand: AsyncParsableCommand {
                 .invalidArgument, "\(found.path) is compiled already, in one precision",
                 mend: "Name the checkpoint it was made of")
         }
-        if let chart { try OutputFile.check(chart) }
+        if let chart {
+            try OutputFile.check(chart)
+            try OutputFile.checkApart([chart], from: [found.file])
+        }
         let precisions = try BenchPrecision.parse(words)
         let comparison = try await BenchComparison.measure(
             precisions, arguments: Array(CommandLine.arguments.dropFirst()), modelOptions)

@@ -44,6 +44,7 @@ struct BuildCommand: AsyncParsableCommand {
         let (file, form) = try outputs()
         let found = try await choice.find()
         try modelOptions.checkEffect(on: found.path)
+        try OutputFile.checkApart([file], from: [found.file])
         Interrupt.watch(folderOf: file)
         let draft = try found.draft(options)
         let plans = draft.targets.flatMap { target in

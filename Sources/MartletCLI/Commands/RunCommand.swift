@@ -110,7 +110,8 @@ struct RunCommand: AsyncParsableCommand {
                 ["--system", "--raw"], "on --input-ids, which are a whole prompt already")
         }
         let path = try await ModelFinder.path(model)
-        try OutputFile.checkApart([outputCsv, outputLogits, outputNpz], from: path)
+        try OutputFile.checkApart(
+            [outputCsv, outputLogits, outputNpz], from: [path, inputFile])
         try modelOptions.checkEffect(on: path)
         guard tap.isEmpty || !path.hasSuffix(".martlet") else {
             throw MartletError(
@@ -118,24 +119,24 @@ struct RunCommand: AsyncParsableCommand {
                 mend: "Name the checkpoint it was made of")
         }
         let loaded = try LanguageModel.load(path, options: options)
-        var requests: [GenerationRequest] = []
         var settings = try sampling.settings(modelStops: loaded.stopTokens)
         try search.apply(to: &settings)
-        for text in texts {
-            let prompt = try loaded.promptTokens(text, system: system, raw: raw)
-            requests.append(GenerationRequest(prompt: prompt, settings: settings))
-        }
-        for list in ids { requests.append(GenerationRequest(prompt: list, settings: settings)) }
         if outputLogits != nil {
-            for index in requests.indices {
-                requests[index].settings.returnContextLogits = true
-                requests[index].settings.returnGenerationLogits = true
+            settings.returnContextLogits = true
+            settings.returnGenerationLogits = true
+        }
+        // All prompts share them: what is wrong with them is no prompt's failure.
+        try settings.validate(vocabularySize: loaded.vocabularySize)
+        var batch = PromptBatch()
+        for text in texts {
+            try batch.add(for: loaded, settings) {
+                try loaded.promptTokens(text, system: system, raw: raw)
             }
         }
-        if let outputNpz {
-            try TapWriter.run(loaded, requests, to: outputNpz)
-            return
-        }
+        for list in ids { try batch.add(for: loaded, settings) { list } }
+        if batch.runnable.isEmpty { try batch.throwFailure() }
+        if let outputNpz { return try TapWriter.run(loaded, &batch, to: outputNpz) }
+        let requests = batch.requests
         let isPlainStream =
             requests.count == 1 && form == .text && format == "text" && outputLogits == nil
             && loaded.hasTokenizer && settings.answerCount == 1
@@ -143,9 +144,8 @@ struct RunCommand: AsyncParsableCommand {
         let start = clock.now
         let outputs =
             isPlainStream
-            ? [try await stream(loaded, requests[0])] : try loaded.generateBatch(requests)
-        if outputs.count == 1, let failure = outputs[0].failure { throw failure }
-        let answers = outputs.flatMap { [$0] + $0.alternatives }
+            ? [try await stream(loaded, requests[0])] : try batch.answers(of: loaded)
+        if batch.runnable.isEmpty { try batch.throwFailure() }
         if form != .text {
             func repeated<Value>(_ values: [Value]) -> [Value] {
                 zip(values, outputs).flatMap {
@@ -153,23 +153,17 @@ struct RunCommand: AsyncParsableCommand {
                 }
             }
             let table = AnswerTable.table(
-                answers, prompts: repeated(texts + inputIds), requests: repeated(requests), loaded)
+                outputs.flatMap { [$0] + $0.alternatives }, prompts: repeated(texts + inputIds), requests: repeated(requests), loaded)
             Console.line(table.rendered(form))
         } else if !isPlainStream {
-            try printAnswers(loaded, texts, requests, outputs)
+            printAnswers(loaded, texts, requests, outputs)
         }
-        try writeFiles(answers)
+        try writeFiles(outputs, settings.answerCount)
         if form == .text, sampling.logprobs != nil {
             Console.line(LogProbabilityTable.table(outputs, loaded).rendered(.text))
         }
         if verbose { report(requests, outputs, loaded, seconds: (clock.now - start).seconds) }
-        // What could be answered was; a prompt that failed has an empty line in the CSV.
-        for (index, output) in outputs.enumerated() {
-            guard let failure = output.failure else { continue }
-            throw MartletError(
-                failure.code, "prompt \(index + 1) of \(outputs.count): \(failure.message)",
-                mend: failure.mend, context: failure.context, cause: failure)
-        }
+        try batch.throwFailure()
     }
 
     /// Prints pieces as they come.
@@ -193,7 +187,7 @@ struct RunCommand: AsyncParsableCommand {
     private func printAnswers(
         _ model: LanguageModel, _ texts: [String], _ requests: [GenerationRequest],
         _ outputs: [GenerationOutput]
-    ) throws {
+    ) {
         for (index, output) in outputs.enumerated() where output.failure == nil {
             let answers = ([output] + output.alternatives).map {
                 model.hasTokenizer ? $0.text : $0.tokens.map(String.init).joined(separator: ",")
@@ -212,13 +206,21 @@ struct RunCommand: AsyncParsableCommand {
         }
     }
 
-    private func writeFiles(_ outputs: [GenerationOutput]) throws {
+    /// Lines of the CSV stay in step with the prompts: one that failed has empty lines there, and no logits.
+    private func writeFiles(_ outputs: [GenerationOutput], _ answerCount: Int) throws {
         if let outputCsv {
-            let lines = outputs.map { $0.tokens.map(String.init).joined(separator: ",") + "\n" }
+            let lines = outputs.flatMap { output in
+                let answers = [output] + output.alternatives
+                return (0..<max(answers.count, answerCount)).map { index in
+                    let tokens = index < answers.count ? answers[index].tokens : []
+                    return tokens.map(String.init).joined(separator: ",") + "\n"
+                }
+            }
             try OutputFile.write(Array(lines.joined().utf8), to: outputCsv)
         }
         if let outputLogits {
-            let rows = outputs.flatMap { $0.contextLogits + $0.generationLogits }
+            let rows = outputs.flatMap { [$0] + $0.alternatives }
+                .flatMap { $0.contextLogits + $0.generationLogits }
             try OutputFile.write(NPY.matrix(rows), to: outputLogits)
         }
     }

@@ -40,6 +40,11 @@ struct ModelChoice: ParsableArguments {
             }
         }
 
+        /// The file or folder it is read from; nil for a shape.
+        var file: String? {
+            if case .path(let path) = source { path } else { nil }
+        }
+
         /// Whether it is compiled already.
         var isEngine: Bool { path.hasSuffix(".martlet") }
 

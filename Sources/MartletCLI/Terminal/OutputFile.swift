@@ -50,14 +50,14 @@ enum OutputFile {
         }
     }
 
-    /// Finds out before the work whether results would replace each other or the model.
+    /// Finds out before the work whether results would replace each other or what they are made of.
     ///
     /// - Parameters:
     ///   - paths: Files to write; nil for those that are not wanted.
-    ///   - model: A file, or a folder whose files are left alone.
+    ///   - sources: Models and inputs: files, or folders whose files are left alone; nil for none.
     /// - Throws: `MartletError` `.invalidArgument` naming the file.
-    static func checkApart(_ paths: [String?], from model: String) throws {
-        let own = resolved(model)
+    static func checkApart(_ paths: [String?], from sources: [String?]) throws {
+        let own = sources.compactMap { $0 }.map { (name: $0, place: resolved($0)) }
         var seen: Set<String> = []
         for path in paths.compactMap({ $0 }) {
             guard case .file(let target, _) = place(path) else { continue }
@@ -66,9 +66,12 @@ enum OutputFile {
                 throw MartletError(
                     .invalidArgument, "\(path) is named for two results", mend: "Name two files")
             }
-            guard place != own, !place.hasPrefix(own + "/") || access(place, F_OK) != 0 else {
+            let isThere = access(place, F_OK) == 0
+            for source in own
+            where place == source.place || isThere && place.hasPrefix(source.place + "/") {
                 throw MartletError(
-                    .invalidArgument, "\(path) is a file of the model", mend: "Name another file")
+                    .invalidArgument, "\(path) would be written over: it belongs to \(source.name)",
+                    mend: "Name another file")
             }
         }
     }

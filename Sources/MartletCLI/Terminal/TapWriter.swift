@@ -6,21 +6,29 @@ import MartletBackend
 
 /// Writes values of module paths for prompts: one array per path, rows of all steps in order.
 enum TapWriter {
-    /// Runs each prompt once through the engine and writes its taps.
+    /// Runs each prompt once through the engine and writes its taps; those of a prompt that fails are left out.
     ///
     /// - Throws: `MartletError` if a prompt does not fit one step, or the file cannot be written.
-    static func run(_ model: LanguageModel, _ requests: [GenerationRequest], to path: String) throws
-    {
+    static func run(_ model: LanguageModel, _ batch: inout PromptBatch, to path: String) throws {
         var members: [(name: String, bytes: [UInt8])] = []
-        for (index, request) in requests.enumerated() {
-            let named = try model.namedOutputs(request.prompt)
-            let prefix = requests.count > 1 ? "\(index)/" : ""
+        for index in batch.runnable {
+            let named: [String: [[Float]]]
+            do { named = try model.namedOutputs(batch.requests[index].prompt) } catch let error
+                as MartletError
+            {
+                batch.fail(index, error)
+                continue
+            }
+            let prefix = batch.requests.count > 1 ? "\(index)/" : ""
             for (name, rows) in named.sorted(by: { $0.key < $1.key })
             where name != "logits" && name != "tokens" {
                 members.append(("\(prefix)\(name).npy", NPY.matrix(rows)))
             }
         }
-        try OutputFile.write(try ZipWriter.stored(members), to: path)
+        if !batch.runnable.isEmpty {
+            try OutputFile.write(try ZipWriter.stored(members), to: path)
+        }
+        try batch.throwFailure()
     }
 }
 

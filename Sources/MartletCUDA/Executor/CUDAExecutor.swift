@@ -34,7 +34,7 @@ package final class CUDAExecutor: PlanExecutor {
     package var kvGroups: [KVGroup] { core.groups }
     package var groupUses: [[KVGroupUse]] { core.plans.map(\.bound.groups) }
     package var pageCount: Int { core.pages.pageCount }
-    package var hostPageCount: Int { 0 }
+    package var hostPageCount: Int { core.hostPages?.pageCount ?? 0 }
     package var entryPoints: [String] { core.plans.map(\.bound.plan.entryPoint) }
     package var vocabularySize: Int { core.vocabularySize }
     package var embeddingSize: Int { core.plans.map(\.bound.embeddingSize).max() ?? 0 }

@@ -34,6 +34,7 @@ final class CUDAExecutorCore: @unchecked Sendable {
     private let slots: [StepSlot]
     private let stream: CUDAStream
     private let arena: DeviceMemory
+    let hostPages: HostPages?
     private let thread: CompletionThread
     private let queue = Mutex(Queue())
 
@@ -80,6 +81,7 @@ final class CUDAExecutorCore: @unchecked Sendable {
         self.pages = memory.pages
         inputs = memory.inputs
         stream = try CUDAStream(device)
+        hostPages = try Self.hostPages(device, pages, options)
         let modules = LoadedModules(
             device, images: options.images, architecture: options.target)
         self.modules = modules
@@ -133,6 +135,23 @@ final class CUDAExecutorCore: @unchecked Sendable {
         let free = try device.freeMemory()
         let room = Int(Double(free) * min(max(options.memoryFraction, 0), 1)) - used
         return min(room, options.kvByteLimit ?? room)
+    }
+
+    /// Host memory for swapped pages; nil where none is wanted, or none is to be had and not needed.
+    private static func hostPages(
+        _ device: CUDADevice, _ pages: KVPageSizes, _ options: CUDAOptions
+    ) throws(MartletError) -> HostPages? {
+        guard pages.pageCount > 0, pages.pageBytes > 0 else { return nil }
+        let limit = min(pages.pageCount, options.hostByteCount / pages.pageBytes)
+        let locked = try HostPages.lock(device, pageBytes: pages.pageBytes, upTo: limit)
+        guard locked != nil || !options.needsHostPages else {
+            throw MartletError(
+                .limitExceeded,
+                "the host locks no memory for swapped KV pages of \(pages.pageBytes) bytes, "
+                    + "out of \(options.hostByteCount)",
+                mend: "Free memory or raise ulimit -l, or use --preemption recompute")
+        }
+        return locked
     }
 
     /// Fills weights, tables and state, and records the graphs.
@@ -193,7 +212,7 @@ final class CUDAExecutorCore: @unchecked Sendable {
                 embeddingSize: plan.bound.embeddingSize,
                 vocabularySize: plan.bound.vocabularySize ?? 0, groups: groups,
                 activeGroups: plan.bound.groups, pageCount: pages.pageCount,
-                stateSlotCount: options.stateSlotCount,
+                hostPageCount: hostPages?.pageCount ?? 0, stateSlotCount: options.stateSlotCount,
                 previousLogitRows: queue.previousLogitRows
             ).check(step)
             let slot = slots[queue.submitted % slots.count]
@@ -223,13 +242,7 @@ final class CUDAExecutorCore: @unchecked Sendable {
         _ step: StepRecord, _ plan: DevicePlan, _ slot: StepSlot, _ queue: inout Queue
     ) throws {
         if let operations = step.section(.blockOperations, BlockOperation.self) {
-            for index in 0..<step.blockOperationCount() {
-                try stream.copy(
-                    to: pages.address
-                        + UInt64(Int(operations[index].destination) * pages.pageBytes),
-                    from: pages.address + UInt64(Int(operations[index].source) * pages.pageBytes),
-                    count: pages.pageBytes)
-            }
+            for index in 0..<step.blockOperationCount() { try perform(operations[index]) }
         }
         if options.poisonsBuffers {
             let (address, count) = plan.bound.activations
@@ -258,6 +271,20 @@ final class CUDAExecutorCore: @unchecked Sendable {
         try slot.end.record(on: stream)
         try slot.readBack(step, plan.bound, on: stream, device: device)
         try slot.done.record(on: stream)
+    }
+
+    /// Enqueues a copy of a page; the stream keeps copies and kernels in their order.
+    private func perform(_ operation: BlockOperation) throws(MartletError) {
+        let (source, destination) = (operation.source, operation.destination)
+        let count = pages.pageBytes
+        switch (BlockOperation.Kind(rawValue: operation.kind), hostPages) {
+        case (.swapOut, let host?):
+            try stream.copy(to: host.page(destination), from: pages.page(source), count: count)
+        case (.swapIn, let host?):
+            try stream.copy(to: pages.page(destination), from: host.page(source), count: count)
+        default:
+            try stream.copy(to: pages.page(destination), from: pages.page(source), count: count)
+        }
     }
 
     // MARK: The completion thread

@@ -15,6 +15,12 @@ package struct CUDAOptions: Sendable {
     package var kvByteLimit: Int?
     /// Part of the free device memory that may be used where no size is given.
     package var memoryFraction = 0.9
+    /// Most bytes of page-locked host memory for KV pages of paused requests; 0 for no swapping.
+    ///
+    /// As many pages as the arena has at most, and fewer where the system locks less.
+    package var hostByteCount = 0
+    /// Whether loading fails where not a single page of the host can be locked.
+    package var needsHostPages = false
     /// Slots of sampling state.
     package var stateSlotCount: Int
     /// Number of the GPU.

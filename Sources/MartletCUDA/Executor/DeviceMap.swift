@@ -220,6 +220,9 @@ struct PageMemory {
         pageBytes = sizes.pageBytes
         pageCount = sizes.pageCount
     }
+
+    /// Address of a page, whose number was checked with the step record.
+    func page(_ number: Int32) -> UInt64 { address + UInt64(Int(number) * pageBytes) }
 }
 
 /// Sizes of the KV arena.
