@@ -84,6 +84,7 @@ package struct StepRunner {
             let section = try record.add(
                 .blockOperations, BlockOperation.self, count: operations.count)
             for (index, operation) in operations.enumerated() { section[index] = operation }
+            record.setBlockOperationCount(operations.count)
         }
         if let allows { try fillMask(rows: count, allows) }
         for use in executor.groupUses[stream] {

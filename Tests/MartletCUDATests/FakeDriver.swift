@@ -32,8 +32,10 @@ enum FakeDriver {
     struct State {
         var calls: [String] = []
         var copies: [Copy] = []
-        /// Most bytes of one piece of page-locked memory.
-        var pinnedLimit = Int.max
+        /// Address of a word that the kernels of a graph set to 1.
+        var wordSetByGraphs: UInt?
+        /// Whether a piece of page-locked memory of so many bytes is refused.
+        var refusesPinned: @Sendable (Int) -> Bool = { _ in false }
         var launches: [Launch] = []
         /// Number of the call to fail, counted from 1; releases are never failed.
         var failingCall: Int?
@@ -193,7 +195,7 @@ enum FakeDriver {
         table.cuMemFree = { FakeDriver.free(UnsafeMutableRawPointer(bitPattern: UInt($0))) }
         table.cuMemAllocHost = { address, bytes in
             var result = FakeDriver.enter("cuMemAllocHost", failure: 2)
-            if bytes > FakeDriver.state.withLock({ $0.pinnedLimit }) { result = 2 }
+            if FakeDriver.state.withLock({ $0.refusesPinned(bytes) }) { result = 2 }
             if result == 0 { address?.pointee = FakeDriver.allocate(bytes, "pinned memory") }
             return result
         }
@@ -257,7 +259,11 @@ enum FakeDriver {
             if result == 0 { executable?.pointee = FakeDriver.handle("executable graph") }
             return result
         }
-        table.cuGraphLaunch = { _, _ in FakeDriver.enter("cuGraphLaunch") }
+        table.cuGraphLaunch = { _, _ in
+            let word = FakeDriver.state.withLock { $0.wordSetByGraphs }
+            UnsafeMutablePointer<UInt32>(bitPattern: word ?? 0)?.pointee = 1
+            return FakeDriver.enter("cuGraphLaunch")
+        }
         table.cuGraphExecDestroy = { FakeDriver.release($0) }
         table.cuGraphDestroy = { FakeDriver.release($0) }
     }
