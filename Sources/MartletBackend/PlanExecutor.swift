@@ -47,6 +47,9 @@ package final class StepOutputs: @unchecked Sendable {
     package var logits: [[Float]] = []
     /// Named outputs of the plan besides logits: `[rows][columns]` f32.
     package var named: [String: [[Float]]] = [:]
+    /// What the step's requests end with if a number of any of them exceeded the type that kernels
+    /// compute in; nil if none did.
+    package var overflow: MartletError?
     /// Time the device worked on the step, in seconds.
     package var deviceSeconds: Double = 0
 

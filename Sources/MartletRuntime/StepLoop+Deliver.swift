@@ -76,6 +76,26 @@ extension StepLoop {
         _ = request.sink.receive(news)
     }
 
+    /// Ends all requests of a step in which a number exceeded its type: which one's is not known, and what
+    /// they go on from may be wrong.
+    mutating func endOverflowed(_ place: Int, _ error: MartletError) {
+        for (index, item) in steps[place].items.enumerated() {
+            // Nobody begins with what was computed.
+            scheduler.states[item.slot].sharesPrefix = false
+            if item.samples {
+                hostFailures[index] = error
+                outputs[place].tokens[item.sampleRow] = -1
+                outputs[place].status[item.sampleRow] = .nonFinite
+                continue
+            }
+            // A part of a prompt has no event to fail by.
+            let first = RequestID(item.request.rawValue)
+            guard let slot = live.firstIndex(where: { $0?.id == first }) else { continue }
+            scheduler.finish(first)
+            fail(slot, error)
+        }
+    }
+
     private mutating func fail(_ slot: Int, _ error: MartletError) {
         let sink = live[slot]?.sink
         live[slot] = nil

@@ -193,6 +193,7 @@ struct StepLoop {
                 return
             }
             if steps[place].needsHost { drawOnHost(place) }
+            if let error = outputs[place].overflow { endOverflowed(place, error) }
             try scheduler.complete(
                 steps[place], tokens: outputs[place].tokens, status: outputs[place].status,
                 events: &events)

@@ -202,6 +202,26 @@ import Testing
         }
     }
 
+    /// A step with a number that exceeded its type ends its requests, those in the middle of a prompt as well;
+    /// later ones run, and use nothing of what it computed.
+    @Test(arguments: [0, 1, 2]) func anOverflowEndsTheRequestsOfItsStep(step: Int) throws {
+        let executor = FakeExecutor(overflowStep: step)
+        let engine = try InferenceEngine(executor: executor)
+        // Steps of 16 tokens: the prompt takes three, and draws in the third.
+        let asked = request((0..<40).map { Int32($0 % 7) }, 8)
+        let output = try #require(try engine.generateBatch([asked]).first)
+        #expect(output.finishReason == .error && output.tokens.isEmpty)
+        #expect(output.failure?.mend == "Use --dtype bf16")
+        #expect(engine.statistics.failedRequestCount == 1)
+        let again = try #require(try engine.generateBatch([asked]).first)
+        #expect(again.tokens == executor.answer(asked))
+        // Whole blocks of the steps before were known, no more.
+        #expect(engine.statistics.reusedTokenCount == 16 * step)
+        let statistics = engine.statistics
+        #expect(statistics.freePageCount + statistics.cachedPageCount >= 128)
+        engine.shutdown()
+    }
+
     @Test func shutdownEndsRequestsAndRefusesNewOnes() async throws {
         let executor = FakeExecutor(isGated: true)
         let engine = try InferenceEngine(executor: executor)

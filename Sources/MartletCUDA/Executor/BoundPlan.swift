@@ -132,15 +132,41 @@ struct BoundPlan {
         return sizes
     }
 
+    /// What requests end with that were in a step in which a number exceeded f16.
+    var overflowError: MartletError {
+        let isHalf = plan.buffers.contains { $0.format == DType.f16.rawValue }
+        return MartletError(
+            .limitExceeded,
+            isHalf
+                ? "a number exceeded 65504, the largest of f16, while the request was computed"
+                : "a number exceeded 65504, the largest of f16, which the request is multiplied with "
+                    + "quantized weights in",
+            mend: isHalf ? "Use --dtype bf16" : "Use --dtype f32, or --quantize none")
+    }
+
     /// All that some plans may start on a GPU of an architecture.
     ///
     /// - Throws: `MartletError` if a plan is damaged.
     static func launches(
-        of plans: [Plan], for target: KernelArchitecture
+        of plans: [Plan], for target: KernelArchitecture, isDeterministic: Bool = false
     ) throws -> [KernelLaunch] {
         // Enough for every kernel of a family to be wanted.
         let limits = StepLimits(
             maxTokens: 512, maxRequests: 512, maxLogitRows: 512, maxContext: 64)
+        let sizes = try KVPageSizes(groups: EngineKVGroups(plans).groups, pageCount: 1)
+        var options = CUDAOptions(limits: limits)
+        options.target = target
+        options.isDeterministic = isDeterministic
+        let bound = try Self.bind(
+            plans, base: 0, pageStart: 0, pages: sizes, parameterBytes: parameterBytes(plans),
+            options: options)
+        return bound.plans.flatMap { $0.launches.map(\.launch) } + bound.setUp
+    }
+
+    /// Bytes of all weights and constants of some plans.
+    ///
+    /// - Throws: `MartletError` `.corrupt` for a parameter that has no size.
+    static func parameterBytes(_ plans: [Plan]) throws -> [PlanParameter: Int] {
         var parameterBytes: [PlanParameter: Int] = [:]
         for parameter in plans.flatMap(\.parameters) {
             guard let format = ElementFormat(parameter.format) else { continue }
@@ -159,13 +185,7 @@ struct BoundPlan {
                     .corrupt, "parameter '\(parameter.name)': \(refusal.reason)")
             }
         }
-        let sizes = try KVPageSizes(groups: EngineKVGroups(plans).groups, pageCount: 1)
-        var options = CUDAOptions(limits: limits)
-        options.target = target
-        let bound = try Self.bind(
-            plans, base: 0, pageStart: 0, pages: sizes, parameterBytes: parameterBytes,
-            options: options)
-        return bound.plans.flatMap { $0.launches.map(\.launch) } + bound.setUp
+        return parameterBytes
     }
 
     /// Modules of launches, each once.
@@ -245,8 +265,8 @@ extension CUDACatalog {
     ///
     /// - Throws: `MartletError` if a plan is damaged.
     package static func launches(
-        of plans: [Plan], for target: KernelArchitecture
+        of plans: [Plan], for target: KernelArchitecture, isDeterministic: Bool = false
     ) throws -> [KernelLaunch] {
-        try BoundPlan.launches(of: plans, for: target)
+        try BoundPlan.launches(of: plans, for: target, isDeterministic: isDeterministic)
     }
 }

@@ -56,21 +56,13 @@ final class CUDAExecutorCore: @unchecked Sendable {
         let parameters = parameters.filter { used.contains($0.key) }
         let bytes = parameters.mapValues(\.count)
         let groups = try EngineKVGroups(plans).groups
-        var pages = try KVPageSizes(groups: groups, pageCount: options.pageCount ?? 1)
+        let one = try KVPageSizes(groups: groups, pageCount: 1)
         // The first pass finds sizes, the second one addresses.
         let measured = try BoundPlan.bind(
-            plans, base: 0, pageStart: 0, pages: pages, parameterBytes: bytes, options: options)
+            plans, base: 0, pageStart: 0, pages: one, parameterBytes: bytes, options: options)
         let pageStart = measured.memory.used
-        if options.pageCount == nil, !groups.isEmpty {
-            let given = try options.kvByteCount ?? Self.room(device, options, pageStart)
-            pages = try KVPageSizes(groups: groups, pageCount: max(given, 0) / pages.pageBytes)
-        }
-        guard groups.isEmpty || pages.pageCount > 0 else {
-            throw MartletError(
-                .limitExceeded,
-                "\(pageStart) bytes of weights and buffers leave no room for a KV page of \(pages.pageBytes)",
-                mend: "Raise --kv-cache-memory, or lower --max-batch-size or --max-num-tokens")
-        }
+        let pages = try KVPageSizes.fitting(
+            groups, options: options, used: pageStart, freeBytes: device.freeMemory)
         arena = try DeviceMemory(device, byteCount: pageStart + pages.byteCount)
         let (bound, setUp, memory) = try BoundPlan.bind(
             plans, base: arena.address, pageStart: pageStart, pages: pages, parameterBytes: bytes,
@@ -126,15 +118,6 @@ final class CUDAExecutorCore: @unchecked Sendable {
         return try candidates.first {
             try options.images.hold(CUDACatalog.modules(of: plans, for: $0), for: $0)
         } ?? best
-    }
-
-    /// Bytes for keys and values where no size is given.
-    private static func room(
-        _ device: CUDADevice, _ options: CUDAOptions, _ used: Int
-    ) throws -> Int {
-        let free = try device.freeMemory()
-        let room = Int(Double(free) * min(max(options.memoryFraction, 0), 1)) - used
-        return min(room, options.kvByteLimit ?? room)
     }
 
     /// Host memory for swapped pages; nil where none is wanted, or none is to be had and not needed.
@@ -302,6 +285,7 @@ final class CUDAExecutorCore: @unchecked Sendable {
             }
             try slot.done.synchronize()
             slot.fill(outputs, step, plan.bound)
+            outputs.overflow = slot.hasOverflow ? plan.bound.overflowError : nil
             outputs.deviceSeconds = try slot.end.seconds(since: slot.start)
             return nil
         } catch {

@@ -27,6 +27,9 @@ package struct CUDAOptions: Sendable {
     package var ordinal = 0
     /// Architecture whose code to run, such as `compute_80`; nil for the GPU's own.
     package var architecture: KernelArchitecture?
+    /// Whether one kernel does an operation whatever the step holds, so that a request's tokens do not depend on
+    /// the requests beside it, on how its prompt is cut, or on what is known of its beginning.
+    package var isDeterministic = false
     /// Whether decode steps run as graphs.
     package var usesGraphs = true
     /// Whether buffers are filled with NaN before each step, to find reads of what was not written.

@@ -38,6 +38,8 @@ final class DeviceMap {
     let limits: StepLimits
     /// Architecture that launches are made for.
     let target: KernelArchitecture
+    /// Whether one kernel does an operation for every count of rows.
+    let isDeterministic: Bool
     let groups: [KVGroup]
     let inputs: StepInputs
     let results: ResultMemory
@@ -63,14 +65,16 @@ final class DeviceMap {
         self.base = base
         limits = options.limits
         target = options.target
+        isDeterministic = options.isDeterministic
         self.groups = groups
         stateSlotCount = options.stateSlotCount
         self.parameterBytes = parameterBytes
         self.pages = PageMemory(address: base + UInt64(pageStart), sizes: pages)
         var layout = ByteLayout()
+        // Results end where inputs begin, so that one copy brings tokens and the overflow word.
+        results = ResultMemory(base: base, layout: &layout, rows: options.limits.maxLogitRows)
         inputs = try StepInputs(
             base: base, layout: &layout, plans: plans, groups: groups, limits: options.limits)
-        results = ResultMemory(base: base, layout: &layout, rows: options.limits.maxLogitRows)
         used = layout.end
         budget.add(used, for: "step inputs and results")
         for parameter in parameterBytes.keys.sorted(by: { $0.description < $1.description }) {
@@ -193,19 +197,16 @@ struct ResultMemory {
     let topCounts: UInt64
     let topTokens: UInt64
     let topValues: UInt64
-    /// A word that kernels set where a number exceeded f16.
-    let overflow: UInt64
 
     init(base: UInt64, layout: inout ByteLayout, rows: Int) {
         self.rows = rows
+        topTokens = base + UInt64(layout.add(rows * Self.topLimit * 4))
+        topValues = base + UInt64(layout.add(rows * Self.topLimit * 4))
         let start = base + UInt64(layout.add(rows * 16))
         tokens = start
         status = start + UInt64(rows * 4)
         logProbabilities = start + UInt64(rows * 8)
         topCounts = start + UInt64(rows * 12)
-        topTokens = base + UInt64(layout.add(rows * Self.topLimit * 4))
-        topValues = base + UInt64(layout.add(rows * Self.topLimit * 4))
-        overflow = base + UInt64(layout.add(4))
     }
 }
 

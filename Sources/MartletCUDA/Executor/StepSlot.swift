@@ -26,6 +26,8 @@ final class StepSlot: @unchecked Sendable {
     private let staging: PinnedMemory
     private let results: ResultMemory
     private let resultStart: Int
+    /// Bytes of tokens, their states and the overflow word, which lie one behind the other.
+    private let resultBytes: Int
     private var parts: [Part] = []
     /// Grows to what was asked for, then stays.
     private var readBack: Buffer?
@@ -37,14 +39,21 @@ final class StepSlot: @unchecked Sendable {
         done = try CUDAEvent(device)
         self.results = results
         resultStart = (inputs.byteCount + 63) / 64 * 64
+        resultBytes = Int(inputs.overflow - results.tokens) + 4
         staging = try PinnedMemory(
             device,
-            byteCount: resultStart + results.rows * (16 + 8 * ResultMemory.topLimit))
+            byteCount: resultStart + resultBytes + results.rows * 8 * ResultMemory.topLimit)
     }
 
     /// Where inputs are written.
     var inputs: UnsafeMutableRawPointer { staging.base }
     private var resultBase: UnsafeMutableRawPointer { staging.base + resultStart }
+    private var topBase: UnsafeMutableRawPointer { resultBase + resultBytes }
+
+    /// Whether a number of the step exceeded f16, once it is done.
+    var hasOverflow: Bool {
+        resultBase.load(fromByteOffset: resultBytes - 4, as: UInt32.self) != 0
+    }
 
     /// Enqueues the copies of everything that the step returns.
     func readBack(
@@ -53,8 +62,8 @@ final class StepSlot: @unchecked Sendable {
         parts.removeAll(keepingCapacity: true)
         hasTop = false
         let rows = step.logitRowCount
+        try stream.copy(to: resultBase, from: results.tokens, count: resultBytes)
         if plan.samples {
-            try stream.copy(to: resultBase, from: results.tokens, count: results.rows * 16)
             if let parameters = step.section(.samplingParameters, SamplingParameters.self) {
                 hasTop = (0..<step.requestCount).contains {
                     parameters[$0].logProbabilityCount > 0
@@ -62,10 +71,9 @@ final class StepSlot: @unchecked Sendable {
             }
             if hasTop {
                 let count = rows * ResultMemory.topLimit * 4
-                let place = resultBase + results.rows * 16
-                try stream.copy(to: place, from: results.topTokens, count: count)
+                try stream.copy(to: topBase, from: results.topTokens, count: count)
                 try stream.copy(
-                    to: place + results.rows * ResultMemory.topLimit * 4, from: results.topValues,
+                    to: topBase + results.rows * ResultMemory.topLimit * 4, from: results.topValues,
                     count: count)
             }
         }
@@ -127,8 +135,8 @@ final class StepSlot: @unchecked Sendable {
         let words = resultBase.assumingMemoryBound(to: Int32.self)
         let values = resultBase.assumingMemoryBound(to: Float.self)
         let limit = results.rows
-        let topTokens = words + limit * 4
-        let topValues = values + limit * (4 + ResultMemory.topLimit)
+        let topTokens = topBase.assumingMemoryBound(to: Int32.self)
+        let topValues = topBase.assumingMemoryBound(to: Float.self) + limit * ResultMemory.topLimit
         for row in 0..<rows {
             outputs.tokens.append(words[row])
             outputs.status.append(RowStatus(rawValue: words[limit + row]) ?? .nonFinite)

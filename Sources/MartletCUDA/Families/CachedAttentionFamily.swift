@@ -47,8 +47,10 @@ extension CUDAFamily {
             guard kvType == .f16 || kvType == .bf16 else { return plain }
             let attention = try CachedAttention(binder, shape)
             guard attention.isRotationWhole else { return plain }
-            let decode = try attention.decodeLaunches(binder)
             let prefill = try attention.prefillLaunches(binder)
+            // The kernels of decode share a request's keys by the size of the batch.
+            if binder.memory.isDeterministic { return prefill ?? plain }
+            let decode = try attention.decodeLaunches(binder)
             // One of the two: the counts say which.
             return decode
                 + (prefill ?? plain).map { launch in launch.limited { $0.tokens != $0.requests } }

@@ -39,6 +39,19 @@ extension FragmentLinear {
         return launches
     }
 
+    /// Launches of the widest kernel for any count of rows; nil where it does not fit.
+    func windowLaunches(_ binder: CUDABinder) throws -> [KernelLaunch]? {
+        guard let tokens = Self.batchSizes.last,
+            let shape = BatchShape(layout, tokens: tokens, target: binder.memory.target)
+        else { return nil }
+        let (prepared, input) = try preparedInput(binder)
+        let most = x.rows.evaluate(binder.memory.limits.dimensions) ?? 0
+        return prepared
+            + stride(from: 0, to: most, by: tokens).map { start in
+                batchLaunch(binder, shape, input, from: start) { start < $0 }
+            }
+    }
+
     private func batchLaunch(
         _ binder: CUDABinder, _ shape: BatchShape, _ input: DeviceRows, from start: Int,
         isWanted: @escaping @Sendable (Int) -> Bool

@@ -113,7 +113,7 @@ extension FragmentLinear {
         arguments.add(target)
         let gamma = try norm.map { try binder.memory.converted($0.gamma, to: x.type) }
         arguments.add(gamma?.address ?? 0)
-        arguments.add(binder.memory.results.overflow)
+        arguments.add(binder.memory.inputs.overflow)
         arguments.add(norm?.epsilon ?? 0)
         let (rows, vectors) = (x.rows, (x.columns + 2047) / 2048)
         let isNorm = norm != nil

@@ -42,6 +42,7 @@ struct FragmentLinear {
             x.columns == layout.inputs && x.rows == y.rows, "input and result do not fit together")
         try binder.require(
             x.address % 16 == 0 && x.stride % 8 == 0, "rows are not aligned to 16 bytes")
+        if binder.memory.isDeterministic { return try deterministicLaunches(binder) }
         let most = x.rows.evaluate(binder.memory.limits.dimensions) ?? 0
         let hasPrefill = canPrefill(binder)
         // Two launches for 64 rows each take less time than a prompt's kernel, which computes 256.
