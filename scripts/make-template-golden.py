@@ -450,6 +450,55 @@ a {# comment #} b{#- c -#} d {#+ e +#} f
 {{ ''.join(xs | map('string')) }} {{ xs | map('string') | first }} {{ 'x'.join('abc') }}
 {{ word[1:][:-1] | upper }} {{ (word | upper)[0] }} {{ word.split()[0][0] | upper }}
 {% set d2 = {'k': 1} %}{{ d2.k }}{% set l = [1] + [2] %}{{ l[-1] }}{% set t = (1, 2) %}{{ t[0] }}
+{{ range(3) }} {{ range(2, 9, 3) }} {{ [range(0)] }} {{ range(5)[1:3] }} {{ range(9)[::-2] }} {{ range(9)[7:2:-3] | list }} {{ range(5)[-1] }} {{ range(3) | length }}
+{{ range(3) == [0, 1, 2] }} {{ range(3) == range(0, 3) }} {{ range(0) == range(4, 2) }} {{ 4 in range(0, 9, 2) }} {{ 5 in range(0, 9, 2) }} {{ -1 in range(3) }} {{ 2.0 in range(3) }} {{ 'a' in range(3) }} {{ 7 in range(9, 0, -2) }}
+{{ range(3) is sequence }} {{ range(3) is iterable }} {{ range(3) is mapping }} {{ range(4).step }} {{ range(4).index(2) }} {{ range(4).count(9) }} {{ 'y' if range(0) else 'n' }} {% for i in range(2) %}{{ loop.length }}{% endfor %}
+{{ range(3) | tojson }}
+{{ range(3) + [3] }}
+{{ range(1, 2, 0) }}
+{{ range(3)[5].x }}
+{% macro m(a) %}{{ a }}|{{ varargs }}|{{ kwargs }}{% endmacro %}{{ m(1, 2, 'x', k=3, j=[4]) }} {{ m() }} {{ m(1, 2) }} {{ m(a=5, b=6) }}
+{% macro m() %}{{ varargs[0] }}{% endmacro %}{{ m(1, 2) }}{{ m() }}
+{% macro m() %}{{ varargs }}{% endmacro %}{{ m(x=1) }}
+{% macro m() %}{{ kwargs.x }}{% endmacro %}{{ m(1) }}
+{% macro m(varargs, kwargs=2) %}{{ varargs }}{{ kwargs }}{% endmacro %}{{ m(7) }}
+{% macro m(varargs) %}{{ varargs }}{% endmacro %}{{ m(7, 8) }}
+{% macro m() %}{% set varargs = 5 %}{{ varargs }}{% endmacro %}{{ m() }}
+{% macro m() %}{% set varargs = 5 %}{{ varargs }}{% endmacro %}{{ m(1) }}
+{% macro o() %}{% macro i() %}{{ varargs }}{% endmacro %}{{ i(2, 3) }}{% endmacro %}{{ o(1) }}{{ o() }}
+{% macro o() %}{% macro i(varargs) %}{{ varargs }}{% endmacro %}{{ i(2) }}{% endmacro %}{{ o(1) }}
+{% macro m() %}no caller{% endmacro %}{% call m() %}x{% endcall %}
+{% macro m() %}{{ caller is defined }}{{ 'y' if caller else 'n' }}{% endmacro %}{{ m() }}{% call m() %}x{% endcall %}
+{% macro m() %}{{ caller() }}{% endmacro %}{{ m() }}
+{% macro m(a) %}{{ a }}{{ caller(a, 2, k=3) }}{% endmacro %}{% call(x) m(1) %}<{{ x }}{{ varargs }}{{ kwargs }}>{% endcall %}
+{% macro i() %}[{{ caller() }}]{% endmacro %}{% macro o() %}{% call i() %}{{ caller() }}{% endcall %}{% endmacro %}{% call o() %}x{% endcall %}
+{% macro m(a) %}{{ a }}{% endmacro %}{{ m(1, a=2) }}
+{{ varargs is defined }}{{ caller is defined }}{{ kwargs }}
+{{ cycler is defined }} {{ joiner is defined }} {{ lipsum is defined }} {{ cycler is callable }}
+{% set c = cycler('a', 'b', 'c') %}{{ c.next() }}{{ c.current }}{{ c.next() }}{{ c.next() }}{{ c.next() }}{% set _ = c.reset() %}{{ c.current }} {{ c.missing }}{{ c is callable }}
+{{ cycler() }}
+{% set j = joiner() %}{% for x in xs %}{{ j() }}{{ x }}{% endfor %} {% set j = joiner('|') %}{{ j() }}{{ j() }}{{ joiner(sep='-')() }}
+{{ [1, 2, 3, 4, 5] | batch(2) | list }} {{ xs | batch(2, 'z') | list }} {{ [] | batch(3) | list }} {{ 'abcd' | batch(3, '-') | map('join') | list }} {{ xs | batch(0) | list }} {{ xs | batch(9, none) | list }} {{ xs | batch(-1) | list }}
+{{ range(10) | slice(3) | list }} {{ xs | slice(2, 'f') | list }} {{ [] | slice(2) | list }} {{ [] | slice(2, 0) | list }} {{ xs | slice(-1) | list }} {{ xs | slice(5) | list }}
+{{ xs | slice(0) | list }}
+{{ 'a long sentence of many words' | truncate(12) }}|{{ 'a long sentence of many words' | truncate(12, true) }}|{{ 'short' | truncate(3) }}|{{ 'exactly more' | truncate(6, leeway=0) }}|{{ 'nospacesatall' | truncate(5, false, '', 0) }}|{{ 'héllo wörld again' | truncate(9, end='…', leeway=1) }}
+{{ 'abc' | truncate(1) }}|{{ 'abcdefghij' | truncate(1) }}
+{{ 5 | truncate(9) }}
+{% for g in people | groupby('ok') %}{{ g }}{% endfor %}
+{% for g in people | groupby('ok', default=false) %}{{ g.grouper }}:{{ g.list | length }} {% endfor %}
+{% for g, l in ['b', 'A', 'a', 'B', 'c'] | map('string') | groupby(0) %}{{ g }}{{ l }}{% endfor %}|{{ ['b', 'A', 'a'] | groupby(0, case_sensitive=true) }}
+{% for k, items in people | groupby('age') %}{{ k }}={{ items | map(attribute='name') | join(',') }};{% endfor %}{{ (people | groupby('name'))[0].grouper }}{{ (1, 2).grouper is defined }}
+{{ 'ab' | center(7) }}|{{ 'abc' | center(6) }}|{{ 'abc' | center(2) }}|{{ 5 | center(4) }}|{{ 'ab'.center(5, '*') }}|{{ 'ab'.ljust(4) }}|{{ 'ab'.rjust(5, '.') }}|{{ '-7'.zfill(4) }}|{{ '42'.zfill(5) }}|{{ 'long'.zfill(2) }}|{{ '+'.zfill(3) }}|{{ ''.zfill(2) }}
+{{ 'a=b=c'.partition('=') }} {{ 'a=b=c'.rpartition('=') }} {{ 'abc'.partition('=') }} {{ 'abc'.rpartition('=') }} {{ word.rindex('o') }} {{ 'é'.isascii() }}{{ ''.isascii() }}
+{{ 'a'.partition('') }}
+{{ 'ab'.center(5, '**') }}
+{{ 'x'.casefold is defined }} {{ 'x'.nomethod is defined }} {{ (1, 2, 1).count(1) }} {{ (5, 6).index(6) }}
+{% with %}{{ name }}{% endwith %}{% with a = 1, b = 2 %}{{ a }}{{ b }}{% endwith %}{{ a is defined }}
+{% set a = 1 %}{% with a = 2, b = a %}{{ a }}{{ b }}{% set name = 'inner' %}{{ name }}{% endwith %}{{ a }}{{ name }}
+{% with a, b = (1, 2) %}{{ a + b }}{% endwith %}{% for x in xs %}{% with y = x %}{% if y == 1 %}{% continue %}{% endif %}{{ y }}{{ loop.index }}{% endwith %}{% endfor %}
+{% with a %}{% endwith %}
+{% endwith %}
+{{ 'a' is filter }} {{ 'batch' is filter }} {{ 'slice' is filter }} {{ 'groupby' is filter }}
 """.strip("\n").split("\n")
 
 BLOCKS = [

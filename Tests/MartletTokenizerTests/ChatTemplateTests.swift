@@ -146,7 +146,55 @@ import Testing
         "{{ 1" + String(repeating: "|string", count: 5000) + " }}",
         "{{ 1" + String(repeating: " if 1 else 1", count: 5000) + " }}",
         "{{ 1" + String(repeating: " or 1", count: 5000) + " }}",
+        // Few nodes, much to read: values that name one value twice, and long texts searched often.
+        doubled("l = (1,)", "l = (ns.l, ns.l)") + "{{ {ns.l: 1} | length }}",
+        doubled("l = [1], m = [1]", "l = [ns.l, ns.l]", "m = [ns.m, ns.m]") + "{{ ns.l == ns.m }}",
+        doubled("l = [1], m = [1]", "l = [ns.l, ns.l]", "m = [ns.m, ns.m]")
+            + "{{ [ns.l, ns.m] | sort }}",
+        doubled("l = [1]", "l = [ns.l, ns.l]") + "{{ [ns.l, 2].count(ns.l ~ '') }}",
+        "{% set s = 'a' * 1000000 %}{% for i in range(90000) %}{{ s.find('b') }}{% endfor %}",
+        "{% set s = 'a' * 1000000 %}{% for i in range(90000) %}{{ 'b' in s }}{% endfor %}",
+        "{% set s = 'a' * 1000000 %}{% for i in range(90000) %}{{ s.isalpha() }}{% endfor %}",
+        "{% set s = 'a' * 999999 %}{% set u = s ~ 'a' %}{% for i in range(90000) %}{{ s ~ 'a' == u }}{% endfor %}",
+        "{% for i in range(90000) %}{% for j in range(90000) %}{% break %}{% endfor %}{% endfor %}",
     ]
+
+    /// A namespace's lists, each made of the one before twice, forty times.
+    private static func doubled(_ start: String, _ steps: String...) -> String {
+        "{% set ns = namespace(\(start)) %}{% for i in range(40) %}"
+            + steps.map { "{% set ns.\($0) %}" }.joined() + "{% endfor %}"
+    }
+
+    /// Patterns of length n against texts that nearly hold them everywhere.
+    @Test func longSearchesGrowWithTheTextAlone() throws {
+        let source = """
+            {% set s = 'a' * 1000000 %}{% set t = 'a' * 500000 ~ 'b' %}{{ s.find(t) }} {{ t in s }} \
+            {{ s.rfind(t) }} {{ s.count(t) }} {{ s.split(t) | length }} {{ s.rsplit(t, 3) | length }}
+            """
+        #expect(
+            try ChatTemplate(source: source).render(variables: members([:])) == [
+                TextSegment("-1 False -1 0 1 1", isTrusted: true)
+            ])
+    }
+
+    @Test func findsWhatPlainSearchFinds() throws {
+        let template = try ChatTemplate(source: "{{ x.find(y) }} {{ x.rfind(y) }}")
+        var random = SeededGenerator(state: 5)
+        func text(_ count: Int) -> String {
+            String((0..<count).map { _ in Bool.random(using: &random) ? "a" : "b" })
+        }
+        for round in 0..<300 {
+            let x = text(60)
+            // Half of the patterns occur.
+            let start = Int.random(in: 0..<45, using: &random)
+            let y = round % 2 == 0 ? text(9) : String(Array(x)[start..<start + 12])
+            let starts = (0...x.count - y.count).filter { Array(x)[$0...].starts(with: y) }
+            let found = try template.render(variables: members(["x": .string(x), "y": .string(y)]))
+            #expect(
+                found.map(\.text).joined() == "\(starts.first ?? -1) \(starts.last ?? -1)",
+                "\(y) in \(x)")
+        }
+    }
 
     @Test(arguments: hostile.indices) func hostileTemplatesEndInAnError(index: Int) {
         let source = Self.hostile[index]

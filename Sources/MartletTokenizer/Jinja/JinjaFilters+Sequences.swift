@@ -31,7 +31,7 @@ extension JinjaRenderer {
             for next in keyed.dropFirst() {
                 let isBetter =
                     name == "min"
-                    ? try next.key.isLess(than: best.key) : try best.key.isLess(than: next.key, ">")
+                    ? try less(next.key, best.key) : try less(best.key, next.key, ">")
                 if isBetter { best = next }
             }
             return best.item
@@ -97,12 +97,12 @@ extension JinjaRenderer {
         }
     }
 
-    private func folded(_ value: JinjaValue, _ isCaseSensitive: Bool) -> JinjaValue {
+    func folded(_ value: JinjaValue, _ isCaseSensitive: Bool) -> JinjaValue {
         if !isCaseSensitive, case .string(let text) = value { return .string(text.lowercased) }
         return value
     }
 
-    private typealias Keyed = (key: JinjaValue, item: JinjaValue)
+    typealias Keyed = (key: JinjaValue, item: JinjaValue)
 
     private func keys(
         of value: JinjaValue, _ arguments: JinjaArguments, caseAt: Int, attributeAt: Int
@@ -119,11 +119,11 @@ extension JinjaRenderer {
     }
 
     /// Sorts stably, as Python does, also in reverse.
-    private func sorted(_ keyed: [Keyed], _ isReversed: Bool) throws -> [JinjaValue] {
+    func sorted(_ keyed: [Keyed], _ isReversed: Bool) throws -> [JinjaValue] {
         let source = isReversed ? keyed.reversed() : keyed
         let result = try source.enumerated().sorted { a, b in
-            if try a.element.key.isLess(than: b.element.key) { return true }
-            if try b.element.key.isLess(than: a.element.key) { return false }
+            if try less(a.element.key, b.element.key) { return true }
+            if try less(b.element.key, a.element.key) { return false }
             return a.offset < b.offset
         }.map(\.element.item)
         return isReversed ? result.reversed() : result

@@ -7,13 +7,11 @@ import MartletCore
 enum JinjaFilters {
     /// Filters that templates may use; others are refused when a template is read.
     static let names: Set<String> = [
-        "abs", "capitalize", "count", "d", "default", "dictsort", "first", "float", "format",
-        "indent", "int",
-        "items", "join", "last", "length", "list", "lower", "map", "max", "min", "reject",
-        "rejectattr",
-        "replace", "reverse", "round", "safe", "select", "selectattr", "sort", "string", "sum",
-        "title",
-        "tojson", "trim", "unique", "upper",
+        "abs", "batch", "capitalize", "center", "count", "d", "default", "dictsort", "first",
+        "float", "format", "groupby", "indent", "int", "items", "join", "last", "length", "list",
+        "lower", "map", "max", "min", "reject", "rejectattr", "replace", "reverse", "round",
+        "safe", "select", "selectattr", "slice", "sort", "string", "sum", "title", "tojson",
+        "trim", "truncate", "unique", "upper",
     ]
 }
 
@@ -21,11 +19,12 @@ extension JinjaRenderer {
     func filter(_ name: String, _ value: JinjaValue, _ arguments: JinjaArguments) throws
         -> JinjaValue
     {
+        try readBreadth(value, arguments)
         switch name {
         case "upper": return .string(try value.printed().uppercased)
         case "lower": return .string(try value.printed().lowercased)
         case "capitalize": return .string(try value.printed().capitalized)
-        case "title", "trim", "replace", "indent", "format":
+        case "title", "trim", "replace", "indent", "format", "center", "truncate":
             return .string(try textFilter(name, value, arguments))
         case "string", "safe": return .string(try value.printed())
         case "length", "count": return .int(try length(value))
@@ -39,13 +38,7 @@ extension JinjaRenderer {
                 ?? .undefined("No \(name) item, sequence was empty.")
         case "list": return .list(JinjaList(try value.elements()))
         case "reverse":
-            if case .string(let text) = value {
-                var result = JinjaText()
-                for index in (0..<text.count).reversed() {
-                    result.append(text.slice(index..<index + 1))
-                }
-                return .string(result)
-            }
+            if case .string(let text) = value { return .string(text.reversed) }
             return .list(JinjaList(try value.elements().reversed()))
         case "items":
             if value.isUndefined { return .list(JinjaList([])) }
@@ -56,6 +49,7 @@ extension JinjaRenderer {
         case "join": return try join(value, arguments)
         case "tojson": return .string(try json(value, arguments))
         case "int", "float", "abs", "round": return try numberFilter(name, value, arguments)
+        case "batch", "slice", "groupby": return try groupFilter(name, value, arguments)
         default: return try sequenceFilter(name, value, arguments)
         }
     }
@@ -67,6 +61,7 @@ extension JinjaRenderer {
         case .list(let list): return list.items.count
         case .tuple(let items): return items.count
         case .dict(let dict): return dict.count
+        case .range(let range): return range.count
         case .loop(let loop): return loop.items.count
         default: throw JinjaFailure.error("object of type '\(value.typeName)' has no len()")
         }
@@ -92,8 +87,32 @@ extension JinjaRenderer {
             }
             return try PythonFormat.percent(text, arguments.positional)
         case "title": return titleWords(text)
+        case "center":
+            let width = arguments.value(0, "width")?.integer ?? 80
+            return try text.padded(to: width, .center, with: JinjaText(" "))
+        case "truncate":
+            guard case .string = value else {
+                throw JinjaFailure.error("object of type '\(value.typeName)' cannot be truncated")
+            }
+            return try truncated(text, arguments)
         default: return try indented(text, arguments)
         }
+    }
+
+    private func truncated(_ text: JinjaText, _ arguments: JinjaArguments) throws -> JinjaText {
+        let length = arguments.value(0, "length")?.integer ?? 255
+        let killsWords = arguments.value(1, "killwords")?.isTrue ?? false
+        let end = try arguments.value(2, "end")?.printed() ?? JinjaText("...")
+        let leeway = arguments.value(3, "leeway")?.integer ?? 5
+        guard length >= end.count else {
+            throw JinjaFailure.error("expected length >= \(end.count), got \(length)")
+        }
+        guard leeway >= 0 else { throw JinjaFailure.error("expected leeway >= 0, got \(leeway)") }
+        guard text.count - length > leeway else { return text }
+        var result = text.slice(0..<length - end.count)
+        if !killsWords { result = result.splitFromRight(JinjaText(" "), limit: 1)[0] }
+        result.append(end)
+        return result
     }
 
     /// jinja2's own title case: words start after blanks, hyphens and opening brackets.

@@ -129,7 +129,9 @@ extension JinjaParser {
             case "true", "True": return .bool(true)
             case "false", "False": return .bool(false)
             case "none", "None": return .none
-            default: return .name(name)
+            default:
+                read(name)
+                return .name(name)
             }
         case .string(var text):
             while case .string(let more) = current {

@@ -6,6 +6,9 @@ struct JinjaParser {
     var tokens: [JinjaToken]
     var index = 0
     var depth = 0
+    /// Names of `JinjaMacro.specials` that the macro being read has read, and those it assigned before.
+    var readSpecials: Set<String> = []
+    var assignedSpecials: Set<String> = []
 
     /// Reads a template.
     ///
@@ -101,24 +104,21 @@ struct JinjaParser {
         case "set": return try assignment()
         case "macro":
             let name = try expectName()
-            let parameters = try self.parameters()
-            return .macro(
-                JinjaMacro(name: name, parameters: parameters, body: try body(["endmacro"]).0))
+            return .macro(try macro(name, parameters: try self.parameters(), end: "endmacro"))
         case "call":
             let parameters = current == .symbol("(") ? try self.parameters() : []
             let call = try expression()
             guard case .call = call else { throw failure("expected a call") }
-            let macro = JinjaMacro(
-                name: "caller", parameters: parameters, body: try body(["endcall"]).0)
-            return .callBlock(call, macro)
+            return .callBlock(call, try macro("caller", parameters: parameters, end: "endcall"))
         case "filter":
             let filters = try filterChain(.blockText, startsWithName: true)
             return .filterBlock(filters, body: try body(["endfilter"]).0)
+        case "with": return try with()
         case "generation": return .group(try body(["endgeneration"]).0)
         case "break": return .breakLoop
         case "continue": return .continueLoop
         case "elif", "else", "endif", "endfor", "endset", "endmacro", "endcall", "endfilter",
-            "endgeneration":
+            "endgeneration", "endwith":
             throw failure("unexpected tag '\(name)'")
         default: throw JinjaFailure.unsupported("the tag '\(name)'", line: line)
         }
@@ -156,6 +156,40 @@ struct JinjaParser {
         return .setBlock(target, filters, body: try body(["endset"]).0)
     }
 
+    private mutating func with() throws -> JinjaStatement.Kind {
+        var values: [(target: JinjaTarget, value: JinjaExpression)] = []
+        while current != .tagEnd {
+            if !values.isEmpty { try expect(.symbol(",")) }
+            let target = try self.target(withNamespace: false, end: nil)
+            try expect(.symbol("="))
+            values.append((target, try expression()))
+        }
+        return .with(values, body: try body(["endwith"]).0)
+    }
+
+    /// Notes that an expression reads a name.
+    mutating func read(_ name: String) {
+        guard JinjaMacro.specialNames.contains(name), !assignedSpecials.contains(name) else {
+            return
+        }
+        readSpecials.insert(name)
+    }
+
+    /// The body of a macro; what it reads of the special names counts for the macro around it too.
+    private mutating func macro(
+        _ name: String, parameters: [(name: String, fallback: JinjaExpression?)], end: String
+    ) throws -> JinjaMacro {
+        let outer = (read: readSpecials, assigned: assignedSpecials)
+        readSpecials = []
+        assignedSpecials = []
+        let body = try body([end]).0
+        let read = readSpecials
+        let given = Set(parameters.map(\.name)).intersection(JinjaMacro.specialNames)
+        assignedSpecials.formUnion(outer.assigned.union(given))
+        readSpecials = outer.read.union(read.subtracting(outer.assigned.union(given)))
+        return JinjaMacro(name: name, parameters: parameters, body: body, specials: read)
+    }
+
     private mutating func target(withNamespace: Bool, end: String?) throws -> JinjaTarget {
         var targets: [JinjaTarget] = []
         var isTuple = false
@@ -170,6 +204,7 @@ struct JinjaParser {
                 if withNamespace, skip(".") {
                     targets.append(.attribute(namespace: name, try expectName()))
                 } else {
+                    if JinjaMacro.specialNames.contains(name) { assignedSpecials.insert(name) }
                     targets.append(.name(name))
                 }
             }

@@ -13,6 +13,33 @@ extension JinjaRenderer {
             return dict[name] ?? .undefined("'Namespace' object has no attribute '\(name)'")
         case .loop(let loop): return try loopAttribute(loop, name)
         case .callable(let function) where name == "name": return .text(function.name)
+        case .cycler(let cycler):
+            switch name {
+            case "current": return cycler.current
+            case "next": return method(name) { _ in cycler.next() }
+            case "reset":
+                return method(name) { _ in
+                    cycler.reset()
+                    return .none
+                }
+            default: break
+            }
+        case .range(let range):
+            switch name {
+            case "start": return .int(range.start)
+            case "stop": return .int(range.stop)
+            case "step": return .int(range.step)
+            case "index", "count": return listMethod(JinjaList(range.elements), name) ?? .none
+            default: break
+            }
+        case .tuple(let items):
+            if name == "index" || name == "count" {
+                return listMethod(JinjaList(items), name) ?? .none
+            }
+            if items.count == 2, case .list(let list) = items[1], list.isGroup {
+                if name == "grouper" { return items[0] }
+                if name == "list" { return items[1] }
+            }
         case .dict(let dict):
             return dictMethod(dict, name) ?? dict[name]
                 ?? .undefined("'dict object' has no attribute '\(name)'")
@@ -35,9 +62,12 @@ extension JinjaRenderer {
         var found: JinjaValue?
         switch value {
         case .undefined(let what): throw JinjaFailure.error(what)
-        case .dict(let dict): found = JinjaKey(key).flatMap { dict[$0] }
+        case .dict(let dict):
+            try readWhole(key)
+            found = JinjaKey(key).flatMap { dict[$0] }
         case .list(let list): found = element(list.items.count) { list.items[$0] }
         case .tuple(let items): found = element(items.count) { items[$0] }
+        case .range(let range): found = element(range.count) { .int(range[$0]) }
         case .string(let text): found = element(text.count) { .string(text.slice($0..<$0 + 1)) }
         default: break
         }
@@ -76,9 +106,9 @@ extension JinjaRenderer {
                 })
         case "changed":
             return .callable(
-                JinjaCallable(name) { _, arguments in
+                JinjaCallable(name) { renderer, arguments in
                     if let last = loop.lastChecked,
-                        try JinjaValue.tuple(last).equals(.tuple(arguments.positional))
+                        try renderer.equal(.tuple(last), .tuple(arguments.positional))
                     {
                         return .bool(false)
                     }
@@ -133,9 +163,10 @@ extension JinjaRenderer {
             return method(name) { arguments in
                 let value = arguments.value(0, "value") ?? .none
                 if name == "count" {
-                    return .int(try list.items.filter { try $0.equals(value) }.count)
+                    return .int(try list.items.filter { try self.equal($0, value) }.count)
                 }
-                guard let index = try list.items.firstIndex(where: { try $0.equals(value) }) else {
+                guard let index = try list.items.firstIndex(where: { try self.equal($0, value) })
+                else {
                     throw JinjaFailure.error("value is not in list")
                 }
                 return .int(index)

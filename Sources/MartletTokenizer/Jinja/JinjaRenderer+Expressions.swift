@@ -109,6 +109,7 @@ extension JinjaRenderer {
     }
 
     func hashed(_ value: JinjaValue) throws -> JinjaKey {
+        try readWhole(value)
         guard let key = JinjaKey(value) else {
             throw JinjaFailure.error("unhashable type: '\(value.typeName)'")
         }
@@ -130,18 +131,18 @@ extension JinjaRenderer {
 
     func compare(_ left: JinjaValue, _ symbol: String, _ right: JinjaValue) throws -> Bool {
         switch symbol {
-        case "==": return try left.equals(right)
-        case "!=": return try !left.equals(right)
+        case "==": return try equal(left, right)
+        case "!=": return try !equal(left, right)
         case "in": return try contains(right, left)
         case "not in": return try !contains(right, left)
-        case "<": return try left.isLess(than: right)
-        case ">": return try right.isLess(than: left, ">")
+        case "<": return try less(left, right)
+        case ">": return try less(right, left, ">")
         case "<=":
             if isNaN(left) || isNaN(right) { return false }
-            return try !right.isLess(than: left, "<=")
+            return try !less(right, left, "<=")
         default:
             if isNaN(left) || isNaN(right) { return false }
-            return try !left.isLess(than: right, ">=")
+            return try !less(left, right, ">=")
         }
     }
 
@@ -157,11 +158,13 @@ extension JinjaRenderer {
                 throw JinjaFailure.error(
                     "'in <string>' requires string as left operand, not \(element.typeName)")
             }
+            try read(text.count + part.count)
             return text.find(part) != nil
         case .dict(let dict): return try dict[hashed(element)] != nil
+        case .range(let range): return range.contains(element)
         case .int, .float, .bool, .none:
             throw JinjaFailure.error("argument of type '\(container.typeName)' is not iterable")
-        default: return try container.elements().contains { try $0.equals(element) }
+        default: return try container.elements().contains { try equal($0, element) }
         }
     }
 
@@ -182,7 +185,7 @@ extension JinjaRenderer {
     {
         let step = step ?? 1
         guard step != 0 else { throw JinjaFailure.error("slice step cannot be zero") }
-        func indices(_ count: Int) -> [Int] {
+        func bounds(_ count: Int) -> (first: Int, last: Int) {
             func clamp(_ bound: Int, _ low: Int, _ high: Int) -> Int {
                 let index = bound < 0 ? (bound < -count ? low : bound + count) : bound
                 return min(max(index, low), high)
@@ -194,6 +197,10 @@ extension JinjaRenderer {
             let last =
                 stop.map { clamp($0, isForward ? 0 : -1, isForward ? count : count - 1) }
                 ?? (isForward ? count : -1)
+            return (first, last)
+        }
+        func indices(_ count: Int) -> [Int] {
+            let (first, last) = bounds(count)
             // A step beyond the length takes the first element only.
             let safe = min(max(step, -count - 1), count + 1)
             return Array(stride(from: first, to: last, by: safe))
@@ -213,6 +220,11 @@ extension JinjaRenderer {
         case .list(let list):
             return .list(JinjaList(indices(list.items.count).map { list.items[$0] }))
         case .tuple(let items): return .tuple(indices(items.count).map { items[$0] })
+        case .range(let range):
+            let (first, last) = bounds(range.count)
+            let (product, overflow) = range.step.multipliedReportingOverflow(by: step)
+            guard !overflow else { throw JinjaArithmetic.overflow }
+            return .range(try JinjaRange(range[first], range[last], product))
         case .undefined(let what): throw JinjaFailure.error(what)
         default: return .undefined("'\(value.typeName)' object cannot be sliced")
         }

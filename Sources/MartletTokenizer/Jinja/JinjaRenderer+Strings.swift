@@ -9,10 +9,22 @@ extension JinjaRenderer {
         "startswith", "endswith", "replace", "find", "rfind", "index", "count", "join", "format",
         "isdigit",
         "isalpha", "isalnum", "isspace", "isupper", "islower", "removeprefix", "removesuffix",
-        "swapcase",
+        "swapcase", "partition", "rpartition", "zfill", "ljust", "rjust", "center", "rindex",
+        "isascii",
+    ]
+    /// Methods of Python's that are refused where they are called.
+    private static let unsupportedMethods: Set<String> = [
+        "casefold", "encode", "expandtabs", "format_map", "isdecimal", "isidentifier", "isnumeric",
+        "isprintable", "istitle", "maketrans", "translate",
     ]
 
     func stringMethod(_ text: JinjaText, _ name: String) -> JinjaValue? {
+        if JinjaRenderer.unsupportedMethods.contains(name) {
+            return .callable(
+                JinjaCallable(name) { _, _ in
+                    throw JinjaFailure.error("the method '\(name)' of strings is not supported")
+                })
+        }
         guard JinjaRenderer.stringMethods.contains(name) else { return nil }
         return .callable(
             JinjaCallable(name) { renderer, arguments in
@@ -38,6 +50,10 @@ extension JinjaRenderer {
         func limit(_ index: Int, _ label: String) -> Int {
             let value = arguments.value(index, label)?.integer ?? -1
             return value < 0 ? .max : value
+        }
+        try read(text.count)
+        for argument in arguments.positional + arguments.named.map(\.value) {
+            try readWhole(argument)
         }
         switch name {
         case "upper": return .string(text.uppercased)
@@ -72,6 +88,22 @@ extension JinjaRenderer {
                 throw JinjaFailure.error("substring not found")
             }
             return .int(index)
+        case "rindex":
+            guard let index = text.findLast(try string(0, "sub")) else {
+                throw JinjaFailure.error("substring not found")
+            }
+            return .int(index)
+        case "partition", "rpartition":
+            return try parted(text, string(0, "sep"), fromRight: name == "rpartition")
+        case "zfill", "ljust", "rjust", "center":
+            guard let width = arguments.value(0, "width")?.integer else {
+                throw JinjaFailure.error("\(name) expects a width")
+            }
+            if name == "zfill" { return .string(try text.zeroFilled(to: width)) }
+            let fill = try optionalString(1, "fillchar") ?? JinjaText(" ")
+            let side: JinjaText.Side =
+                name == "center" ? .center : name == "ljust" ? .left : .right
+            return .string(try text.padded(to: width, side, with: fill))
         case "count":
             let part = try string(0, "sub")
             return .int(part.isEmpty ? text.count + 1 : text.split(part).count - 1)
@@ -94,8 +126,25 @@ extension JinjaRenderer {
         }
     }
 
+    private func parted(
+        _ text: JinjaText, _ separator: JinjaText, fromRight: Bool
+    ) throws -> JinjaValue {
+        guard !separator.isEmpty else { throw JinjaFailure.error("empty separator") }
+        guard let at = fromRight ? text.findLast(separator) : text.find(separator) else {
+            let empty = JinjaValue.string(JinjaText())
+            return .tuple(
+                fromRight ? [empty, empty, .string(text)] : [.string(text), empty, empty])
+        }
+        let end = at + separator.count
+        return .tuple(
+            [text.slice(0..<at), text.slice(at..<end), text.slice(end..<text.count)].map {
+                .string($0)
+            })
+    }
+
     /// The `is...` methods.
     private func isAll(_ text: JinjaText, _ name: String) -> Bool {
+        if name == "isascii" { return text.scalars.allSatisfy(\.isASCII) }
         guard !text.isEmpty else { return false }
         switch name {
         case "isdigit":

@@ -29,6 +29,8 @@ final class JinjaRenderer {
     var scope: JinjaScope
     private var visitCount = 0
     private var workLeft = JinjaLimits.work
+    /// Characters and elements that operations may still read.
+    var readsLeft = JinjaLimits.reads
     private var depth = 0
     private var blockText = JinjaText()
     /// Scopes that hold macros, which hold their scope: taken apart at the end.
@@ -54,7 +56,9 @@ final class JinjaRenderer {
     func visit() throws {
         visitCount += 1
         if visitCount > JinjaLimits.visits {
-            throw JinjaFailure.error("evaluation exceeds \(JinjaLimits.visits) nodes, the limit")
+            throw MartletError(
+                .limitExceeded,
+                "chat template: evaluation exceeds \(JinjaLimits.visits) nodes, the limit")
         }
     }
 
@@ -145,10 +149,28 @@ final class JinjaRenderer {
             values.named.append(("caller", .callable(function(macro, in: scope))))
             try emit(try self.call(evaluate(callee), values).printed())
         case .group(let body): return try run(body)
+        case .with(let values, let body): return try with(values, body)
         case .breakLoop: return .breakLoop
         case .continueLoop: return .continueLoop
         }
         return .next
+    }
+
+    /// Runs a body with variables of its own, whose values are those of the block around it.
+    private func with(
+        _ values: [(target: JinjaTarget, value: JinjaExpression)], _ body: [JinjaStatement]
+    ) throws -> Flow {
+        let outer = scope
+        defer { scope = outer }
+        let inner = JinjaScope(parent: outer)
+        for (target, expression) in values {
+            scope = outer
+            let value = try evaluate(expression)
+            scope = inner
+            try assign(value, to: target)
+        }
+        scope = inner
+        return try run(body)
     }
 
     private func filtered(_ filters: JinjaExpression, _ body: [JinjaStatement]) throws -> JinjaValue
@@ -170,7 +192,9 @@ final class JinjaRenderer {
     ) throws {
         let outer = scope
         defer { scope = outer }
-        var elements = try evaluate(items).elements()
+        let sequence = try evaluate(items)
+        try readBreadth(sequence)
+        var elements = try sequence.elements()
         if let filter {
             elements = try elements.filter { element in
                 scope = JinjaScope(parent: outer)
@@ -205,6 +229,7 @@ final class JinjaRenderer {
             }
             dict.set(name, value)
         case .tuple(let targets):
+            try readBreadth(value)
             let values = try value.elements()
             guard values.count == targets.count else {
                 throw JinjaFailure.error(
@@ -225,36 +250,67 @@ final class JinjaRenderer {
     private func expand(_ macro: JinjaMacro, in parent: JinjaScope, _ arguments: JinjaArguments)
         throws -> JinjaValue
     {
-        guard arguments.positional.count <= macro.parameters.count else {
-            throw JinjaFailure.error(
-                "macro '\(macro.name)' takes not more than \(macro.parameters.count) argument(s)")
-        }
-        var named = arguments.named
         let text = try deeper {
             try captured(in: parent) {
-                for (index, parameter) in macro.parameters.enumerated() {
-                    var value: JinjaValue?
-                    if index < arguments.positional.count {
-                        value = arguments.positional[index]
-                    } else if let at = named.firstIndex(where: { $0.name == parameter.name }) {
-                        value = named.remove(at: at).value
-                    }
-                    if value == nil, let fallback = parameter.fallback {
-                        value = try evaluate(fallback)
-                    }
-                    scope.variables[parameter.name] =
-                        value ?? .undefined("parameter '\(parameter.name)' was not provided")
-                }
-                if let at = named.firstIndex(where: { $0.name == "caller" }) {
-                    scope.variables["caller"] = named.remove(at: at).value
-                }
-                if let extra = named.first {
-                    throw JinjaFailure.error(
-                        "macro '\(macro.name)' takes no keyword argument '\(extra.name)'")
-                }
+                let named = try bind(macro, arguments)
+                try bindSpecials(macro, arguments, named)
                 _ = try run(macro.body)
             }
         }
         return .string(text)
+    }
+
+    /// Sets the parameters of a macro.
+    ///
+    /// - Returns: Named arguments that are left.
+    private func bind(_ macro: JinjaMacro, _ arguments: JinjaArguments) throws
+        -> [(name: String, value: JinjaValue)]
+    {
+        var named = arguments.named
+        for (index, parameter) in macro.parameters.enumerated() {
+            var value: JinjaValue?
+            if index < arguments.positional.count {
+                value = arguments.positional[index]
+            } else if let at = named.firstIndex(where: { $0.name == parameter.name }) {
+                value = named.remove(at: at).value
+            }
+            if value == nil, let fallback = parameter.fallback {
+                value = try evaluate(fallback)
+            }
+            scope.variables[parameter.name] =
+                value ?? .undefined("parameter '\(parameter.name)' was not provided")
+        }
+        return named
+    }
+
+    /// Gives a macro what it reads of `caller`, `varargs` and `kwargs`; more arguments than it takes are refused.
+    private func bindSpecials(
+        _ macro: JinjaMacro, _ arguments: JinjaArguments,
+        _ named: [(name: String, value: JinjaValue)]
+    ) throws {
+        func takes(_ name: String) -> Bool {
+            macro.specials.contains(name) && !macro.parameters.contains { $0.name == name }
+        }
+        var named = named
+        if takes("caller") {
+            let at = named.firstIndex { $0.name == "caller" }
+            scope.variables["caller"] =
+                at.map { named.remove(at: $0).value } ?? .undefined("No caller defined")
+        }
+        if takes("kwargs") {
+            let dict = JinjaDict()
+            for (name, value) in named { dict.set(name, value) }
+            scope.variables["kwargs"] = .dict(dict)
+        } else if let extra = named.first {
+            throw JinjaFailure.error(
+                "macro '\(macro.name)' takes no keyword argument '\(extra.name)'")
+        }
+        let extra = arguments.positional.dropFirst(macro.parameters.count)
+        if takes("varargs") {
+            scope.variables["varargs"] = .tuple(Array(extra))
+        } else if !extra.isEmpty {
+            throw JinjaFailure.error(
+                "macro '\(macro.name)' takes not more than \(macro.parameters.count) argument(s)")
+        }
     }
 }

@@ -50,6 +50,11 @@ struct JinjaMacro: Sendable {
     var name: String
     var parameters: [(name: String, fallback: JinjaExpression?)]
     var body: [JinjaStatement]
+    /// Which of `caller`, `varargs` and `kwargs` the body reads: only those it is given.
+    var specials: Set<String>
+
+    /// Names that a macro sees without having them as parameters.
+    static let specialNames: Set<String> = ["caller", "varargs", "kwargs"]
 }
 
 /// A statement with its line.
@@ -68,6 +73,7 @@ struct JinjaStatement: Sendable {
         case callBlock(JinjaExpression, JinjaMacro)
         case filterBlock(JinjaExpression, body: [JinjaStatement])
         case group([JinjaStatement])
+        case with([(target: JinjaTarget, value: JinjaExpression)], body: [JinjaStatement])
         case breakLoop
         case continueLoop
     }

@@ -20,9 +20,7 @@ extension JinjaRenderer {
         switch name {
         case "defined": return !value.isUndefined
         case "undefined": return value.isUndefined
-        case "none":
-            guard case .none = value else { return false }
-            return true
+        case "none": return value.isNone
         case "string":
             guard case .string = value else { return false }
             return true
@@ -50,12 +48,12 @@ extension JinjaRenderer {
             return true
         case "iterable":
             switch value {
-            case .undefined, .string, .list, .tuple, .dict, .loop: return true
+            case .undefined, .string, .list, .tuple, .dict, .loop, .range: return true
             default: return false
             }
         case "sequence":
             switch value {
-            case .undefined, .string, .list, .tuple, .dict: return true
+            case .undefined, .string, .list, .tuple, .dict, .range: return true
             default: return false
             }
         case "lower", "upper":
@@ -94,76 +92,7 @@ extension JinjaRenderer {
         case (.dict(let a), .dict(let b)): return a === b
         case (.bool(let a), .bool(let b)): return a == b
         case (.bool, _), (_, .bool): return false
-        default: return a.typeName == b.typeName ? try a.equals(b) : false
+        default: return a.typeName == b.typeName ? try equal(a, b) : false
         }
-    }
-}
-
-/// Functions that every template sees.
-enum JinjaGlobals {
-    static var functions: [String: JinjaValue] {
-        var table: [String: JinjaValue] = [:]
-        func add(
-            _ name: String, _ body: @escaping (JinjaRenderer, JinjaArguments) throws -> JinjaValue
-        ) {
-            table[name] = .callable(JinjaCallable(name, body))
-        }
-        add("range") { _, arguments in try range(arguments) }
-        add("namespace") { renderer, arguments in .namespace(try dict(renderer, arguments)) }
-        add("dict") { renderer, arguments in .dict(try dict(renderer, arguments)) }
-        add("raise_exception") { _, arguments in
-            throw JinjaFailure.error(
-                try arguments.value(0, "message")?.printed().string ?? "raised an exception")
-        }
-        return table
-    }
-
-    private static func range(_ arguments: JinjaArguments) throws -> JinjaValue {
-        let numbers = try arguments.positional.map { value in
-            guard let number = value.integer else {
-                throw JinjaFailure.error(
-                    "'\(value.typeName)' object cannot be interpreted as an integer")
-            }
-            return number
-        }
-        guard (1...3).contains(numbers.count) else {
-            throw JinjaFailure.error("range expected 1 to 3 arguments, got \(numbers.count)")
-        }
-        let start = numbers.count == 1 ? 0 : numbers[0]
-        let stop = numbers.count == 1 ? numbers[0] : numbers[1]
-        let step = numbers.count == 3 ? numbers[2] : 1
-        guard step != 0 else { throw JinjaFailure.error("range() arg 3 must not be zero") }
-        var items: [JinjaValue] = []
-        var next = start
-        while step > 0 ? next < stop : next > stop {
-            guard items.count < JinjaLimits.range else {
-                throw JinjaFailure.error(
-                    "Range too big. The sandbox blocks ranges larger than \(JinjaLimits.range).")
-            }
-            items.append(.int(next))
-            let (sum, overflow) = next.addingReportingOverflow(step)
-            if overflow { break }
-            next = sum
-        }
-        return .list(JinjaList(items))
-    }
-
-    private static func dict(_ renderer: JinjaRenderer, _ arguments: JinjaArguments) throws
-        -> JinjaDict
-    {
-        let dict = JinjaDict()
-        if case .dict(let source)? = arguments.positional.first {
-            for (key, value) in zip(source.keys, source.values) {
-                dict.set(key, try renderer.hashed(key), value)
-            }
-        } else if let pairs = arguments.positional.first {
-            for pair in try pairs.elements() {
-                let parts = try pair.elements()
-                guard parts.count == 2 else { throw JinjaFailure.error("dict expects pairs") }
-                dict.set(parts[0], try renderer.hashed(parts[0]), parts[1])
-            }
-        }
-        for (name, value) in arguments.named { dict.set(name, value) }
-        return dict
     }
 }

@@ -5,9 +5,9 @@
 extension JinjaText {
     /// Without characters of a set (whitespace if nil) at the ends asked for.
     func stripped(_ set: JinjaText? = nil, left: Bool = true, right: Bool = true) -> JinjaText {
+        let members = set.map { Set($0.scalars) }
         func isStripped(_ scalar: Unicode.Scalar) -> Bool {
-            if let set { return set.scalars.contains(scalar) }
-            return scalar.isPythonSpace
+            members?.contains(scalar) ?? scalar.isPythonSpace
         }
         var start = 0
         var end = count
@@ -26,18 +26,35 @@ extension JinjaText {
 
     func hasSuffix(_ other: JinjaText) -> Bool { hasPrefix(other, at: count - other.count) }
 
-    /// Index of the first occurrence at or after a position.
+    /// Index of the first occurrence at or after a position, in time that grows with the text alone.
     func find(_ other: JinjaText, from start: Int = 0) -> Int? {
         guard start >= 0, other.count <= count - start else { return nil }
-        for index in start...(count - other.count) where hasPrefix(other, at: index) {
-            return index
+        if other.count <= 8 {
+            for index in start...(count - other.count) where hasPrefix(other, at: index) {
+                return index
+            }
+            return nil
+        }
+        // Knuth, Morris, Pratt: borders[i] is the longest proper border of the first i + 1 characters.
+        let pattern = other.scalars
+        var borders = [Int](repeating: 0, count: pattern.count)
+        var matched = 0
+        for index in 1..<pattern.count {
+            while matched > 0, pattern[index] != pattern[matched] { matched = borders[matched - 1] }
+            if pattern[index] == pattern[matched] { matched += 1 }
+            borders[index] = matched
+        }
+        matched = 0
+        for index in start..<count {
+            while matched > 0, scalars[index] != pattern[matched] { matched = borders[matched - 1] }
+            if scalars[index] == pattern[matched] { matched += 1 }
+            if matched == pattern.count { return index + 1 - matched }
         }
         return nil
     }
 
     func findLast(_ other: JinjaText) -> Int? {
-        guard other.count <= count else { return nil }
-        return (0...(count - other.count)).reversed().first { hasPrefix(other, at: $0) }
+        reversed.find(other.reversed).map { count - $0 - other.count }
     }
 
     /// Parts between occurrences of a separator (not empty), at most `limit` cuts.
@@ -53,13 +70,7 @@ extension JinjaText {
     }
 
     func splitFromRight(_ separator: JinjaText, limit: Int) -> [JinjaText] {
-        var parts: [JinjaText] = []
-        var rest = self
-        while parts.count < limit, let found = rest.findLast(separator) {
-            parts.insert(rest.slice(found + separator.count..<rest.count), at: 0)
-            rest = rest.slice(0..<found)
-        }
-        return [rest] + parts
+        reversed.split(separator.reversed, limit: limit).reversed().map(\.reversed)
     }
 
     /// Words between runs of whitespace, at most `limit` cuts.
@@ -123,6 +134,40 @@ extension JinjaText {
             if index > 0 { result.append(self) }
             result.append(part)
         }
+        return result
+    }
+
+    /// Where a text stands in a wider field.
+    enum Side { case left, center, right }
+
+    /// `str.ljust`, `str.center` and `str.rjust`.
+    func padded(to width: Int, _ side: Side, with fill: JinjaText) throws -> JinjaText {
+        guard fill.count == 1 else {
+            throw JinjaFailure.error("The fill character must be exactly one character long")
+        }
+        guard width > count else { return self }
+        try JinjaLimits.check(characters: width)
+        let margin = width - count
+        let left =
+            switch side {
+            case .left: 0
+            case .center: margin / 2 + (margin & width & 1)
+            case .right: margin
+            }
+        var result = JinjaText()
+        for _ in 0..<left { result.append(fill) }
+        result.append(self)
+        for _ in left..<margin { result.append(fill) }
+        return result
+    }
+
+    /// `str.zfill`: zeros behind a sign.
+    func zeroFilled(to width: Int) throws -> JinjaText {
+        guard width > count else { return self }
+        let sign = scalars.first == "-" || scalars.first == "+" ? 1 : 0
+        let digits = slice(sign..<count)
+        var result = slice(0..<sign)
+        result.append(try digits.padded(to: width - result.count, .right, with: JinjaText("0")))
         return result
     }
 }

@@ -25,13 +25,37 @@ struct JinjaText: Sendable {
     var isEmpty: Bool { scalars.isEmpty }
 
     /// The text without the knowledge of its origin.
-    var string: String {
+    var string: String { string(0..<count) }
+
+    private func string(_ range: Range<Int>) -> String {
         var view = String.UnicodeScalarView()
-        view.append(contentsOf: scalars)
+        view.append(contentsOf: scalars[range])
         return String(view)
     }
 
-    func isUntrusted(at index: Int) -> Bool { untrusted.contains { $0.contains(index) } }
+    /// Place of the first range from outside that ends behind an index.
+    private func firstUntrusted(endingBehind index: Int) -> Int {
+        var (low, high) = (0, untrusted.count)
+        while low < high {
+            let middle = (low + high) / 2
+            if untrusted[middle].upperBound > index { high = middle } else { low = middle + 1 }
+        }
+        return low
+    }
+
+    func isUntrusted(at index: Int) -> Bool {
+        let place = firstUntrusted(endingBehind: index)
+        return place < untrusted.count && untrusted[place].lowerBound <= index
+    }
+
+    /// From the last code point to the first.
+    var reversed: JinjaText {
+        var result = JinjaText(scalars.reversed())
+        result.untrusted = untrusted.reversed().map {
+            count - $0.upperBound..<count - $0.lowerBound
+        }
+        return result
+    }
 
     mutating func append(_ other: JinjaText) {
         let base = scalars.count
@@ -50,12 +74,11 @@ struct JinjaText: Sendable {
     func slice(_ range: Range<Int>) -> JinjaText {
         var result = JinjaText()
         result.scalars = Array(scalars[range])
-        for part in untrusted {
+        for part in untrusted[firstUntrusted(endingBehind: range.lowerBound)...] {
+            if part.lowerBound >= range.upperBound { break }
             let common = part.clamped(to: range)
-            if !common.isEmpty {
-                result.mark(
-                    common.lowerBound - range.lowerBound..<common.upperBound - range.lowerBound)
-            }
+            result.mark(
+                common.lowerBound - range.lowerBound..<common.upperBound - range.lowerBound)
         }
         return result
     }
@@ -87,9 +110,9 @@ struct JinjaText: Sendable {
         for range in untrusted + [count..<count] {
             if position < range.lowerBound {
                 result.append(
-                    TextSegment(slice(position..<range.lowerBound).string, isTrusted: true))
+                    TextSegment(string(position..<range.lowerBound), isTrusted: true))
             }
-            if !range.isEmpty { result.append(TextSegment(slice(range).string, isTrusted: false)) }
+            if !range.isEmpty { result.append(TextSegment(string(range), isTrusted: false)) }
             position = range.upperBound
         }
         return result

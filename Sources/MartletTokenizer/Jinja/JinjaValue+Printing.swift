@@ -44,6 +44,8 @@ extension JinjaValue {
                 try value.represent(into: &output, depth: depth + 1)
             }
             output.append(isDict ? "}" : "}>")
+        case .range(let range): output.append(range.text)
+        case .cycler: output.append("<Cycler>")
         case .loop(let loop): output.append("<LoopContext \(loop.index + 1)/\(loop.items.count)>")
         case .callable(let function): output.append("<function \(function.name)>")
         }

@@ -39,12 +39,15 @@ extension JinjaValue {
         case .tuple: "tuple"
         case .dict: "dict"
         case .namespace: "Namespace"
+        case .range: "range"
         case .loop: "LoopContext"
+        case .cycler: "Cycler"
         case .callable: "function"
         }
     }
 
     var isUndefined: Bool { if case .undefined = self { true } else { false } }
+    var isNone: Bool { if case .none = self { true } else { false } }
 
     /// Python's truth of a value.
     var isTrue: Bool {
@@ -57,7 +60,8 @@ extension JinjaValue {
         case .list(let list): !list.items.isEmpty
         case .tuple(let items): !items.isEmpty
         case .dict(let dict): dict.count > 0
-        case .namespace, .loop, .callable: true
+        case .range(let range): range.count > 0
+        case .namespace, .loop, .cycler, .callable: true
         }
     }
 
@@ -105,7 +109,9 @@ extension JinjaValue {
             return true
         case (.namespace(let a), .namespace(let b)): return a === b
         case (.callable(let a), .callable(let b)): return a === b
+        case (.range(let a), .range(let b)): return a.equals(b)
         case (.loop(let a), .loop(let b)): return a === b
+        case (.cycler(let a), .cycler(let b)): return a === b
         default:
             if let a = integer, let b = other.integer { return a == b }
             if let a = number, let b = other.number { return a == b }
@@ -144,6 +150,7 @@ extension JinjaValue {
         case .list(let list): return list.items
         case .tuple(let items): return items
         case .dict(let dict): return dict.keys
+        case .range(let range): return range.elements
         case .string(let text):
             try JinjaLimits.check(elements: text.count)
             return (0..<text.count).map { .string(text.slice($0..<$0 + 1)) }
@@ -162,6 +169,8 @@ enum JinjaLimits {
     static let characters = 4 << 20
     /// Characters of all texts made on the way, with lists at what they take: 32 MiB.
     static let work = 8 << 20
+    /// Characters and elements that comparing, searching and hashing read: about a second.
+    static let reads = 1 << 28
     /// Elements of a range, as jinja2's sandbox has it.
     static let range = 100_000
     /// Elements of any other list.

@@ -14,7 +14,9 @@ enum JinjaValue {
     case tuple([JinjaValue])
     case dict(JinjaDict)
     case namespace(JinjaDict)
+    case range(JinjaRange)
     case loop(JinjaLoop)
+    case cycler(JinjaCycler)
     case callable(JinjaCallable)
 }
 
@@ -23,10 +25,13 @@ final class JinjaList {
     var items: [JinjaValue]
     /// Made by the template, which may change it; what came from outside stays as it is.
     let isLocal: Bool
+    /// Whether it is the second part of a pair that `groupby` made, whose parts have names.
+    let isGroup: Bool
 
-    init(_ items: [JinjaValue], isLocal: Bool = true) {
+    init(_ items: [JinjaValue], isLocal: Bool = true, isGroup: Bool = false) {
         self.items = items
         self.isLocal = isLocal
+        self.isGroup = isGroup
     }
 }
 
