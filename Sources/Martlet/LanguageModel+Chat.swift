@@ -61,8 +61,24 @@ extension LanguageModel {
                 messages: messages, addGenerationPrompt: true, bosToken: special(tokenizer.bosID),
                 eosToken: special(tokenizer.eosID))
         } catch let error as MartletError {
+            if error.code == .limitExceeded { try checkLength(of: messages, tokenizer) }
             throw error.mending(
                 "Correct the model's chat_template, or leave it out: martlet run MODEL --raw")
         }
+    }
+
+    /// Refuses messages that fill the context by themselves: then no template is to blame for its limits.
+    private func checkLength(of messages: [ChatMessage], _ tokenizer: Tokenizer) throws {
+        let count = messages.reduce(0) { count, message in
+            let text = message.content.string ?? message.content.serialized()
+            return count + tokenizer.encode(text, allowSpecial: false, addSpecial: false).count
+        }
+        guard count >= maxContext else { return }
+        throw MartletError(
+            .limitExceeded,
+            "the prompt has \(count) tokens, but the context of \(maxContext) holds at most "
+                + "\(maxContext - 1) beside the answer",
+            mend: "Shorten the prompt, or raise --max-context if it is below the model's",
+            context: ["promptTokens": "\(count)", "limit": "\(maxContext)"])
     }
 }

@@ -73,6 +73,7 @@ struct MartletProgram: AsyncParsableCommand {
         do {
             try OpenFiles.raiseLimit()
             Interrupt.install()
+            try ArgumentText.check()
             try checkCommandName(arguments)
             var command = try parseAsRoot(arguments)
             if var asynchronous = command as? any AsyncParsableCommand {
@@ -81,7 +82,7 @@ struct MartletProgram: AsyncParsableCommand {
                 try command.run()
             }
         } catch let error as MartletError {
-            Console.error("error: \(error)")
+            Console.error("error: " + "\(SettingFlags.naming(error))".visible)
             ExitStatus.leave(error.code.exitCode)
         } catch is CancellationError {
             Console.error("interrupted")

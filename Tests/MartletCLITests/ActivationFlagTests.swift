@@ -29,6 +29,20 @@ import Testing
         #expect(logits(engine, []) == logits(Program.model, direct + [built]))
     }
 
+    /// Nothing is coded where weights are plain: the build says so.
+    @Test func activationsWithoutCodedWeightsAreTold() {
+        let program = Program()
+        defer { program.remove() }
+        let result = program.run([
+            "build", Program.model, "--activations", "int8g64", "-o", program.folder + "/a.martlet",
+        ])
+        #expect(result.code == 0)
+        #expect(
+            result.error.contains(
+                "warning: activations stay exact: no linear has coded weights\n"), "\(result.error)"
+        )
+    }
+
     @Test func inspectHasNothingToPlan() {
         let program = Program()
         defer { program.remove() }

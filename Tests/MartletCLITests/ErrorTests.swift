@@ -35,8 +35,14 @@ import Testing
             "run",
             "MODEL", "--input-ids", "1,x"),
         Case(
-            2, "error: max tokens is -1, but must be 0 or more", "run", "MODEL", "--input-ids", "1",
-            "-m", "-1"),
+            2, "error: -m is -1, but must be 0 or more", "run", "MODEL", "--input-ids", "1", "-m",
+            "-1"),
+        Case(
+            2, "error: --max-output-len is -1, but must be 0 or more", "run", "MODEL",
+            "--input-ids", "1", "--max_output_len=-1"),
+        Case(
+            2, "error: 'g32' in 'int4:g64:g32' contradicts what stands before it", "run", "MODEL",
+            "--input-ids", "1", "--quantize", "int4:g64:g32"),
         Case(
             6,
             "error: the prompt has 4 tokens, but the context of 4 holds at most 3 beside the "

@@ -37,6 +37,19 @@ import Testing
         Case(
             "eval - --rouge SAMPLES", "where every sample has a prediction", "--temperature 1",
             "--raw", "--quantize int8", "--max-batch-size 4"),
+        Case(
+            "run MODEL --input-ids 1,2", "at temperature 0", "--seed 1", "--top-k 50",
+            "--top-p 0.9", "--min-p 0.1", "--typical-p 0.5", "--top-p-decay 0.9"),
+        Case(
+            "run MODEL --input-ids 1,2 --temperature 1", "without --top-p-decay",
+            "--top-p-min 0.1", "--top-p-reset-id 3"),
+        Case("bench MODEL", "at temperature 0", "--seed 1"),
+        Case("bench --preset tinyllama-1.1b", "with --preset", "--no-cache"),
+        Case("inspect MODEL", "on inspect", "--no-cache"),
+        Case("build MODEL -o /tmp/martlet-never-written.martlet", "on build", "--no-cache"),
+        Case(
+            "build MODEL -o /tmp/martlet-never-written.martlet", "on an engine for CPUs alone",
+            "--gpu-code sm_90a"),
         Case("bench MODEL", "without --format llama-bench", "-p 7", "-n 3", "-r 2"),
         Case(
             "bench MODEL --format llama-bench", "with --format llama-bench", "--batch-size 1",
@@ -82,6 +95,9 @@ import Testing
             let name = flag[0].prefix { $0 != "=" }.replacing("_", with: "-")
             #expect(result.error.contains("is compiled already, \(name) cannot change it"))
         }
+        let cache = program.run(["run", engine, "--input-ids", "1", "--no-cache"])
+        #expect(cache.code == 2, "\(cache.error)")
+        #expect(cache.error.hasPrefix("error: --no-cache has no effect on an engine file"))
         // The whole file has no entry point, and its graph has all forms.
         let point = program.run(["inspect", engine, "--entry-point", "decode"])
         #expect(point.code == 2 && point.error.contains("--entry-point has no effect"))

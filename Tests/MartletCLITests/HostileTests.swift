@@ -6,24 +6,42 @@ import Testing
 /// Values that nobody should pass: one line that names them, a documented code, nothing on standard output.
 @Suite struct HostileTests {
     static let run: [(arguments: String, code: Int32, message: String)] = [
-        ("--temperature nan", 2, "temperature is nan, but must be finite and 0 or more"),
-        ("--temperature -1", 2, "temperature is -1.0, but must be finite and 0 or more"),
-        ("--temperature inf", 2, "temperature is inf, but must be finite and 0 or more"),
+        ("--temperature nan", 2, "--temperature is nan, but must be finite and 0 or more"),
+        ("--temperature -1", 2, "--temperature is -1.0, but must be finite and 0 or more"),
+        ("--temperature inf", 2, "--temperature is inf, but must be finite and 0 or more"),
         ("--temperature abc", 2, "The value 'abc' is invalid for '--temperature"),
-        ("--top-k -5", 2, "top-k is -5, but must be 0 (off) to 2147483647"),
-        ("--top-k 99999999999", 2, "top-k is 99999999999, but must be 0 (off) to 2147483647"),
+        ("--top-k -5", 2, "--top-k is -5, but must be 0 (off) to 2147483647"),
+        ("--top-k 99999999999", 2, "--top-k is 99999999999, but must be 0 (off) to 2147483647"),
         ("--top-k 9999999999999999999999", 2, "The value '9999999999999999999999' is invalid"),
-        ("--top-p 0", 2, "top-p is 0.0, but must be above 0, at most 1"),
-        ("--min-p nan", 2, "min-p is nan, but must be 0 to 1"),
-        ("--repetition-penalty 0", 2, "repetition penalty is 0.0, but must be above 0"),
-        ("--presence-penalty inf", 2, "presence penalty is inf, but must be a finite number"),
-        ("--frequency-penalty nan", 2, "frequency penalty is nan, but must be a finite"),
+        ("--top-p 0", 2, "--top-p is 0.0, but must be above 0, at most 1"),
+        ("--min-p nan", 2, "--min-p is nan, but must be 0 to 1"),
+        ("--repetition-penalty 0", 2, "--repetition-penalty is 0.0, but must be above 0"),
+        ("--presence-penalty inf", 2, "--presence-penalty is inf, but must be a finite number"),
+        ("--frequency-penalty nan", 2, "--frequency-penalty is nan, but must be a finite"),
         ("--logit-bias 5", 2, "--logit-bias 5 is not ID=VALUE. Such as 42=-2.5"),
-        ("--logit-bias 500=1", 2, "logit bias token is 500, but must be 0 to 255"),
+        ("--logit-bias 500=1", 2, "--logit-bias is 500, but must be 0 to 255"),
         ("--seed -1", 2, "The value '-1' is invalid for '--seed"),
-        ("--stop-token 999", 2, "stop token is 999, but must be 0 to 255"),
-        ("--min-tokens 5", 2, "min tokens is 5, but must be 0 to max tokens (2)"),
-        ("--logprobs 1000", 2, "log-probabilities is 1000, but must be 0 to 255"),
+        ("--stop-token 999", 2, "--stop-token is 999, but must be 0 to 255"),
+        ("--min-tokens 5", 2, "--min-tokens is 5, but must be 0 to -m (2)"),
+        (
+            "--num-return-sequences 999", 2, "--num-return-sequences is 999, but must be 1 to 256"
+        ),
+        (
+            "--num-return-sequences 3 --best-of 2", 2,
+            "--best-of is 2, but must be 3 (--num-return-sequences) to 256"
+        ),
+        (
+            "--num-beams 2 --num-return-sequences 3", 2,
+            "--num-return-sequences is 3, but must be at most --num-beams, 2"
+        ),
+        (
+            "--num-beams 2 --temperature 1", 5,
+            "a search with 2 beams does not go with --temperature"
+        ),
+        ("--num-beams 2 --max-tokens 0", 2, "--max-tokens is 0, but --num-beams needs at least 1"),
+        ("--no_repeat_ngram_size -1", 2, "--no-repeat-ngram-size is -1, but must be 0 or more"),
+        ("--top-p-decay 2", 2, "--top-p-decay is 2.0, but must be above 0, at most 1"),
+        ("--logprobs 1000", 2, "--logprobs is 1000, but must be 0 to 255"),
         ("--max-batch-size 0", 2, "--max-batch-size is 0, but must be 1 to 16777216"),
         (
             "--max-num-tokens 4 --max-batch-size 8", 2,
@@ -33,6 +51,11 @@ import Testing
         ("--threads -2", 2, "--threads is -2, but must be 1 to"),
         ("--isa sse9", 2, "instruction set 'sse9' is not available. Available: scalar"),
         ("--kv-cache-memory 0", 2, "--kv-cache-memory 0 is no size. Write it as 512MB or 2GiB"),
+        (
+            "--kv-cache-memory 9223372036854775807", 6,
+            "--kv-cache-memory 9223372036854775807 is beyond the limit of 1000000 TB"
+        ),
+        ("--kv-cache-memory 1.2.3MB", 2, "--kv-cache-memory 1.2.3MB is no size"),
         ("--kv-cache-memory -1", 2, "--kv-cache-memory -1 is no size"),
         ("--kv-cache-memory 100000GB", 6, "a KV cache of "),
         ("--quantize int4:g7", 2, "'g7' in 'int4:g7' is not known. Forms: "),

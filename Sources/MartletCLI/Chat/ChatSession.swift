@@ -45,14 +45,14 @@ struct ChatSession {
         }
         defer { if form != .text { Console.line(transcript.rendered(form)) } }
         while true {
-            switch reader.next() {
+            switch try reader.next() {
             case .end: return
             case .interrupted: Self.tellHowToLeave()
             case .line(let text):
                 do {
                     guard try await respond(to: text) else { return }
                 } catch let error as MartletError where reader.isInteractive {
-                    Console.error("error: \(error)")
+                    Console.error("error: " + "\(error)".visible)
                 }
             }
         }

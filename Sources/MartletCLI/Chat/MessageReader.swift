@@ -10,6 +10,7 @@ import Martlet
 struct MessageReader {
     private static let fence = "\"\"\""
     private var editor: LineEditor?
+    private var lines = InputLines()
 
     /// Whether somebody types.
     var isInteractive: Bool { editor != nil }
@@ -17,13 +18,15 @@ struct MessageReader {
     init() { editor = RawTerminal.isUsable ? LineEditor() : nil }
 
     /// The next message.
-    mutating func next() -> LineInput {
+    ///
+    /// - Throws: `MartletError` `.corrupt` for a line that is no UTF-8.
+    mutating func next() throws -> LineInput {
         var message = ""
         var isFenced = false
         var isFirst = true
         while true {
             var line: String
-            switch readLine(isFirst: isFirst) {
+            switch try readLine(isFirst: isFirst) {
             case .line(let text): line = text
             case .interrupted: return .interrupted
             case .end: return isFirst ? .end : .line(message.trimmingLineEnd)
@@ -46,11 +49,11 @@ struct MessageReader {
         }
     }
 
-    private mutating func readLine(isFirst: Bool) -> LineInput {
+    private mutating func readLine(isFirst: Bool) throws -> LineInput {
         if editor != nil {
             return editor?.read(prompt: isFirst ? "> " : ". ", continuation: ". ") ?? .end
         }
-        return Swift.readLine().map { .line($0) } ?? .end
+        return try lines.next().map { .line($0) } ?? .end
     }
 }
 

@@ -72,7 +72,7 @@ struct BenchCommand: AsyncParsableCommand {
         try checkFlags()
         let cases = try BenchCase.parse(batches: batchSize, lengths: inputOutputLen)
         let found = try await choice.find()
-        if found.isEngine { try modelOptions.checkEffect(on: found.path) }
+        try checkEffect(on: found)
         if let compare { return try await runComparison(compare, of: found, cases, form) }
         var options = try modelOptions.loadOptions()
         try limits.apply(to: &options)
@@ -137,17 +137,25 @@ struct BenchCommand: AsyncParsableCommand {
         let found = try await choice.find()
         try OutputFile.checkApart(
             [load.iterationLog, load.timeline], from: [found.file, load.requests])
-        if found.isEngine { try modelOptions.checkEffect(on: found.path) }
+        try checkEffect(on: found)
         if limits.retarget == nil { options.retarget = .never }
         try LoadBench(
             found: found, flags: load, scheduling: scheduling, limits: limits, settings: settings
         ).run(options, form)
     }
 
+    private func checkEffect(on found: ModelChoice.Found) throws {
+        if found.isEngine { return try modelOptions.checkEffect(on: found.path) }
+        if found.file == nil, modelOptions.device == Device.cpu.rawValue {
+            try GivenFlags.refuse(["--no-cache"], "with --preset, whose engine is made in memory")
+        }
+    }
+
     private func checkFlags() throws {
         try GivenFlags.refuse(
             LoadFlags.flags + SchedulingOptions.flags, "without a load",
             mend: "Add --random 128,log:16-512 or --requests FILE")
+        try draw.refuseWithoutTemperature(["--seed"])
         guard ["text", "llama-bench"].contains(format) else {
             throw MartletError(
                 .invalidArgument, "--format \(format) is not known", mend: "Use text or llama-bench"

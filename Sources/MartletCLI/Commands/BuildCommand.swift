@@ -41,6 +41,11 @@ struct BuildCommand: AsyncParsableCommand {
             try GivenFlags.refuse(
                 ["--gpu-code"], "on an engine for CPUs alone", mend: "Add --target cuda")
         }
+        guard gpuCode.count <= 1 || !gpuCode.contains("none") else {
+            throw MartletError(
+                .invalidArgument, "--gpu-code none contradicts the chips beside it",
+                mend: "Name chips, or none alone")
+        }
         let (file, form) = try outputs()
         let found = try await choice.find()
         try modelOptions.checkEffect(on: found.path)

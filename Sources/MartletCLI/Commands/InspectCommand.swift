@@ -53,6 +53,7 @@ struct InspectCommand: AsyncParsableCommand {
                 mend: "Use --format text, dot, mermaid or svg")
         }
         try checkViews()
+        try GivenFlags.refuse(["--no-cache"], "on inspect, which keeps no engine")
         let path = try await ModelFinder.path(model)
         if path.hasSuffix(".martlet") {
             try modelOptions.checkEffect(on: path, runs: false)

@@ -74,6 +74,10 @@ struct ModelOptions: ParsableArguments {
     /// - Throws: `MartletError` `.invalidArgument` naming the flag.
     func checkEffect(on path: String, runs: Bool = true) throws {
         guard path.hasSuffix(".martlet") else { return }
+        // A GPU's kernels are kept beside the engines that were built.
+        if device == Device.cpu.rawValue {
+            try GivenFlags.refuse(["--no-cache"], "on an engine file, which is built already")
+        }
         let others = ["--device", "--no-cache"] + (runs ? ["--activations"] : [])
         guard let flag = GivenFlags.first(of: Self.flags.filter { !others.contains($0) }) else {
             return
@@ -210,6 +214,15 @@ struct LimitOptions: ParsableArguments {
             options.retarget = policy
         }
         if let kvCacheMemory {
+            let digits = kvCacheMemory.prefix { $0.isNumber || $0 == "." }
+            // What is no size, but with a small number would be one, is too large.
+            if let number = Double(digits), number > 1, ByteCount.parse(kvCacheMemory) == nil,
+                ByteCount.parse("1" + kvCacheMemory.dropFirst(digits.count)) != nil
+            {
+                throw MartletError(
+                    .limitExceeded,
+                    "--kv-cache-memory \(kvCacheMemory) is beyond the limit of 1000000 TB")
+            }
             guard let bytes = ByteCount.parse(kvCacheMemory), bytes > 0 else {
                 throw MartletError(
                     .invalidArgument, "--kv-cache-memory \(kvCacheMemory) is no size",

@@ -28,6 +28,7 @@ struct SamplingOptions: ParsableArguments {
     /// The settings as the library takes them.
     func settings(modelStops: [Int32]) throws -> SamplingSettings {
         var settings = try draw.settings()
+        try draw.refuseWithoutTemperature(["--seed"])
         settings.maxTokens = maxTokens
         settings.minTokens = minTokens
         settings.stopStrings = stop
@@ -66,6 +67,16 @@ struct DrawOptions: ParsableArguments {
     var seed: UInt64 = 0
     @OptionGroup var filters: FilterOptions
 
+    /// Refuses flags of draws where none takes place.
+    ///
+    /// - Throws: `MartletError` `.invalidArgument` naming the flag.
+    func refuseWithoutTemperature(_ flags: [String]) throws {
+        guard temperature == 0 else { return }
+        try GivenFlags.refuse(
+            flags, "at temperature 0, where the likeliest token is taken",
+            mend: "Add --temperature, such as 0.8, or leave it out")
+    }
+
     /// The settings as the library takes them.
     func settings() throws -> SamplingSettings {
         var settings = SamplingSettings()
@@ -78,14 +89,18 @@ struct DrawOptions: ParsableArguments {
         settings.frequencyPenalty = frequencyPenalty
         settings.seed = seed
         try filters.apply(to: &settings)
+        if settings.topPDecay == 1 {
+            try GivenFlags.refuse(
+                ["--top-p-min", "--top-p-reset-id"], "without --top-p-decay",
+                mend: "Add it, or leave this out")
+        }
         let narrows =
             (2...Int(Int32.max)).contains(topK) || topP > 0 && topP < 1 || minP > 0 && minP <= 1
-            || settings.typicalP < 1
-        if temperature == 0, narrows {
-            try GivenFlags.refuse(
-                ["--top-k", "--top-p", "--min-p", "--typical-p"],
-                "at temperature 0, where the likeliest token is taken",
-                mend: "Add --temperature, such as 0.8, or leave it out")
+            || settings.typicalP < 1 || settings.topPDecay < 1
+        if narrows {
+            try refuseWithoutTemperature([
+                "--top-k", "--top-p", "--min-p", "--typical-p", "--top-p-decay",
+            ])
         }
         for text in logitBias {
             let parts = text.split(separator: "=")

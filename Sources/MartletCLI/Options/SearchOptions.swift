@@ -87,6 +87,11 @@ struct SearchOptions: ParsableArguments {
                 .invalidArgument, "\(given.0) has no effect without beams",
                 mend: "Give --num-beams 4, or leave it out")
         }
+        if beamCount > 1, settings.maxTokens == 0 {
+            throw MartletError(
+                .invalidArgument, "max tokens is 0, but --num-beams needs at least 1",
+                context: ["setting": "max tokens"])
+        }
         settings.answerCount = answerCount
         settings.bestOf = bestOf
         settings.beamCount = beamCount
