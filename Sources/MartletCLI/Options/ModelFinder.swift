@@ -61,7 +61,8 @@ extension ModelFinder {
         name.hasSuffix(".gguf") || name.hasSuffix(".martlet")
     }
 
-    private static func entries(_ folder: String) -> [String] {
+    /// Names in a folder, sorted; none where it is no folder.
+    static func entries(_ folder: String) -> [String] {
         guard let directory = opendir(folder) else { return [] }
         defer { closedir(directory) }
         var names: [String] = []

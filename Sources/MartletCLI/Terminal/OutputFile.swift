@@ -57,7 +57,11 @@ enum OutputFile {
     ///   - sources: Models and inputs: files, or folders whose files are left alone; nil for none.
     /// - Throws: `MartletError` `.invalidArgument` naming the file.
     static func checkApart(_ paths: [String?], from sources: [String?]) throws {
-        let own = sources.compactMap { $0 }.map { (name: $0, place: resolved($0)) }
+        // The files of a folder may be links, as they are in the hub's cache.
+        let own = sources.compactMap { $0 }.flatMap { source in
+            ([source] + ModelFinder.entries(source).map { "\(source)/\($0)" })
+                .map { (name: source, place: resolved($0)) }
+        }
         var seen: Set<String> = []
         for path in paths.compactMap({ $0 }) {
             guard case .file(let target, _) = place(path) else { continue }
