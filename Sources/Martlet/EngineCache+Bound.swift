@@ -23,6 +23,8 @@ public struct CachedEngine: Sendable, Hashable {
     public let modelName: String?
     /// Formats of weights, activations and KV cache in one line; nil if the file cannot be read.
     public let precision: String?
+    /// Why the file cannot be read; nil if it can.
+    public let problem: String?
     /// Length in bytes.
     public let byteCount: Int
     /// When it was last built or loaded, in nanoseconds since 1970.
@@ -56,10 +58,16 @@ extension EngineCache {
         return names.filter { $0.hasSuffix(".martlet") }.compactMap { name in
             let path = "\(folder)/\(name)"
             guard let stamp = FileStatus.stamp(path) else { return nil }
-            let description = try? EngineFileReader.manifest(at: path).description
+            var description: EngineDescription?
+            var problem: String?
+            do { description = try EngineFileReader.manifest(at: path).description } catch {
+                let isForeign = (error as? MartletError)?.code == .unsupported
+                problem = isForeign ? (error as? MartletError)?.message : "damaged"
+            }
             return CachedEngine(
                 name: name, path: path, modelName: description?.modelName,
-                precision: description?.precision.line, byteCount: stamp.byteCount,
+                precision: description?.precision.line, problem: problem,
+                byteCount: stamp.byteCount,
                 lastUse: stamp.modified, sources: description?.sources ?? [])
         }.sorted { ($0.lastUse, $0.name) < ($1.lastUse, $1.name) }
     }
@@ -89,6 +97,26 @@ extension EngineCache {
     static func touch(_ path: String) {
         // A cache that cannot be written is no reason not to answer.
         _ = utimensat(AT_FDCWD, path, nil, 0)
+    }
+
+    /// Removes what earlier builds of the program made for the same files and options, but for the engine
+    /// among them that was used last.
+    ///
+    /// No build takes another's engine, as any part of the compiler may differ. One of them is kept, so
+    /// that two builds used in turn do not build anew each time.
+    static func removeEarlierBuilds(of kept: String) {
+        guard let slash = kept.lastIndex(of: "/"), let dash = kept.lastIndex(of: "-"), slash < dash
+        else { return }
+        let (folder, stem) = (String(kept[..<slash]), kept[kept.index(after: slash)...dash])
+        let names = (try? FileManager.default.contentsOfDirectory(atPath: folder)) ?? []
+        let others = names.filter {
+            $0.hasPrefix(stem) && $0.hasSuffix(".martlet")
+                && $0.utf8.count == kept[slash...].utf8.count - 1 && "\(folder)/\($0)" != kept
+        }
+        let byUse = others.map { name in
+            (path: "\(folder)/\(name)", time: FileStatus.stamp("\(folder)/\(name)")?.modified ?? 0)
+        }.sorted { ($0.time, $0.path) > ($1.time, $1.path) }
+        for engine in byUse.dropFirst() { unlink(engine.path) }
     }
 
     /// Removes the least recently used engines until the others take no more than a limit.

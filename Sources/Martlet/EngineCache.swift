@@ -28,22 +28,27 @@ public enum EngineCache {
         getenv(name).map { String(cString: $0) }.flatMap { $0.isEmpty ? nil : $0 }
     }
 
-    /// Path of the engine for sources and options.
+    /// Path of the engine for sources and options: name, then what decides the content, then the program.
     static func path(in folder: String, files: [String], name: String, options: LoadOptions)
         -> String
     {
-        var identity = [EngineBuilder.version, ProgramIdentity.line]
+        var identity = [EngineBuilder.version]
         for file in files {
             let path = FileStatus.resolved(file)
             let stamp = FileStatus.stamp(path) ?? (0, 0)
             identity.append("\(path) \(stamp.byteCount) \(stamp.modified)")
         }
         identity += options.identity
-        var hash = SHA256()
-        for part in identity { hash.update(data: Array((part + "\n").utf8)) }
         let stem = name.split(separator: ".").dropLast(name.contains(".") ? 1 : 0)
             .joined(separator: ".")
-        return "\(folder)/\(stem)-\(hexadecimal(hash.finalize().prefix(12))).martlet"
+        return
+            "\(folder)/\(stem)-\(digest(identity, 12))-\(digest([ProgramIdentity.line], 4)).martlet"
+    }
+
+    private static func digest(_ lines: [String], _ byteCount: Int) -> String {
+        var hash = SHA256()
+        for line in lines { hash.update(data: Array((line + "\n").utf8)) }
+        return hexadecimal(hash.finalize().prefix(byteCount))
     }
 
     /// Makes a folder and those above it.

@@ -82,6 +82,7 @@ public final class LanguageModel: Sendable {
             try EngineCache.makeFolder(folder)
             try draft.write(to: cached)
             let engine = try LoadedEngine.open(cached, options: options)
+            EngineCache.removeEarlierBuilds(of: cached)
             if let limit { EngineCache.trim(folder, to: limit, keeping: cached) }
             return engine
         } catch let error as MartletError where [.io, .notFound].contains(error.code) {

@@ -86,6 +86,19 @@ import Testing
         let other = program.run(arguments, shell: copy)
         #expect(other.code == 0 && other.output == first.output, "\(other.error)")
         #expect(program.names("cache/engines").count == 2)
+        // Of the builds before a new one, the engine that was used last stays.
+        #expect(program.run(arguments).code == 0)
+        let kept = program.run(["ls", "--output", "json"]).output
+        let third = program.run(arguments, shell: "sleep 1; touch \(path) && exec \(path) \"$@\"")
+        #expect(third.code == 0 && third.output == first.output, "\(third.error)")
+        let names = program.names("cache/engines")
+        #expect(names.count == 2)
+        #expect(names.count { kept.contains($0) } == 1)
+        #expect(program.run(arguments).code == 0)
+        #expect(program.names("cache/engines") == names)
+        // Another scheme's engine is another engine.
+        #expect(program.run(arguments + ["--quantize", "int8"]).code == 0)
+        #expect(program.names("cache/engines").count == 3)
     }
 
     /// The engine says from which bytes it was built, all of them.
@@ -107,11 +120,35 @@ import Testing
         let file = try #require(program.names("cache/engines").first)
         program.write([1, 2, 3], to: "cache/engines/" + file)
         let listed = try #require(engines(program).first)
-        #expect(
-            listed["precision"]?.string == "not readable by this program"
-                && listed["name"]?.isNull == true)
+        #expect(listed["precision"]?.string == "damaged" && listed["name"]?.isNull == true)
         #expect(program.run(["rm", file]).code == 0)
         #expect(program.names("cache/engines").isEmpty)
+    }
+
+    /// A whole engine of another format is not damaged: the list says which one it is.
+    @Test func enginesOfOtherFormatsAreNamed() throws {
+        let program = Program()
+        defer { program.remove() }
+        _ = build(program, "keep")
+        let file = try #require(program.names("cache/engines").first)
+        var bytes = program.bytes("cache/engines/" + file)
+        bytes[8] = 1
+        let sum = Self.crc32c(bytes[..<60])
+        for index in 0..<4 { bytes[60 + index] = UInt8(truncatingIfNeeded: sum >> (8 * index)) }
+        program.write(bytes, to: "cache/engines/" + file)
+        let listed = try #require(engines(program).first)
+        #expect(
+            listed["precision"]?.string
+                == "engine format 1 is not the one this program reads (2)")
+    }
+
+    /// The checksum of an engine's header, bit by bit.
+    private static func crc32c(_ bytes: ArraySlice<UInt8>) -> UInt32 {
+        ~bytes.reduce(~0) { sum, byte in
+            (0..<8).reduce(sum ^ UInt32(byte)) { rest, _ in
+                rest >> 1 ^ (rest & 1 == 1 ? 0x82f6_3b78 : 0)
+            }
+        }
     }
 
     /// An engine is as good a source as the checkpoint.

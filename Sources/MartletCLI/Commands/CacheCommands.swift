@@ -64,7 +64,7 @@ struct ListCommand: ParsableCommand {
         for engine in folder.map(EngineCache.list(in:))?.reversed() ?? [] {
             table.add([
                 .string("engine"), engine.modelName.map(JSONValue.string) ?? .null,
-                .string(engine.name), .string(engine.precision ?? "not readable by this program"),
+                .string(engine.name), .string(engine.precision ?? engine.problem ?? "damaged"),
                 size(engine.byteCount), .string(Format.time(engine.lastUse / 1_000_000_000)),
                 .string(engine.path),
             ])
