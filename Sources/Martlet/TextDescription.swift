@@ -31,14 +31,16 @@ struct TextDescription {
         if chatTemplate == nil { roleTokens = Self.roleTokens(source) }
         var stops = Set(tokenizer?.stopIDs.map { Int32(clamping: $0) } ?? [])
         if let eos = tokenizer?.eosID { stops.insert(Int32(clamping: eos)) }
-        let eos = source.generation?["eos_token_id"] ?? source.configuration.json["eos_token_id"]
+        let generated = source.generation?["eos_token_id"]
+        let eos = generated ?? source.configuration.json["eos_token_id"]
         let vocabularySize = source.configuration.json["vocab_size"]?.int ?? Int(Int32.max)
         for value in eos?.array ?? [eos].compactMap({ $0 }) where value != .null {
             guard let id = value.int, (0..<min(vocabularySize, Int(Int32.max))).contains(id) else {
+                let file = generated == nil ? "config.json" : "generation_config.json"
                 throw MartletError(
                     .corrupt,
-                    "eos_token_id holds \(value.serialized()), which is no token of the vocabulary",
-                    mend: "Correct it in config.json or generation_config.json")
+                    "\(file): 'eos_token_id' is \(value.serialized()), but must be 0 to "
+                        + "\(vocabularySize - 1)", mend: "Correct it in \(file)")
             }
             stops.insert(Int32(id))
         }

@@ -41,10 +41,12 @@ public struct Hub: Sendable {
             }
             return path
         case .alias(let alias):
+            try configuration.checkCacheFolder(alias.file.repository.site)
             let cache = configuration.cache(alias.file.repository.site)
             return cache.find(alias.file, byteCount: alias.byteCount)
         case .repository(let repository, let selector):
             try check(repository, selector)
+            try configuration.checkCacheFolder(repository.site)
             return cached(repository, selector)
         }
     }
@@ -76,6 +78,7 @@ public struct Hub: Sendable {
         case .alias(let alias): model = try await pull(alias, observe)
         case .repository(let repository, let selector):
             try check(repository, selector)
+            try configuration.checkCacheFolder(repository.site)
             model = try await pull(repository, selector, observe)
         }
         observe(.done(model))
@@ -101,6 +104,7 @@ public struct Hub: Sendable {
         case .alias(let alias):
             return try remove(.repository(alias.file.repository, .file(alias.file.path)))
         case .repository(let repository, let selector):
+            try configuration.checkCacheFolder(repository.site)
             let cache = configuration.cache(repository.site)
             var path: String?
             if case .file(let name) = selector { path = name }

@@ -2,6 +2,7 @@
 // SPDX-License-Identifier: Apache-2.0
 
 import MartletCore
+
 /// Where models come from and where they are kept; read from the variables Hugging Face users know.
 public struct HubConfiguration: Sendable {
     /// One site: its address, our token for it and where its files are kept.
@@ -10,7 +11,7 @@ public struct HubConfiguration: Sendable {
         public var endpoint: String
         /// Access token, sent to the endpoint's own scheme, host and port only.
         public var token: String?
-        /// Folder of the cache.
+        /// Folder of the cache; empty where none is known.
         public var cacheFolder: String
     }
 
@@ -35,7 +36,7 @@ public struct HubConfiguration: Sendable {
     public var concurrency = 4
     /// How failed requests are repeated.
     public var retry: RetryPolicy
-    /// The user's folder.
+    /// The user's folder; empty where none is known.
     public var home: String
     /// Variables that child processes get.
     public var environment: [String: String]
@@ -47,7 +48,17 @@ public struct HubConfiguration: Sendable {
     /// - Parameters:
     ///   - environment: Variables by name; nil takes those of this process.
     public init(environment: [String: String]? = nil) {
-        let environment = environment ?? ProcessEnvironment.current()
+        self.init(
+            environment: environment ?? ProcessEnvironment.current(),
+            userFolder: HomeFolder.ofUser)
+    }
+
+    /// Reads given variables.
+    ///
+    /// - Parameters:
+    ///   - environment: Variables by name.
+    ///   - userFolder: The user's folder where `HOME` is not set.
+    package init(environment: [String: String], userFolder: String?) {
         func value(_ names: String...) -> String? {
             names.lazy.compactMap { environment[$0] }.first { !$0.isEmpty }
         }
@@ -59,18 +70,22 @@ public struct HubConfiguration: Sendable {
             else { return standard }
             return seconds * 1000
         }
-        let home = value("HOME") ?? HomeFolder.ofUser ?? "/"
+        let home = value("HOME") ?? userFolder ?? ""
         func expand(_ path: String) -> String {
-            var path = path.droppingPrefix("~/").map { "\(home)/\($0)" } ?? path
+            var path = path.droppingPrefix("~/").map { home.isEmpty ? "" : "\(home)/\($0)" } ?? path
             while path.count > 1, path.hasSuffix("/") { path.removeLast() }
             return path
         }
-        let cacheHome = value("XDG_CACHE_HOME") ?? "\(home)/.cache"
-        let hfHome = expand(value("HF_HOME") ?? "\(cacheHome)/huggingface")
+        // A folder in one that is not known is not known either.
+        func below(_ folder: String, _ name: String) -> String {
+            folder.isEmpty ? "" : "\(folder)/\(name)"
+        }
+        let cacheHome = value("XDG_CACHE_HOME") ?? below(home, ".cache")
+        let hfHome = expand(value("HF_HOME") ?? below(cacheHome, "huggingface"))
         let token =
             value("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN")
-            ?? Disk.shortText(expand(value("HF_TOKEN_PATH") ?? "\(hfHome)/token"))
-        let scopeHome = expand(value("MODELSCOPE_CACHE") ?? "\(cacheHome)/modelscope")
+            ?? Disk.shortText(expand(value("HF_TOKEN_PATH") ?? below(hfHome, "token")))
+        let scopeHome = expand(value("MODELSCOPE_CACHE") ?? below(cacheHome, "modelscope"))
 
         self.home = home
         self.environment = environment
@@ -78,10 +93,10 @@ public struct HubConfiguration: Sendable {
             endpoint: expand(value("HF_ENDPOINT") ?? "https://huggingface.co"),
             token: token?.isEmpty ?? true ? nil : token,
             cacheFolder: expand(
-                value("HF_HUB_CACHE", "HUGGINGFACE_HUB_CACHE") ?? "\(hfHome)/hub"))
+                value("HF_HUB_CACHE", "HUGGINGFACE_HUB_CACHE") ?? below(hfHome, "hub")))
         modelScope = Access(
             endpoint: expand(value("MODELSCOPE_ENDPOINT") ?? "https://modelscope.cn"),
-            token: value("MODELSCOPE_API_TOKEN"), cacheFolder: "\(scopeHome)/models")
+            token: value("MODELSCOPE_API_TOKEN"), cacheFolder: below(scopeHome, "models"))
         isOffline = isTrue("HF_HUB_OFFLINE") || isTrue("TRANSFORMERS_OFFLINE")
         certificateFile = value("SSL_CERT_FILE").map(expand)
         proxies = ProxySettings(environment: environment)
@@ -94,6 +109,17 @@ public struct HubConfiguration: Sendable {
     /// How a site is reached.
     public func access(_ site: HubSite) -> Access {
         site == .modelScope ? modelScope : huggingFace
+    }
+
+    /// Refuses to go on without a place for models.
+    ///
+    /// - Throws: `MartletError` `.notFound` naming the variable that gives one.
+    func checkCacheFolder(_ site: HubSite) throws {
+        guard access(site).cacheFolder.isEmpty else { return }
+        throw MartletError(
+            .notFound,
+            "neither HOME nor the system's list of users names a home folder, so models have no place",
+            mend: "Set \(site == .modelScope ? "MODELSCOPE_CACHE" : "HF_HOME") to a folder")
     }
 
     /// The cache of a site.

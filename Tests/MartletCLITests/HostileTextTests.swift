@@ -113,11 +113,27 @@ import Testing
             "{{ " + String(repeating: "(", count: 100_000) + "1"
                 + String(repeating: ")", count: 100_000) + " }}"),
         template("its own refusal", 2, "no such role", "{{ raise_exception('no such role') }}"),
+        template(
+            "orders to the terminal", 2, #"no\nrole \u{1b}[31m"#,
+            #"{{ raise_exception('no\nrole \x1b[31m') }}"#),
+        template(
+            "a list that doubles", 6, "comparing and searching exceeds",
+            "{% set ns = namespace(l=(1,)) %}{% for a in range(40) %}{% set ns.l = (ns.l, ns.l) %}{% endfor %}{{ {ns.l: 1} | length }}"
+        ),
         Case("generation_config.json", "an array", 4, "holds array", "[1]"),
         Case("generation_config.json", "nesting", 4, "128 levels") { repeated("[", 200_000) },
         Case("config.json", "nesting", 4, "128 levels") { repeated("[", 200_000) },
         Case("config.json", "two megabytes", 4, "at most 1048576 are read") {
             repeated(" ", 2 << 20)
+        },
+        Case(
+            "generation_config.json", "an end beyond the vocabulary", 4,
+            "generation_config.json: 'eos_token_id' is 999, but must be 0 to 255",
+            #"{"eos_token_id": [2, 999]}"#),
+        Case("config.json", "an end that is a text", 4, "config.json: 'eos_token_id' is \"x\"") {
+            let text = String(
+                decoding: Program.bytes(Program.model + "/config.json"), as: UTF8.self)
+            return Array(text.replacing("\"eos_token_id\": 2", with: #""eos_token_id": "x""#).utf8)
         },
         edit(
             "layers beyond any model", "\"num_hidden_layers\": 2", "\"num_hidden_layers\": 1000000",

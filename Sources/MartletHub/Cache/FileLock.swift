@@ -34,7 +34,7 @@ package final class FileLock: Sendable {
         if let parent = Disk.parent(of: path) { try Disk.makeFolder(parent) }
         var isFirst = true
         while true {
-            let descriptor = open(path, O_RDWR | O_CREAT | O_CLOEXEC, 0o666)
+            let descriptor = open(path, O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0o666)
             guard descriptor >= 0 else { throw Disk.failure("open lock", path, errno) }
             let lock = FileLock(descriptor: descriptor)
             while flock(descriptor, LOCK_EX | LOCK_NB) != 0 {

