@@ -63,15 +63,7 @@ extension LoadOptions {
             return try CPUExecutor(
                 plans: engine.plans, parameters: engine.parameters, options: cpu)
         case .cuda:
-            var cuda = CUDAOptions(limits: limits)
-            cuda.kvByteCount = kvCacheMemory
-            cuda.kvByteLimit = cacheBytes
-            cuda.memoryFraction = memoryFraction
-            if policy == .maxUtilization, preemption != .recompute {
-                // Locking more would take from the host what its page cache keeps of engines.
-                cuda.hostByteCount = MachineMemory.byteCount / 4
-                cuda.needsHostPages = preemption == .swap
-            }
+            var cuda = cudaOptions(limits: limits, cacheBytes: cacheBytes)
             cuda.architecture = gpuArchitecture.map { KernelArchitecture($0) }
             cuda.images = KernelImages(
                 engine: engine.deviceCode, cacheFolder: engineCache.map { $0 + "/kernels" })
@@ -79,6 +71,23 @@ extension LoadOptions {
                 CUDADriver.required(), plans: engine.plans, parameters: engine.parameters,
                 options: cuda)
         }
+    }
+
+    /// Limits and memory of an engine on a GPU.
+    ///
+    /// - Parameter cacheBytes: Bytes of keys and values that a full batch wants.
+    func cudaOptions(limits: StepLimits, cacheBytes: Int) -> CUDAOptions {
+        var cuda = CUDAOptions(limits: limits)
+        cuda.kvByteCount = kvCacheMemory
+        cuda.kvByteLimit = cacheBytes
+        cuda.memoryFraction = memoryFraction
+        cuda.isDeterministic = isDeterministic
+        if policy == .maxUtilization, preemption != .recompute {
+            // Locking more would take from the host what its page cache keeps of engines.
+            cuda.hostByteCount = MachineMemory.byteCount / 4
+            cuda.needsHostPages = preemption == .swap
+        }
+        return cuda
     }
 }
 

@@ -57,6 +57,9 @@ public struct LoadOptions: Sendable {
     public var memoryFraction = 0.9
     /// GPU code to run, such as `compute_80`; nil for the GPU's own.
     public var gpuArchitecture: String?
+    /// Whether a GPU's kernels are the same whatever else is in a step, so that a request's tokens depend on itself
+    /// alone; on the CPU they always do.
+    public var isDeterministic = false
     /// Whether a prompt's beginning that an earlier request computed is not computed again.
     public var reusesPrefixes = true
     /// Which waiting requests may start.

@@ -3,6 +3,7 @@
 
 import ArgumentParser
 import Martlet
+import MartletCUDA
 
 /// Says what a model will take before it is loaded.
 struct PlanCommand: AsyncParsableCommand {
@@ -13,6 +14,9 @@ struct PlanCommand: AsyncParsableCommand {
             Memory follows from the compiled plan; time from its bytes, from the rate at which this \
             machine is measured to read, and from a trial of one layer with empty weights. The same \
             flags as for bench, whose figures these are meant to be.
+
+            With --device cuda: the memory budget of the engine on a GPU, and what bounds batch and \
+            context there. No GPU is needed where one is named with --gpu.
             """,
         aliases: ["fit"])
 
@@ -21,6 +25,13 @@ struct PlanCommand: AsyncParsableCommand {
     var batchSize = "1"
     @Option(help: "Prompt and answer lengths, such as \"32,50;128,50\".")
     var inputOutputLen = "32,50"
+    @Option(
+        help: """
+            The GPU to plan for, with --device cuda, such as h100 or a100-40gb (default: the one of this \
+            machine).
+            """,
+        completion: .list(GPUChip.known.map(\.name)))
+    var gpu: String?
     @Option(help: "text, json, csv or md.", completion: TableForm.completion)
     var output = "text"
     @OptionGroup var modelOptions: ModelOptions
@@ -29,9 +40,9 @@ struct PlanCommand: AsyncParsableCommand {
     func run() async throws {
         let programBytes = ProcessMemory.residentBytes
         let form = try TableForm.parse(output)
-        try GivenFlags.refuse(
-            ["--memory-fraction", "--force-sm"], "in a plan, which loads nothing",
-            mend: "Give it to run or bench")
+        if modelOptions.device != Device.cuda.rawValue {
+            try GivenFlags.refuse(["--gpu"], "on the CPU", mend: "Add --device cuda")
+        }
         let cases = try BenchCase.parse(batches: batchSize, lengths: inputOutputLen)
         let found = try await choice.find()
         guard !found.isEngine else {
@@ -44,17 +55,29 @@ struct PlanCommand: AsyncParsableCommand {
         try limits.apply(to: &options)
         BenchCase.size(&options, for: cases, limits)
         let (builder, source) = try found.builder(options)
+        if options.device == .cuda {
+            let report = try GPUPlanReport(builder, source, options: options, gpu: gpu)
+            return try show(
+                [("memory", report.memoryTable), ("bounds", report.boundTable)], form,
+                warning: report.warning)
+        }
         let report = try PlanReport(
             builder, source, cases: cases, options: options, programBytes: programBytes)
+        try show(
+            [
+                ("memory", report.memoryTable), ("cases", report.caseTable),
+                ("machine", report.machineTable),
+            ], form, warning: report.warning)
+    }
+
+    private func show(
+        _ tables: [(name: String, table: Table)], _ form: Table.Form, warning: String?
+    ) throws {
         if form == .json {
-            let both = JSONObject([
-                ("memory", report.memoryTable.json), ("cases", report.caseTable.json),
-                ("machine", report.machineTable.json),
-            ])
-            return Console.line(JSONValue.object(both).serialized(pretty: true))
+            let object = JSONObject(tables.map { ($0.name, $0.table.json) })
+            return Console.line(JSONValue.object(object).serialized(pretty: true))
         }
-        let tables = [report.memoryTable, report.caseTable, report.machineTable]
-        Console.line(tables.map { $0.rendered(form) }.joined(separator: "\n\n"))
-        if let warning = report.warning { Console.error("warning: \(warning)") }
+        Console.line(tables.map { $0.table.rendered(form) }.joined(separator: "\n\n"))
+        if let warning { Console.error("warning: \(warning)") }
     }
 }

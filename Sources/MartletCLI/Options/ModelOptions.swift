@@ -135,6 +135,12 @@ struct LimitOptions: ParsableArguments {
         parsing: .unconditional,
         help: "Run on a GPU the code of an older one, translated by the driver: 80 or 90.")
     var forceSm: Int?
+    @Flag(
+        help: """
+            The same tokens for the same seed whatever the batch, the prompt's chunks and the prefix cache: one \
+            kernel per operation on a GPU (the CPU's always are).
+            """)
+    var deterministic = false
     @Option(parsing: .unconditional, help: "Threads (default: one per core).")
     var threads: Int?
     @Option(
@@ -203,6 +209,7 @@ struct LimitOptions: ParsableArguments {
         options.maxBatchSize = maxBatchSize ?? min(8, maxNumTokens ?? 8)
         options.maxTokensPerStep = maxNumTokens ?? max(512, options.maxBatchSize)
         options.maxContext = maxContext
+        options.isDeterministic = deterministic
         options.threadCount = threads
         options.instructionSet = isa
         if let retarget {
