@@ -152,7 +152,7 @@ def sentence_piece_golden(corpus, samples, name, **settings):
     sentencepiece.SentencePieceTrainer.train(
         sentence_iterator=iter(corpus), model_writer=file, model_type="bpe", vocab_size=1000,
         normalization_rule_name="identity", split_digits=True, allow_whitespace_only_pieces=True,
-        character_coverage=0.999, user_defined_symbols=["<sym>", "two words"], minloglevel=2, **settings)
+        character_coverage=0.999, minloglevel=2, **{"user_defined_symbols": ["<sym>", "two words"], **settings})
     processor = sentencepiece.SentencePieceProcessor(model_proto=file.getvalue())
     ids = [processor.encode(text) for text in samples]
     golden = {
@@ -201,6 +201,15 @@ def main():
     sentence_piece_golden(
         corpus, samples[:200], "sentencepiece-unknown", byte_fallback=False, remove_extra_whitespaces=True,
         add_dummy_prefix=False)
+    # Symbols of the user's own, with and without spaces, are found in normalized text.
+    symbols = ["<sep>", "12", "▁▁", "▁▁▁▁", "foo▁bar", "▁x"]
+    words = ["a", "12", "x", " ", "  ", "<sep>", "foo", "bar", "foo bar", "▁", "the"]
+    random.seed(7)
+    samples = samples[:60] + ["".join(random.choices(words, k=random.randint(1, 9))) for _ in range(240)]
+    for name, drops in (("sentencepiece-symbols", False), ("sentencepiece-symbols-trimmed", True)):
+        sentence_piece_golden(
+            corpus, samples, name, byte_fallback=False, remove_extra_whitespaces=drops, user_defined_symbols=symbols)
 
 
-main()
+if __name__ == "__main__":
+    main()

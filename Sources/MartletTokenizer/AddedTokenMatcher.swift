@@ -7,6 +7,8 @@ struct AddedTokenMatcher: Sendable {
     private var tokenAt: [Int32] = [-1]
     private var isFirst = [Bool](repeating: false, count: 256)
     private let tokens: [AddedToken]
+    /// Of each token whether only trusted text may contain it.
+    private let isControl: [Bool]
 
     /// A match: where it is and which token.
     struct Match {
@@ -17,8 +19,10 @@ struct AddedTokenMatcher: Sendable {
 
     var isEmpty: Bool { tokens.isEmpty }
 
-    init(_ tokens: [AddedToken]) {
+    /// - Parameter template: The chat template, which writes control tokens out.
+    init(_ tokens: [AddedToken], template: String? = nil) {
         self.tokens = tokens
+        isControl = tokens.map { $0.isControl(in: template) }
         for (index, token) in tokens.enumerated() {
             var node: Int32 = 0
             for byte in token.pattern.utf8 {
@@ -65,8 +69,8 @@ struct AddedTokenMatcher: Sendable {
                 node = next
                 cursor += 1
                 if tokenAt[Int(node)] >= 0 {
-                    let token = tokens[Int(tokenAt[Int(node)])]
-                    if !token.isSpecial || cursor <= specialEnd { best = (cursor, token) }
+                    let index = Int(tokenAt[Int(node)])
+                    if !isControl[index] || cursor <= specialEnd { best = (cursor, tokens[index]) }
                 }
             }
             if let best {
@@ -111,6 +115,23 @@ struct AddedTokenMatcher: Sendable {
             return true
         default: return false
         }
+    }
+}
+
+extension AddedToken {
+    /// Whether only trusted text may contain it: a special token, or one that marks roles or calls though
+    /// its files do not say so.
+    ///
+    /// DeepSeek V3's `<｜User｜>` and Qwen2.5's `<tool_call>` are not special in their `tokenizer.json`; a
+    /// user who types them must not begin a turn.
+    func isControl(in template: String?) -> Bool {
+        if isSpecial { return true }
+        guard let first = content.first, let last = content.last, content.count > 2,
+            first == "<" && last == ">" || first == "[" && last == "]"
+        else { return false }
+        let inner = content.dropFirst().dropLast()
+        return ["|", "｜"].contains { inner.hasPrefix($0) && inner.hasSuffix($0) }
+            || template?.contains(content) == true
     }
 }
 

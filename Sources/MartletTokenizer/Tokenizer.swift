@@ -85,8 +85,9 @@ final class TokenizerStorage: Sendable {
         self.description = description
         model = try BytePairModel(description)
         normalizer = TextNormalizer(description)
-        plainMatcher = AddedTokenMatcher(description.addedTokens.filter { !$0.isNormalized })
-        normalizedMatcher = AddedTokenMatcher(description.addedTokens.filter(\.isNormalized))
+        let (added, template) = (description.addedTokens, description.chatTemplate)
+        plainMatcher = AddedTokenMatcher(added.filter { !$0.isNormalized }, template: template)
+        normalizedMatcher = AddedTokenMatcher(added.filter(\.isNormalized), template: template)
         specialIDs = Set(description.addedTokens.filter(\.isSpecial).map(\.id))
         addedIDs = Dictionary(
             description.addedTokens.map { (Array($0.content.utf8), $0.id) },

@@ -102,8 +102,12 @@ struct SentencePieceFile {
         case .userDefined:
             try builder.append(piece, as: .sentencePiece)
             // A symbol with a space in it is never found, as in SentencePiece: spaces are marks there.
+            // Others are whole symbols of the normalized text: no space is put around them.
             if !piece.contains(" ") {
-                added.append(AddedToken(id: id, content: piece, isSpecial: false))
+                added.append(
+                    AddedToken(
+                        id: id, content: piece, isSpecial: false, isNormalized: true,
+                        pattern: SpaceMark.unmarked(piece)))
             }
         }
         scores.append(kind == .normal || kind == .userDefined ? score : 0)

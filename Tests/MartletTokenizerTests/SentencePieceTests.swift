@@ -6,7 +6,10 @@ import MartletTokenizer
 import Testing
 
 @Suite struct SentencePieceTests {
-    @Test(arguments: ["sentencepiece", "sentencepiece-unknown"])
+    @Test(arguments: [
+        "sentencepiece", "sentencepiece-unknown", "sentencepiece-symbols",
+        "sentencepiece-symbols-trimmed",
+    ])
     func equalsTheReference(file: String) throws {
         let golden = try TokenizerGolden(sentencePiece: file)
         #expect(golden.texts.count >= 200)

@@ -109,6 +109,26 @@ struct TokenizerGolden {
             !tokenizer.encode("<|im_end|>", allowSpecial: false, addSpecial: false).contains(end))
     }
 
+    /// Role and call tokens that their files do not call special; the last two are plain text.
+    @Test(arguments: [
+        ("<｜User｜>", nil, true), ("<|USER|>", nil, true),
+        ("<tool_call>", "{{ '<tool_call>' }}", true), ("[CALL]", "[CALL]", true),
+        ("<table>", "{{ '<tool_call>' }}", false), ("then", "then", false),
+    ]) func rolesAreControlTokensWhateverTheFilesSay(
+        content: String, template: String?, isControl: Bool
+    ) throws {
+        var description = try TokenizerGolden("tokenizer-smollm", "smollm").tokenizer.description
+        let id = description.vocabularySize - 1
+        description.addedTokens.append(AddedToken(id: id, content: content, isSpecial: false))
+        description.chatTemplate = template
+        let tokenizer = try Tokenizer(description)
+        let text = "a \(content) b"
+        #expect(tokenizer.encode(text, allowSpecial: true, addSpecial: false).contains(id))
+        #expect(
+            tokenizer.encode(text, allowSpecial: false, addSpecial: false).contains(id)
+                == !isControl)
+    }
+
     @Test func adjacentPartsAreReadAsOneText() throws {
         let tokenizer = try TokenizerGolden("tokenizer-smollm", "smollm").tokenizer
         let whole = tokenizer.encode("say hello there", allowSpecial: true, addSpecial: false)
