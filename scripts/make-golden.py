@@ -402,6 +402,10 @@ def make_rotary(path):
         dict(head_dim=64, rope_theta=500000.0, rope_scaling=dict(llama3, factor=32.0)),
         dict(head_dim=64, rope_parameters={"rope_type": "default", "rope_theta": 250000.0}),
         dict(head_dim=32, rope_parameters=dict(llama3, rope_theta=130000.0)),
+        # A base in several places: the innermost counts.
+        dict(head_dim=32, rope_scaling={"rope_type": "linear", "factor": 2.0, "rope_theta": 500.0}),
+        dict(head_dim=32, rope_theta=500.0, rope_parameters={"rope_type": "default", "rope_theta": 20000.0}),
+        dict(head_dim=32, rope_theta=500.0, rope_scaling={"rope_type": "linear", "factor": 2.0}),
     ]
     results = []
     for case in cases:

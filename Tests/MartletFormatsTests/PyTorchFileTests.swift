@@ -76,6 +76,28 @@ import Testing
         #expect(refused > bytes.count)
     }
 
+    /// Names of one storage of 1 MB: four are tied embeddings, seventy would be 70 MB out of nothing.
+    @Test(arguments: [(4, true), (70, false)])
+    func fewTensorsShareAStorage(names: Int, isRead: Bool) throws {
+        let count = 1 << 18
+        var pickle = SmallPickle()
+        pickle.put("}")
+        for name in 0..<names {
+            pickle.text("t\(name)")
+            pickle.tensor(count: count, shape: [512, 512], strides: [512, 1])
+            pickle.bytes += "s".utf8
+        }
+        pickle.bytes += ".".utf8
+        let file = ByteView(SmallPickle.file(pickle.bytes, storage: 4 * count, members: []))
+        guard !isRead else {
+            #expect(try PyTorchFile(bytes: file).names.count == names)
+            return
+        }
+        let error = #expect(throws: MartletError.self) { try PyTorchFile(bytes: file) }
+        #expect(error?.code == .unsupported)
+        #expect(error?.description.contains("70 tensors share 1 storages") == true)
+    }
+
     @Test func readsWideDirectories() throws {
         var pickle = SmallPickle()
         pickle.put("}")

@@ -16,6 +16,10 @@ import Testing
         arguments: [
             ("hidden_size", nil, "'hidden_size' is missing"),
             ("hidden_size", 0, "'hidden_size' is 0, not an integer in 1 ..."),
+            (
+                "max_position_embeddings", 268_435_456,
+                "'max_position_embeddings' is 268435456, not an integer in 1 ... 16777216"
+            ),
             ("hidden_size", -64, "'hidden_size' is -64"),
             ("hidden_size", 64.5, "'hidden_size' is 64.5"),
             ("hidden_size", .int(1 << 60), "'hidden_size' is 1152921504606846976"),

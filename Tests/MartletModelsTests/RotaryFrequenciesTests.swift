@@ -8,10 +8,10 @@ import Testing
 
 /// Frequencies of each kind against those of transformers (scripts/make-golden.py).
 @Suite struct RotaryFrequenciesTests {
-    @Test(arguments: 0..<8)
+    @Test(arguments: 0..<11)
     func equalTransformers(_ index: Int) throws {
         let cases = try JSONValue.parse(MappedFile.map(Fixture.path("rotary.json")))
-        #expect(cases.array?.count == 8)
+        #expect(cases.array?.count == 11)
         let config = try #require(cases[index]?["configuration"]?.object)
         let expected = try #require(cases[index]?["frequencies"]?.array).compactMap(\.double)
         let reader = ConfigurationReader(config, origin: "case \(index)")

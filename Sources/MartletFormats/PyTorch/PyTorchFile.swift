@@ -72,6 +72,28 @@ package struct PyTorchFile: CheckpointSource {
             try Self.check(name, tensor, content)
         }
         self.storages = storages
+        try Self.checkSharing(tensors, storages)
+    }
+
+    /// Refuses many tensors of few bytes: what is read must stay in proportion to the file.
+    ///
+    /// Tied embeddings share a storage rightly, three or four names of one at most.
+    private static func checkSharing(
+        _ tensors: [String: PickleTensor], _ storages: [String: ByteView]
+    ) throws {
+        let stored = storages.values.reduce(0) { $0 + $1.count }
+        var named = 0
+        for tensor in tensors.values {
+            // Each is at most as large as its storage.
+            named += (tensor.count ?? 0) * tensor.storage.dtype.byteCount
+            guard named <= 2 * stored + 64 << 20 else {
+                throw MartletError(
+                    .unsupported,
+                    "\(tensors.count) tensors share \(storages.count) storages of \(stored) bytes "
+                        + "and stand for more than twice as many",
+                    mend: "Clone the tensors before saving them")
+            }
+        }
     }
 
     private static func check(_ name: String, _ tensor: PickleTensor, _ content: ByteView) throws {

@@ -71,7 +71,9 @@ public struct GatedDecoder: Sendable {
             headCount: headCount,
             kvHeadCount: kvHeadCount, headDim: headDim,
             vocabularySize: try configuration.int("vocab_size"),
-            maxContext: try configuration.int("max_position_embeddings", default: 2048))
+            // Step records and block tables are laid out for it.
+            maxContext: try configuration.int(
+                "max_position_embeddings", default: 2048, limit: 1 << 24))
         self.summary = summary
         epsilon = try configuration.positive("rms_norm_eps", default: 1e-6)
         activation = try configuration.word("hidden_act", of: ["silu"], default: "silu")

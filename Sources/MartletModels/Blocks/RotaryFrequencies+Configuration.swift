@@ -10,7 +10,11 @@ extension RotaryFrequencies {
     /// - Throws: `MartletError` `.unsupported` naming a scaling that is not known.
     public init(_ configuration: ConfigurationReader, headDim: Int) throws {
         let nested = try configuration.object("rope_parameters")
-        let base = try nested?.positive("rope_theta", default: 10_000)
+        let rules = try configuration.object("rope_scaling") ?? nested
+        // Of several bases the innermost counts, as in transformers.
+        let outer = try configuration.positive(
+            "rope_theta", default: nested?.positive("rope_theta", default: 10_000) ?? 10_000)
+        let base = try rules?.positive("rope_theta", default: outer) ?? outer
         try nested?.refuse(["partial_rotary_factor"], unless: [1])
         guard headDim % 2 == 0 else {
             throw MartletError(
@@ -18,10 +22,8 @@ extension RotaryFrequencies {
                 "\(configuration.origin): 'head_dim' is \(headDim), but rotary positions need pairs"
             )
         }
-        self.init(
-            rotaryDim: headDim,
-            base: try configuration.positive("rope_theta", default: base ?? 10_000))
-        guard let rules = try configuration.object("rope_scaling") ?? nested else { return }
+        self.init(rotaryDim: headDim, base: base)
+        guard let rules else { return }
         let old = try rules.word("type", of: Self.types, default: "default")
         switch try rules.word("rope_type", of: Self.types, default: old) {
         case "linear": scaling = .linear(factor: try rules.positive("factor"))
