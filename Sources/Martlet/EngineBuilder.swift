@@ -148,24 +148,30 @@ extension EngineBuilder {
     /// - Throws: `MartletError` `.invalidArgument` for words that mean nothing, or that a target
     ///   does not know.
     func recipe() throws -> PrecisionRecipe {
-        func weights(_ text: String) throws -> PrecisionRecipe.Weights {
-            switch text {
-            case "keep": return .keep
-            case "none": return .plain
-            default:
-                let choice = try SchemeRegistry.choice(text)
-                return .scheme(name: choice.name, choice.scheme)
-            }
-        }
         for catalog in catalogs { try checkTypes(catalog) }
         var recipe = PrecisionRecipe(
-            dtype: options.dtype, weights: try weights(options.quantize),
-            embedding: try weights(options.quantizeEmbedding),
+            dtype: options.dtype, weights: try Self.weights(options.quantize),
+            embedding: try Self.weights(options.quantizeEmbedding),
             activations: try options.activationFormat(for: catalogs),
             kvType: options.kvType)
-        if let head = options.quantizeHead { recipe.head = try weights(head) }
+        if let head = options.quantizeHead { recipe.head = try Self.weights(head) }
         return recipe
     }
+
+    private static func weights(_ text: String) throws -> PrecisionRecipe.Weights {
+        switch text {
+        case "keep": return .keep
+        case "none": return .plain
+        default:
+            let choice = try SchemeRegistry.choice(text)
+            return .scheme(name: choice.name, choice.scheme)
+        }
+    }
+
+    /// Checks a word for weights, such as `int4:g64`.
+    ///
+    /// - Throws: `MartletError` `.invalidArgument` listing the words.
+    package static func checkWeights(_ text: String) throws { _ = try weights(text) }
 
     private func checkTypes(_ catalog: any KernelCatalog) throws {
         guard catalog.activationTypes.contains(options.dtype) else {

@@ -35,6 +35,18 @@ struct ProxyTests {
         )
     }
 
+    /// Nobody listens at port 1.
+    @Test func aDeadProxyIsNamed() async throws {
+        let hub = folder.hub(
+            "http://hub.example", environment: ["HTTP_PROXY": "http://127.0.0.1:1"])
+        let error = await failure { try await hub.pull(FakeHub.reference) }
+        #expect(error?.code == .network)
+        #expect(
+            error?.description.contains(
+                "cannot connect to the proxy 127.0.0.1:1: Connection refused") == true,
+            "\(error?.description ?? "")")
+    }
+
     @Test func reachesAHubThroughAProxy() async throws {
         let model = FakeRepository.sharded()
         let server = try await LoopbackServer(tls: try await makeCertificate()) { request, _ in

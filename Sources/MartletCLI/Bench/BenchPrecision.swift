@@ -20,7 +20,7 @@ struct BenchPrecision: Hashable {
 
     /// Reads a list such as `bf16,int8,int4`.
     ///
-    /// - Throws: `MartletError` `.invalidArgument` for fewer than two, or one twice.
+    /// - Throws: `MartletError` `.invalidArgument` for fewer than two, one twice, or a word that is none.
     static func parse(_ text: String) throws -> [BenchPrecision] {
         let words = text.split(separator: ",").map { word in
             String(word.filter { $0 != " " })
@@ -31,7 +31,12 @@ struct BenchPrecision: Hashable {
                 "--compare \(text) does not name two or more different precisions",
                 mend: "Such as bf16,int8,int4")
         }
-        return words.map(BenchPrecision.init(name:))
+        let precisions = words.map(BenchPrecision.init(name:))
+        // Before the first one is measured.
+        for precision in precisions where precision.plainType == nil {
+            try EngineBuilder.checkWeights(precision.name)
+        }
+        return precisions
     }
 
     /// Flags of `bench` that choose it.

@@ -153,7 +153,8 @@ struct RunCommand: AsyncParsableCommand {
                 }
             }
             let table = AnswerTable.table(
-                outputs.flatMap { [$0] + $0.alternatives }, prompts: repeated(texts + inputIds), requests: repeated(requests), loaded)
+                outputs.flatMap { [$0] + $0.alternatives }, prompts: repeated(texts + inputIds),
+                requests: repeated(requests), loaded)
             Console.line(table.rendered(form))
         } else if !isPlainStream {
             printAnswers(loaded, texts, requests, outputs)

@@ -33,24 +33,26 @@ struct TransferFailure: Error {
     init(_ message: String) { self.init(MartletError(.network, message), isTransient: true) }
 
     /// A lower layer's error in words; cancellation and our own errors pass unchanged.
-    static func describing(_ error: any Error, _ address: WebAddress) -> any Error {
+    static func describing(
+        _ error: any Error, _ address: WebAddress, proxy: ProxySettings.Proxy? = nil
+    ) -> any Error {
         func failure(_ message: String, mend: String? = nil, isTransient: Bool = true) -> Self {
             Self(
                 MartletError(.network, message, mend: mend, context: ["host": address.host]),
                 isTransient: isTransient)
         }
-        let place = "\(address.host):\(address.port)"
+        let place =
+            proxy.map { "the proxy \($0.host):\($0.port)" } ?? "\(address.host):\(address.port)"
         let mend = "Check the network, HF_ENDPOINT and HTTPS_PROXY"
         switch error {
         case is TransferFailure, is MartletError, is CancellationError: return error
         case let error as NIOConnectionError:
             let reason =
-                error.connectionErrors.first.map { short($0.error) }
+                error.connectionErrors.first.map { Self.reason($0.error) }
                 ?? "its name cannot be resolved"
             return failure("cannot connect to \(place): \(reason)", mend: mend)
         case let error as IOError where unreachable.contains(error.errnoCode):
-            let reason = strerror(error.errnoCode).map { String(cString: $0) } ?? "no way there"
-            return failure("cannot connect to \(place): \(reason)", mend: mend)
+            return failure("cannot connect to \(place): \(reason(error))", mend: mend)
         case let error as HTTPClientError:
             if error == .cancelled { return CancellationError() }
             if timeouts.contains(error) {
@@ -75,6 +77,14 @@ struct TransferFailure: Error {
                 mend: "Set SSL_CERT_FILE to a file with your certificate authorities",
                 isTransient: false)
         }
+    }
+
+    /// The system's word for an error, or what the library says.
+    private static func reason(_ error: any Error) -> String {
+        guard let error = error as? IOError, let text = strerror(error.errnoCode) else {
+            return short(error)
+        }
+        return String(cString: text)
     }
 
     /// System errors of a connection that never came to be.

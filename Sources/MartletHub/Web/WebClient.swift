@@ -132,7 +132,8 @@ final class WebClient: Sendable {
                 status: Int(answer.status.code), headers: answer.headers, body: answer.body,
                 address: address)
         } catch {
-            throw TransferFailure.describing(error, address)
+            throw TransferFailure.describing(
+                error, address, proxy: configuration.proxies.proxy(for: address))
         }
     }
 
