@@ -56,10 +56,9 @@ package struct ModelSource: Sendable {
             + textFiles.map { folder + "/" + $0 }
     }
 
-    private static let textFiles = [
-        "config.json", "tokenizer.json", "tokenizer.model", "tokenizer_config.json",
-        "generation_config.json",
-    ]
+    private static let textFiles =
+        ["config.json", "tokenizer.json", "tokenizer.model", "generation_config.json"]
+        + TokenizerConfiguration.files
 
     private static func open(folder: String, weights: String) throws -> ModelSource {
         let configPath = folder + "/config.json"
@@ -68,8 +67,7 @@ package struct ModelSource: Sendable {
                 .notFound, "there is no \(configPath) beside the weights",
                 mend: "Put the model's config.json beside \(weights)")
         }
-        let tokenizerConfig = try CheckpointText.object(
-            folder + "/tokenizer_config.json", byteLimit: 16 << 20)
+        let tokenizerConfig = try TokenizerConfiguration.read(folder)
         let textConfig = tokenizerConfig.map(JSONValue.object)
         var tokenizer = TokenizerFiles.none
         if let bytes = try text(folder + "/tokenizer.json") {

@@ -14,12 +14,14 @@ extension TokenizerDescription {
     ///
     /// - Parameters:
     ///   - sentencePiece: The file's content.
-    ///   - config: `tokenizer_config.json`: names of the special tokens, `legacy`, chat template.
+    ///   - config: `tokenizer_config.json`: added tokens, names of the special tokens, `legacy`, chat
+    ///     template.
     /// - Throws: `unsupported` naming a setting that is not known, `corrupt` for damaged fields.
     package init(sentencePiece bytes: ByteView, config: JSONValue? = nil) throws {
         self.init()
         var file = SentencePieceFile()
         try bytes.withUnsafeBytes { try file.read($0) }
+        try file.addTokens(config?["added_tokens_decoder"])
         self = try file.vocabulary()
         if file.addsDummyPrefix {
             // Early code put the space before every part between control tokens.
@@ -138,6 +140,41 @@ struct SentencePieceFile {
             case (5, .integer(0)): throw unsupported("escape_whitespaces", "false")
             default: break
             }
+        }
+    }
+
+    /// Takes tokens in that were added to the file's pieces: by id, their texts and how they are found.
+    ///
+    /// - Throws: `corrupt` for ids that are none, or that leave more than 1,024 others out.
+    mutating func addTokens(_ decoder: JSONValue?) throws {
+        func failure(_ key: String, _ what: String) -> MartletError {
+            MartletError(
+                .corrupt, "tokenizer_config.json: added token \(key) \(what)",
+                context: ["key": "added_tokens_decoder.\(key)"])
+        }
+        var entries: [(id: Int, value: JSONValue)] = []
+        for member in decoder?.object?.members ?? [] {
+            guard let id = Int(member.key), id >= 0 else {
+                throw failure("'\(member.key.prefix(32))'", "has no id of 0 or more")
+            }
+            entries.append((id, member.value))
+        }
+        for (id, value) in entries.sorted(by: { $0.id < $1.id }) {
+            guard let content = value["content"]?.string, !content.isEmpty else {
+                throw failure("\(id)", "has no content")
+            }
+            guard id <= scores.count + 1024 else {
+                throw failure("\(id)", "comes after \(scores.count) tokens")
+            }
+            while scores.count < id { try append("", .unused, 0) }
+            if id == scores.count { try append(content, .unused, 0) }
+            added.removeAll { $0.id == id }
+            added.append(
+                AddedToken(
+                    id: id, content: content, isSpecial: value["special"]?.bool ?? false,
+                    singleWord: value["single_word"]?.bool ?? false,
+                    stripsLeft: value["lstrip"]?.bool ?? false,
+                    stripsRight: value["rstrip"]?.bool ?? false))
         }
     }
 

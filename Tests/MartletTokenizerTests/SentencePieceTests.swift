@@ -84,6 +84,56 @@ import Testing
         #expect(legacy.decode(ids + ids) == "a a")
     }
 
+    /// Tokens that a fine-tune added beside its `tokenizer.model`, with a gap between their ids.
+    @Test func addedTokensFollowThePieces() throws {
+        let golden = try Fixture.json("sentencepiece.json")
+        let model = ByteView(try Fixture.bytes(base64: try #require(golden["model"]?.string)))
+        let count = try TokenizerDescription(sentencePiece: model).vocabularySize
+        let config: JSONValue = [
+            "legacy": false, "eos_token": "<|im_end|>",
+            "added_tokens_decoder": .object(
+                JSONObject([
+                    ("\(count + 2)", ["content": "<|im_end|>", "special": true]),
+                    ("\(count)", ["content": "<|im_start|>", "special": true]),
+                    ("\(count + 3)", ["content": "<tool>", "special": false]),
+                    ("2", ["content": "</s>", "special": true]),
+                ])),
+        ]
+        let tokenizer = try Tokenizer(
+            TokenizerDescription(sentencePiece: model, config: config))
+        #expect(tokenizer.vocabularySize == count + 4)
+        #expect(tokenizer.eosID == count + 2)
+        let plain = try Tokenizer(
+            TokenizerDescription(sentencePiece: model, config: ["legacy": false]))
+        func ids(_ tokenizer: Tokenizer, _ text: String, isTrusted: Bool = true) -> [Int] {
+            tokenizer.encode(text, allowSpecial: isTrusted, addSpecial: false)
+        }
+        let found = ids(tokenizer, "<|im_start|>hi<tool><|im_end|>")
+        #expect(found.first == count && Array(found.suffix(2)) == [count + 3, count + 2])
+        #expect(tokenizer.decode(found, skipSpecial: false) == "<|im_start|>hi<tool><|im_end|>")
+        #expect(tokenizer.decode(found) == "hi<tool>")
+        // A user's text is that of the plain vocabulary.
+        #expect(
+            ids(tokenizer, "<|im_start|>hi", isTrusted: false)
+                == ids(plain, "<|im_start|>hi", isTrusted: false))
+        #expect(ids(tokenizer, "the cat") == ids(plain, "the cat"))
+    }
+
+    @Test(arguments: [
+        ("x", #"added token 'x' has no id of 0 or more"#), ("-1", "has no id of 0 or more"),
+        ("9999999", "added token 9999999 comes after"),
+    ]) func addedTokensWithoutAPlaceAreRefused(key: String, message: String) throws {
+        let golden = try Fixture.json("sentencepiece.json")
+        let model = ByteView(try Fixture.bytes(base64: try #require(golden["model"]?.string)))
+        let decoder = JSONObject([(key, ["content": "<a>", "special": true])])
+        let error = #expect(throws: MartletError.self) {
+            try TokenizerDescription(
+                sentencePiece: model, config: ["added_tokens_decoder": .object(decoder)])
+        }
+        #expect(error?.code == .corrupt)
+        #expect(error?.description.contains(message) == true, "\(error?.description ?? "")")
+    }
+
     @Test func bytesThatAreNoTextComeBack() throws {
         let tokenizer = try TokenizerGolden(sentencePiece: "sentencepiece").tokenizer
         var random = SeededGenerator(state: 15)

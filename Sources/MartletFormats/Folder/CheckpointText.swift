@@ -14,6 +14,30 @@ enum CheckpointText {
     ///
     /// - Throws: `MartletError` `.corrupt` for other content, naming the file.
     static func object(_ path: String, byteLimit: Int = byteLimit) throws -> JSONObject? {
+        try content(path, byteLimit: byteLimit) { bytes in
+            let value = try JSONValue.parse(bytes, name: path, valueLimit: valueLimit)
+            guard let object = value.object else {
+                throw MartletError(.corrupt, "\(path) holds \(value.kind) where an object is due")
+            }
+            return object
+        }
+    }
+
+    /// A text file; nil if there is no such file.
+    ///
+    /// - Throws: `MartletError` `.corrupt` for what is no UTF-8, naming the file.
+    static func text(_ path: String) throws -> String? {
+        try content(path, byteLimit: byteLimit) { bytes in
+            guard let text = bytes.withUnsafeBytes({ String(validating: $0, as: UTF8.self) }) else {
+                throw MartletError(.corrupt, "\(path) is no UTF-8")
+            }
+            return text
+        }
+    }
+
+    private static func content<Content>(
+        _ path: String, byteLimit: Int, _ read: (ByteView) throws -> Content
+    ) throws -> Content? {
         guard FileStatus.exists(path) else { return nil }
         let bytes = try MappedFile.map(path)
         do {
@@ -22,11 +46,7 @@ enum CheckpointText {
                 throw MartletError(
                     .corrupt, "\(path) has \(bytes.count) bytes, at most \(byteLimit) are read")
             }
-            let value = try JSONValue.parse(bytes, name: path, valueLimit: valueLimit)
-            guard let object = value.object else {
-                throw MartletError(.corrupt, "\(path) holds \(value.kind) where an object is due")
-            }
-            return object
+            return try read(bytes)
         } catch let error as MartletError { throw error.reading(path) }
     }
 }
