@@ -126,7 +126,7 @@ public final class LanguageModel: Sendable {
             throw MartletError(
                 .limitExceeded,
                 "a context of \(maxContext) tokens is outside the model's 1 to \(sizes.maxContext)",
-                mend: "Lower --max-context, or the lengths asked for")
+                mend: "Lower --max-context (of eval: --context), or the lengths asked for")
         }
         let limits = options.stepLimits(maxContext: maxContext)
         try Self.checkKVMemory(engine, options)

@@ -30,6 +30,8 @@ import Testing
             "--max_tokens 3", "--logprobs 1", "--stop x", "--ignore-eos"),
         Case("run MODEL --input-ids 1,2", "on --input-ids", "--system x", "--raw"),
         Case("run MODEL hi --raw", "with --raw", "--system x"),
+        Case("plan MODEL", "on plan", "--no-cache", "--retarget never"),
+        Case("selftest --op norm", "on the CPU", "--gpu-code compute_80"),
         Case(
             "eval MODEL --perplexity /dev/null", "with --perplexity", "--temperature 5", "--raw",
             "--stop x", "--min-tokens 4", "--max-context 9", "--max-batch-size 32", "--seed 1"),

@@ -105,7 +105,6 @@ import Testing
         let statistics = model.inference.statistics
         #expect(statistics.freePageCount == statistics.pageCount)
         #expect(statistics.activeCount == 0 && statistics.waitingCount == 0)
-        #expect(statistics.cancelledRequestCount > count / 8)
         #expect(survivors.count == (count + 1) / 2)
         for (index, answer) in survivors.sorted(by: { $0.key < $1.key }) {
             let alone = try model.generateBatch([requests[index]])[0]
@@ -113,6 +112,8 @@ import Testing
                 ([alone] + alone.alternatives).map(\.tokens) == answer, "request \(index)")
         }
         guard Self.environment["MARTLET_SOAK_REQUESTS"] != nil else { return }
+        // Beside other tests readers may come so late that most requests have ended.
+        #expect(statistics.cancelledRequestCount > count / 8)
         #expect(after.descriptorCount == before.descriptorCount)
         #expect(Double(after.residentBytes) <= 1.02 * Double(before.residentBytes))
         print(

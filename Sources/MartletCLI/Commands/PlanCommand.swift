@@ -43,6 +43,8 @@ struct PlanCommand: AsyncParsableCommand {
         if modelOptions.device != Device.cuda.rawValue {
             try GivenFlags.refuse(["--gpu"], "on the CPU", mend: "Add --device cuda")
         }
+        try GivenFlags.refuse(
+            ["--no-cache", "--retarget"], "on plan, which builds and loads no engine")
         let cases = try BenchCase.parse(batches: batchSize, lengths: inputOutputLen)
         let found = try await choice.find()
         guard !found.isEngine else {

@@ -40,6 +40,9 @@ struct SelftestCommand: AsyncParsableCommand {
     func run() async throws {
         let form = try TableForm.parse(output)
         try LimitOptions.require(threads, atLeast: 1, "--threads")
+        if device == "cpu" {
+            try GivenFlags.refuse(["--gpu-code"], "on the CPU", mend: "Add --device cuda")
+        }
         let suites = try suites()
         var table = details ? SelftestTable.details : SelftestTable.summary
         var counts = (checks: 0, failures: 0, refusals: 0)
