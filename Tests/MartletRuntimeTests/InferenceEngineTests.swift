@@ -45,8 +45,8 @@ import Testing
             #expect(output.failure == nil)
         }
         #expect(executor.violations.isEmpty)
+        // That steps overlap is shown where the device waits: `cancellingEndsARequestWithinOneStep`.
         #expect(executor.greatestDepth <= inFlight)
-        #expect(inFlight == 1 || executor.greatestDepth == 2)
         let alone = try engine.generateBatch([asked[3]])
         #expect(alone[0].tokens == outputs[3].tokens)
         #expect(engine.statistics.finishedRequestCount == 41)
