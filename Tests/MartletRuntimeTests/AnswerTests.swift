@@ -211,12 +211,10 @@ struct AnswerTests {
         executor.release(3)
         for try await event in try engine.generate(asked) where event.token != nil { break }
         executor.release(500)
-        for _ in 0..<5000
-        where engine.statistics.cancelledRequestCount < 4 || engine.statistics.freePageCount < 128 {
-            try await Task.sleep(for: .milliseconds(2))
+        let isFree = try await eventually {
+            engine.statistics.cancelledRequestCount == 4 && engine.statistics.freePageCount == 128
         }
-        #expect(engine.statistics.freePageCount == 128)
-        #expect(engine.statistics.cancelledRequestCount == 4)
+        #expect(isFree, "\(engine.statistics)")
     }
 
     @Test func theLikeliestOfSeveralComesFirst() throws {

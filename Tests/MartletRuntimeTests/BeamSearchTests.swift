@@ -226,13 +226,10 @@ struct BeamSearchTests {
             executor.release(6)
         }
         executor.release(40)
-        for _ in 0..<5000 where engine.statistics.cancelledRequestCount == 0 {
-            try await Task.sleep(for: .milliseconds(2))
+        let isFree = try await eventually {
+            engine.statistics.cancelledRequestCount > 0 && engine.statistics.freePageCount == 128
         }
-        for _ in 0..<5000 where engine.statistics.freePageCount < 128 {
-            try await Task.sleep(for: .milliseconds(2))
-        }
-        #expect(engine.statistics.freePageCount == 128)
+        #expect(isFree, "\(engine.statistics)")
     }
 
     @Test func aBeamWithBadLogitsEndsItsSearch() throws {

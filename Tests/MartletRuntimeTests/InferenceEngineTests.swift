@@ -19,14 +19,12 @@ import Testing
         return GenerationRequest(prompt: prompt, settings: settings)
     }
 
-    /// Waits until the engine holds nothing; fails the test after many looks.
     private func waitUntilIdle(_ engine: InferenceEngine, pages: Int) async throws {
-        for _ in 0..<5000 {
+        let isIdle = try await eventually {
             let now = engine.statistics
-            if now.freePageCount == pages, now.activeCount == 0, now.waitingCount == 0 { return }
-            try await Task.sleep(for: .milliseconds(2))
+            return now.freePageCount == pages && now.activeCount == 0 && now.waitingCount == 0
         }
-        Issue.record("pages are not free: \(engine.statistics)")
+        #expect(isIdle, "\(engine.statistics)")
     }
 
     @Test(arguments: [1, 2], [1, 5, 16, 64])

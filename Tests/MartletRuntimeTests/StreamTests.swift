@@ -21,13 +21,8 @@ import Testing
         return try InferenceEngine(executor: executor, options: options)
     }
 
-    /// Waits for what another thread does; fails the test after many looks.
     private func wait(_ what: String, until holds: () -> Bool) async throws {
-        for _ in 0..<5000 {
-            if holds() { return }
-            try await Task.sleep(for: .milliseconds(2))
-        }
-        Issue.record("never: \(what)")
+        #expect(try await eventually(holds), "never: \(what)")
     }
 
     private func read(_ stream: GenerationStream) async throws -> [Int32] {
