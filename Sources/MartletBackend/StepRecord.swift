@@ -54,6 +54,10 @@ package final class StepRecord: @unchecked Sendable {
     private let base: UnsafeMutableRawPointer
     private let capacity: Int
     private var used: Int
+    /// How often `begin` was called.
+    private var beginCount: UInt64 = 0
+    /// Of each group, what is known of its block table's memory.
+    private var keptTables: [KeptTable]
 
     /// Reserves memory for the largest step.
     ///
@@ -85,6 +89,9 @@ package final class StepRecord: @unchecked Sendable {
             words * 4 + sections * 68 + (Self.fixedWords + groups.count + sections) * 4 + 4096
         base = .allocate(byteCount: capacity, alignment: 64)
         used = 0
+        keptTables = groups.map { _ in
+            KeptTable(requests: requests)
+        }
         begin(stream: 0, number: 0, positionPlanes: positionPlanes)
     }
 
@@ -106,7 +113,8 @@ package final class StepRecord: @unchecked Sendable {
     ///   - number: Step number, for logs.
     ///   - positionPlanes: P.
     package func begin(stream: Int, number: Int, positionPlanes: Int = 1) {
-        (base).initializeMemory(as: UInt8.self, repeating: 0, count: headerWords * 4)
+        beginCount += 1
+        base.initializeMemory(as: UInt8.self, repeating: 0, count: headerWords * 4)
         word(0).pointee = Self.magic
         word(1).pointee = Self.version
         word(3).pointee = UInt32(truncatingIfNeeded: stream)
@@ -143,6 +151,30 @@ package final class StepRecord: @unchecked Sendable {
     /// Sets the block table columns of a group.
     package func setBlockColumns(_ count: Int, group: Int) {
         word(Self.fixedWords + group).pointee = UInt32(truncatingIfNeeded: count)
+    }
+
+    /// Adds a group's block table `[requests, columns]`; rows of the last step that lie in the same place are kept.
+    ///
+    /// Most rows stay the same from step to step, and a writer that names them by stamps need not
+    /// write them again.
+    ///
+    /// - Parameter body: Is given the table and one stamp per row: 0 where the row's content is unknown, else
+    ///   what an earlier `body` set for the row that lies there.
+    /// - Throws: `MartletError` `.limitExceeded` if the step outgrows the reserved memory.
+    package func addBlockTable(
+        group: Int, requests: Int, columns: Int,
+        _ body: (_ table: UnsafeMutablePointer<Int32>, _ stamps: UnsafeMutablePointer<UInt64>)
+            throws -> Void
+    ) throws {
+        setBlockColumns(columns, group: group)
+        let table = try add(.blockTable, group: group, count: requests * columns)
+        keptTables[group].renew(
+            step: beginCount, offset: Int(word(index(.blockTable, group)).pointee),
+            columns: columns, requests: requests)
+        try keptTables[group].stamps.withUnsafeMutableBufferPointer { stamps in
+            guard let table = table.baseAddress, let stamps = stamps.baseAddress else { return }
+            try body(table, stamps)
+        }
     }
 
     /// The record's bytes, to be sent elsewhere.

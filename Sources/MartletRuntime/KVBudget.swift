@@ -47,11 +47,3 @@ package struct KVBudget: Sendable {
         tokens <= 0 ? 0 : (tokens - 1) / max(blockSize, 1) + 1
     }
 }
-
-/// Pages of one request in one KV group.
-package struct BlockTable: Sendable {
-    /// Index of the first page's block among the request's blocks; those before left the window.
-    package var firstBlock = 0
-    /// Pages in order.
-    package var pages: [Int32] = []
-}

@@ -12,26 +12,39 @@ package struct RequestState: Sendable {
     /// Where a request stands.
     enum Phase: Sendable { case unused, waiting, active, draining }
 
+    // First what every step looks at, together: states are walked over in the order of slots.
+
     /// Name.
     package let id: RequestID
-    /// What does not change.
-    package let facts: RequestFacts
-    /// Copies of facts that every step looks at.
-    let promptCount: Int
-    let maxTokens: Int
-    let needsTokens: Bool
+    /// Slot of the device's sampling state, -1 for none.
+    package internal(set) var stateSlot: Int32 = -1
+    /// Where it stands.
+    var phase = Phase.waiting
     /// Whether tokens are drawn by unchanging parameters, without biases, bans and the host.
     let isPlain: Bool
+    let needsTokens: Bool
     let hasStops: Bool
-    let parameters: SamplingParameters
+    /// Whether a step has to clear the sampling state.
+    var mustReset = true
+    /// Whether it gives up its pages as soon as no step names them.
+    var isPreempted = false
+    /// Whether its reader is behind, so that no more is computed for now.
+    package internal(set) var isPaused = false
+    /// Whether it has finished, and its row is computed on for nothing.
+    var isPadding = false
+    let promptCount: Int
+    let maxTokens: Int
+    /// Positions whose tokens were known when the request last started; the device's sampling state
+    /// is told them, and adds those that it draws.
+    package internal(set) var knownCount: Int
     /// Prompt, then the answer as far as it is known.
     package internal(set) var tokens: [Int32]
+    /// One per KV group.
+    package internal(set) var tables: [BlockTable]
     /// Positions computed.
     package internal(set) var computed = 0
     /// Positions computed or in flight.
     package internal(set) var scheduled = 0
-    /// What an encoder reads before the prompt begins.
-    package internal(set) var source: SourceProgress
     /// First position that may need pages, let some go, or copy a block: those before are simple.
     var nextBoundary = 0
     /// Answer tokens drawn by completed steps and by steps in flight.
@@ -41,18 +54,18 @@ package struct RequestState: Sendable {
     /// Newest step that names the request.
     var lastStep = -1
     var inFlight = 0
-    var phase = Phase.waiting
+    let parameters: SamplingParameters
+
+    /// What does not change; above are copies of some of it.
+    package let facts: RequestFacts
+    /// What an encoder reads before the prompt begins.
+    package internal(set) var source: SourceProgress
     /// Whether its pages were set aside.
     var admitted = false
     /// Pages that the pool keeps for the request.
     var reservedPages: Int
     /// Pages in tables and pages that wait for a step's completion.
     var heldPages = 0
-    /// Positions whose tokens were known when the request last started; the device's sampling state
-    /// is told them, and adds those that it draws.
-    package internal(set) var knownCount: Int
-    /// Whether a step has to clear the sampling state.
-    var mustReset = true
     /// Whether its blocks may be found by other requests.
     var sharesPrefix = false
     /// Where its next block goes among the known prefixes, and the positions before it.
@@ -62,22 +75,12 @@ package struct RequestState: Sendable {
     var copies: [(group: Int, source: Int32, destination: Int32)] = []
     /// The request whose prompt begins alike and is under way, and how much of it is worth waiting for.
     var leader: (slot: Int, id: RequestID, positions: Int)?
-    /// Whether it gives up its pages as soon as no step names them.
-    var isPreempted = false
-    /// Whether its reader is behind, so that no more is computed for now.
-    package internal(set) var isPaused = false
-    /// Whether it has finished, and its row is computed on for nothing.
-    var isPadding = false
     /// Rows set aside for beams that do not exist yet.
     var awaitedRows = 0
     /// Whether its last block, partly filled, is another beam's too.
     var sharesLastBlock = false
     /// Tokens that the next draw may not give, as far as the tokens before forbid them.
     var bans: [Int32] = []
-    /// Slot of the device's sampling state, -1 for none.
-    package internal(set) var stateSlot: Int32 = -1
-    /// One per KV group.
-    package internal(set) var tables: [BlockTable]
     /// Pages of the host that hold the blocks of a paused request; empty for none.
     var hostTables: [BlockTable] = []
 

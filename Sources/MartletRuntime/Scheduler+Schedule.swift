@@ -104,20 +104,20 @@ extension Scheduler {
             !state.isPreempted, !state.mustReset, step.items.count < limits.maxRequests,
             step.tokenCount < limits.maxTokens, step.logitRowCount < limits.maxLogitRows
         else { return false }
-        var source: Int?
+        var source: Int32?
         if start >= state.tokens.count {
             guard !state.needsTokens, state.inFlight > 0,
                 state.lastSample.step == step.number - 1
             else { return false }
-            source = state.lastSample.row
+            source = Int32(truncatingIfNeeded: state.lastSample.row)
         }
         let samples = state.samples(at: start)
         step.items.append(
             WorkItem(
-                request: state.id, slot: slot, range: start..<start + 1, contextLogitCount: 0,
-                samples: samples, outputIndex: state.sampledCount,
-                firstLogitRow: step.logitRowCount, sourceRow: source, historyStart: start,
-                historyCount: 0, resetsState: false))
+                request: state.id, slot: slot, range: start..<start + 1, sourceRow: source,
+                samples: samples, resetsState: false, contextLogitCount: 0,
+                outputIndex: state.sampledCount, firstLogitRow: step.logitRowCount,
+                historyCount: 0))
         state.scheduled = start + 1
         state.lastStep = step.number
         state.inFlight += 1
@@ -160,10 +160,9 @@ extension Scheduler {
         let end = states[slot].scheduled
         guard !isFull(step), end > 0 else { return }
         var item = WorkItem(
-            request: states[slot].id, slot: slot,
-            range: end - 1..<end, contextLogitCount: 0,
-            samples: true, outputIndex: 0, firstLogitRow: step.logitRowCount, sourceRow: nil,
-            historyStart: 0, historyCount: 0, resetsState: false)
+            request: states[slot].id, slot: slot, range: end - 1..<end, samples: true,
+            resetsState: false, contextLogitCount: 0, outputIndex: 0,
+            firstLogitRow: step.logitRowCount, historyCount: 0)
         item.isPadding = true
         states[slot].lastStep = step.number
         states[slot].inFlight += 1
@@ -191,12 +190,12 @@ extension Scheduler {
             states[slot].phase == .active, !states[slot].isPreempted, !states[slot].isPaused,
             states[slot].source.isComputed
         else { return false }
-        var source: Int?
+        var source: Int32?
         if start >= states[slot].tokens.count {
             guard !states[slot].needsTokens, states[slot].inFlight > 0,
                 states[slot].lastSample.step == step.number - 1
             else { return false }
-            source = states[slot].lastSample.row
+            source = Int32(truncatingIfNeeded: states[slot].lastSample.row)
         }
         let room = limits.maxLogitRows - step.logitRowCount
         var contextLogits = 0
@@ -216,11 +215,10 @@ extension Scheduler {
                 after: states[slot].tokens)
         }
         var item = WorkItem(
-            request: states[slot].id, slot: slot, range: start..<start + length,
-            contextLogitCount: contextLogits, samples: samples,
-            outputIndex: states[slot].sampledCount, firstLogitRow: step.logitRowCount,
-            sourceRow: source, historyStart: states[slot].mustReset ? 0 : start,
-            historyCount: history, resetsState: states[slot].mustReset)
+            request: states[slot].id, slot: slot, range: start..<start + length, sourceRow: source,
+            samples: samples, resetsState: states[slot].mustReset,
+            contextLogitCount: contextLogits, outputIndex: states[slot].sampledCount,
+            firstLogitRow: step.logitRowCount, historyCount: history)
         item.returnedRowCount = item.returnedRowCount(states[slot].facts)
         item.drawsOnHost = samples && states[slot].facts.drawsOnHost
         step.needsHost =

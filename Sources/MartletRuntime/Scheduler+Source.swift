@@ -45,10 +45,9 @@ extension Scheduler {
             states[slot].inFlight += 1
             step.items.append(
                 WorkItem(
-                    request: states[slot].id, slot: slot, stream: .source, range: 0..<count,
-                    contextLogitCount: 0, samples: false, outputIndex: 0,
-                    firstLogitRow: step.logitRowCount, sourceRow: nil, historyStart: 0,
-                    historyCount: 0, resetsState: false))
+                    request: states[slot].id, slot: slot, range: 0..<count, stream: .source,
+                    samples: false, resetsState: false, contextLogitCount: 0, outputIndex: 0,
+                    firstLogitRow: step.logitRowCount, historyCount: 0))
             step.tokenCount += count
         }
         if !step.items.isEmpty { step.stream = .source }

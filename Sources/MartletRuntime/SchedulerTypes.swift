@@ -20,39 +20,39 @@ package struct RequestID: Sendable, Hashable, CustomStringConvertible {
     }
 }
 
-/// A range of a request's tokens to compute in one step.
+/// A range of a request's tokens to compute in one step; 64 bytes.
 package struct WorkItem: Sendable, Hashable {
     /// Request.
     package var request: RequestID
     /// Where the scheduler keeps the request's state.
-    package var slot: Int
-    /// Which of its tokens.
-    package var stream = StreamRole.generating
+    @Compact package var slot: Int
     /// Positions computed.
     package var range: Range<Int>
-    /// Prompt positions in the range whose logits are wanted, from its start on.
-    package var contextLogitCount: Int
+    /// Logit row of the step before that holds the token at the range's start; nil if it is known.
+    package var sourceRow: Int32?
+    /// Which of its tokens.
+    package var stream = StreamRole.generating
     /// Whether the last row draws a token.
     package var samples: Bool
-    /// Position in the answer of the token drawn.
-    package var outputIndex: Int
-    /// First logit row of the item in the step.
-    package var firstLogitRow: Int
-    /// Logit row of the step before that holds the token at the range's start; nil if it is known.
-    package var sourceRow: Int?
-    /// First position whose token the device's sampling state is told.
-    package var historyStart: Int
-    /// Positions whose tokens the device's sampling state is told.
-    package var historyCount: Int
     /// Whether the device must forget its sampling state of the slot's earlier user.
     package var resetsState: Bool
     /// Whether the request has finished and its row is computed for nothing, as static batches do.
     package var isPadding = false
-    /// Logit rows of the item that come to the host.
-    package var returnedRowCount = 0
     /// Whether the host draws the token.
     package var drawsOnHost = false
+    /// Prompt positions in the range whose logits are wanted, from its start on.
+    @Compact package var contextLogitCount: Int
+    /// Position in the answer of the token drawn.
+    @Compact package var outputIndex: Int
+    /// First logit row of the item in the step.
+    @Compact package var firstLogitRow: Int
+    /// Positions whose tokens the device's sampling state is told.
+    @Compact package var historyCount: Int
+    /// Logit rows of the item that come to the host.
+    @Compact package var returnedRowCount = 0
 
+    /// First position whose token the device's sampling state is told.
+    package var historyStart: Int { resetsState ? 0 : range.lowerBound }
     /// Logit rows of the item.
     package var logitRowCount: Int {
         contextLogitCount + (samples && contextLogitCount < range.count ? 1 : 0)

@@ -78,7 +78,7 @@ package struct StepBuilder: Sendable {
             }
             var position = item.range.lowerBound
             if let sourceRow = item.sourceRow {
-                source[row] = Int32(truncatingIfNeeded: -1 - sourceRow)
+                source[row] = -1 - sourceRow
                 positions[row] = Int32(truncatingIfNeeded: position)
                 requests[row] = Int32(truncatingIfNeeded: request)
                 row += 1
@@ -132,39 +132,57 @@ package struct StepBuilder: Sendable {
         let blockSize = streams.groups[index].blockSize
         let starts = try record.add(.kvStart, group: place, count: count)
         let lengths = try record.add(.kvLength, group: place, count: count)
-        var columns = 1
-        for item in step.items {
-            columns = max(columns, states[item.slot].tables[index].pages.count)
-        }
-        record.setBlockColumns(columns, group: place)
-        let table = try record.add(.blockTable, group: place, count: count * columns)
-        let slots =
-            use.isWritten ? try record.add(.slot, group: place, count: step.tokenCount) : nil
-        guard let entries = table.baseAddress else { return }
-        var row = 0
+        var longest = 1
         for request in step.items.indices {
             let item = step.items[request]
-            let first = states[item.slot].tables[index].firstBlock
-            starts[request] = Int32(truncatingIfNeeded: first * blockSize)
-            lengths[request] = Int32(
-                truncatingIfNeeded: use.isWritten
-                    ? item.range.upperBound : states[item.slot].source.computed)
-            let base = entries + request * columns
-            let pageCount = states[item.slot].tables[index].pages.withUnsafeBufferPointer { pages in
-                if let source = pages.baseAddress { base.update(from: source, count: pages.count) }
-                return pages.count
-            }
-            (base + pageCount).update(repeating: -1, count: columns - pageCount)
-            guard let slots else { continue }
-            var (block, offset) = item.range.lowerBound.quotientAndRemainder(dividingBy: blockSize)
-            for _ in 0..<item.range.count {
-                let page = Int(base[block - first])
-                slots[row] = Int32(truncatingIfNeeded: page * blockSize + offset)
-                row += 1
-                offset += 1
-                if offset == blockSize { (block, offset) = (block + 1, 0) }
+            let start = states[item.slot].tables[index].firstBlock * blockSize
+            let length =
+                use.isWritten ? item.range.upperBound : states[item.slot].source.computed
+            starts[request] = Int32(truncatingIfNeeded: start)
+            lengths[request] = Int32(truncatingIfNeeded: length)
+            longest = max(longest, length - start)
+        }
+        let columns = columns(for: longest, blockSize, record.limits)
+        let slots =
+            use.isWritten ? try record.add(.slot, group: place, count: step.tokenCount) : nil
+        try record.addBlockTable(group: place, requests: count, columns: columns) { table, stamps in
+            var row = 0
+            for request in step.items.indices {
+                let item = step.items[request]
+                let base = table + request * columns
+                let stamp = states[item.slot].tables[index].stamp
+                if stamps[request] != stamp || stamp == 0 {
+                    stamps[request] = stamp
+                    write(states[item.slot].tables[index].pages, to: base, columns)
+                }
+                guard let slots else { continue }
+                let first = UInt32(truncatingIfNeeded: item.range.lowerBound)
+                    .quotientAndRemainder(dividingBy: UInt32(truncatingIfNeeded: blockSize))
+                var block = Int(first.quotient) - states[item.slot].tables[index].firstBlock
+                var offset = Int(first.remainder)
+                for _ in 0..<item.range.count {
+                    slots[row] = Int32(truncatingIfNeeded: Int(base[block]) * blockSize + offset)
+                    row += 1
+                    offset += 1
+                    if offset == blockSize { (block, offset) = (block + 1, 0) }
+                }
             }
         }
+    }
+
+    /// Columns for a block table of so many positions: in eights, so that most steps leave rows where they
+    /// lay before.
+    private func columns(for positions: Int, _ blockSize: Int, _ limits: StepLimits) -> Int {
+        let needed = (positions + blockSize - 1) / blockSize
+        return max(needed, min((needed + 7) & ~7, limits.maxContext / blockSize + 2))
+    }
+
+    private func write(_ pages: [Int32], to row: UnsafeMutablePointer<Int32>, _ columns: Int) {
+        let count = min(pages.count, columns)
+        pages.withUnsafeBufferPointer {
+            if let source = $0.baseAddress { row.update(from: source, count: count) }
+        }
+        (row + count).update(repeating: -1, count: columns - count)
     }
 }
 

@@ -57,6 +57,41 @@ import Testing
         #expect(words[header...].filter { $0 != 0 } == [1, 1, 1, 1])
     }
 
+    /// Rows keep their stamps as long as they lie where the step before had them, and no longer.
+    @Test func rowsOfBlockTablesAreKept() throws {
+        let record = StepRecord(limits: Self.limits, groups: [Self.group(.selfAttention)])
+        var step = 0
+        /// The stamps that a step of so many rows, behind so many words, finds; it names all rows 7.
+        func stamps(rows: Int = 2, columns: Int = 4, words: Int? = 4) throws -> [UInt64] {
+            step += 1
+            record.begin(stream: 0, number: step)
+            guard let words else { return [] }
+            try record.add(.positions, count: words).update(repeating: -1)
+            var found: [UInt64] = []
+            try record.addBlockTable(group: 0, requests: rows, columns: columns) { table, stamps in
+                for row in 0..<rows {
+                    found.append(stamps[row])
+                    for column in 0..<columns {
+                        if stamps[row] == 7 { #expect(table[row * columns + column] == 7) }
+                        table[row * columns + column] = 7
+                    }
+                    stamps[row] = 7
+                }
+            }
+            return found
+        }
+        #expect(try stamps() == [0, 0])
+        #expect(try stamps() == [7, 7])
+        #expect(try stamps(rows: 1) == [7])
+        #expect(try stamps() == [7, 0], "the second row was not the last step's")
+        #expect(try stamps(columns: 3) == [0, 0])
+        #expect(try stamps() == [0, 0])
+        #expect(try stamps(words: 40) == [0, 0], "the table moved")
+        #expect(try stamps(words: 40) == [7, 7])
+        _ = try stamps(words: nil)
+        #expect(try stamps(words: 40) == [0, 0], "a step without the group lay between")
+    }
+
     /// One request of one token at a position, with keys up to a length in one page.
     private static func record(
         _ group: KVGroup, position: Int32, length: Int32, slot: Int32?

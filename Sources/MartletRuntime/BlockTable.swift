@@ -1,0 +1,19 @@
+// Part of Martlet. See LICENSE.
+// SPDX-License-Identifier: Apache-2.0
+
+import Synchronization
+
+/// Pages of one request in one KV group.
+package struct BlockTable: Sendable {
+    /// Index of the first page's block among the request's blocks; those before left the window.
+    package var firstBlock = 0
+    /// Pages in order.
+    package var pages: [Int32] = [] { didSet { stamp = Self.makeStamp() } }
+    /// Tables with the same stamp have the same pages; 0 for a table that never had any.
+    package private(set) var stamp: UInt64 = 0
+
+    private static let lastStamp = Atomic<UInt64>(0)
+    private static func makeStamp() -> UInt64 {
+        lastStamp.add(1, ordering: .relaxed).newValue
+    }
+}
