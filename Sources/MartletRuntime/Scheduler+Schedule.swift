@@ -242,9 +242,9 @@ extension Scheduler {
     /// Lets pages go that left the window, and takes those that the range needs; false without
     /// enough pages.
     private mutating func take(_ slot: Int, _ range: Range<Int>) -> Bool {
-        for (index, group) in budget.groups.enumerated() where !streams.holdsSource[index] {
-            if let window = group.window {
-                let first = max(range.lowerBound - window + 1, 0) / group.blockSize
+        for index in budget.groups.indices where !streams.holdsSource[index] {
+            if let window = budget.groups[index].window {
+                let first = max(range.lowerBound - window + 1, 0) / budget.groups[index].blockSize
                 drop(slot, group: index, before: first)
             }
             guard takePages(slot, group: index, upTo: range.upperBound) else { return false }
@@ -270,11 +270,12 @@ extension Scheduler {
     /// The first position that pages are lacking for, or that lets a page leave a window.
     private func boundary(_ slot: Int) -> Int {
         var first = Int.max
-        for (index, group) in budget.groups.enumerated() where !streams.holdsSource[index] {
+        for index in budget.groups.indices where !streams.holdsSource[index] {
+            let blockSize = budget.groups[index].blockSize
             let start = states[slot].tables[index].firstBlock
-            first = min(first, (start + states[slot].tables[index].pages.count) * group.blockSize)
-            if let window = group.window {
-                first = min(first, (start + 1) * group.blockSize + window - 1)
+            first = min(first, (start + states[slot].tables[index].pages.count) * blockSize)
+            if let window = budget.groups[index].window {
+                first = min(first, (start + 1) * blockSize + window - 1)
             }
         }
         return first

@@ -125,7 +125,7 @@ struct BenchComparison {
     }
 
     /// Path of this program.
-    private static var program: String {
+    static var program: String {
         var buffer = [CChar](repeating: 0, count: 4096)
         let count = readlink("/proc/self/exe", &buffer, buffer.count)
         guard count > 0 else { return CommandLine.arguments.first ?? "martlet" }

@@ -90,7 +90,11 @@ struct BenchCommand: AsyncParsableCommand {
         let start = clock.now
         let loaded = try found.load(options)
         // As the classic line has it: an engine that was built before took no time now.
-        let buildSeconds = watch.sawBuild ? (clock.now - start).seconds : 0
+        var buildSeconds = watch.sawBuild ? (clock.now - start).seconds : 0
+        if watch.sawBuild, loaded.engine.path != nil, options.device == .cpu {
+            FreshProcess.begin(buildSeconds: buildSeconds)
+        }
+        buildSeconds = FreshProcess.buildSeconds ?? buildSeconds
         let bench = Bench(
             model: loaded, settings: try draw.settings(), copyCeiling: copyCeiling)
         guard format == "text" else {
