@@ -3,41 +3,7 @@
 
 import MartletCore
 
-/// A value of GGUF metadata, as the container's reader gives it.
-package protocol GGUFMetadataValue {
-    /// The text, if it is one.
-    var string: String? { get }
-    /// The integer, if it is one.
-    var int: Int? { get }
-    /// The number, if it is one.
-    var double: Double? { get }
-    /// The truth value, if it is one.
-    var bool: Bool? { get }
-    /// The list, if it is one.
-    var array: [Self]? { get }
-}
-
 extension TokenizerDescription {
-    /// Reads the tokenizer from all metadata of a GGUF file; nil if it has no tokens.
-    ///
-    /// - Throws: As the reading of the single fields does.
-    package init?<Value: GGUFMetadataValue>(gguf metadata: [String: Value]) throws {
-        func field(_ name: String) -> Value? { metadata["tokenizer.ggml.\(name)"] }
-        guard let tokens = field("tokens")?.array else { return nil }
-        try self.init(
-            ggufTokens: tokens.map { $0.string ?? "" },
-            merges: (field("merges")?.array ?? []).map { $0.string ?? "" },
-            tokenTypes: (field("token_type")?.array ?? []).map { $0.int ?? 1 },
-            scores: (field("scores")?.array ?? []).map { Float($0.double ?? .nan) },
-            model: field("model")?.string ?? "(missing)", pre: field("pre")?.string,
-            name: metadata["general.name"]?.string, bosID: field("bos_token_id")?.int,
-            eosID: field("eos_token_id")?.int, unknownID: field("unknown_token_id")?.int,
-            padID: field("padding_token_id")?.int, addBOS: field("add_bos_token")?.bool,
-            addEOS: field("add_eos_token")?.bool ?? false,
-            addSpacePrefix: field("add_space_prefix")?.bool,
-            chatTemplate: metadata["tokenizer.chat_template"]?.string)
-    }
-
     /// Reads the tokenizer that a GGUF file carries in its metadata (`tokenizer.ggml.*`).
     ///
     /// - Parameters:
