@@ -57,6 +57,9 @@ struct TextDescription {
             try TokenizerDescription(tokenizerJSON: bytes, config: configuration)
         case .sentencePiece(let bytes, let configuration):
             try TokenizerDescription(sentencePiece: bytes, config: configuration)
+        case .merges(let vocabulary, let merges, let configuration, let modelType):
+            try TokenizerDescription(
+                vocabulary: vocabulary, merges: merges, config: configuration, modelType: modelType)
         }
     }
 

@@ -15,6 +15,9 @@ package struct ModelSource: Sendable {
         case json(tokenizer: ByteView, configuration: JSONValue?)
         /// In SentencePiece's `tokenizer.model`, with `tokenizer_config.json` beside it or not.
         case sentencePiece(model: ByteView, configuration: JSONValue?)
+        /// In `vocab.json` and `merges.txt`, with the `model_type` of `config.json`.
+        case merges(
+            vocabulary: ByteView, merges: ByteView, configuration: JSONValue?, modelType: String?)
     }
 
     /// Class names such as `LlamaForCausalLM`.
@@ -57,8 +60,10 @@ package struct ModelSource: Sendable {
     }
 
     private static let textFiles =
-        ["config.json", "tokenizer.json", "tokenizer.model", "generation_config.json"]
-        + TokenizerConfiguration.files
+        [
+            "config.json", "tokenizer.json", "tokenizer.model", "vocab.json", "merges.txt",
+            "generation_config.json",
+        ] + TokenizerConfiguration.files
 
     private static func open(folder: String, weights: String) throws -> ModelSource {
         let configPath = folder + "/config.json"
@@ -74,6 +79,12 @@ package struct ModelSource: Sendable {
             tokenizer = .json(tokenizer: bytes, configuration: textConfig)
         } else if let bytes = try text(folder + "/tokenizer.model") {
             tokenizer = .sentencePiece(model: bytes, configuration: textConfig)
+        } else if let vocabulary = try text(folder + "/vocab.json"),
+            let merges = try text(folder + "/merges.txt")
+        {
+            tokenizer = .merges(
+                vocabulary: vocabulary, merges: merges, configuration: textConfig,
+                modelType: config["model_type"]?.string)
         }
         return ModelSource(
             architectures: config["architectures"]?.array?.compactMap(\.string) ?? [],

@@ -10,17 +10,13 @@ extension TokenizerDescription {
     ///
     /// - Parameters:
     ///   - tokenizerJSON: The file's content.
-    ///   - config: `tokenizer_config.json`: names of the special tokens, chat template.
+    ///   - config: `tokenizer_config.json`: added tokens, names of the special tokens, chat template.
     /// - Throws: `unsupported` naming a component that is not known, `corrupt` for missing or wrong
     ///   fields, `limitExceeded` for more than a tokenizer may have.
     package init(tokenizerJSON bytes: ByteView, config: JSONValue? = nil) throws {
         var reader = TokenizerJSONReader()
         try bytes.withUnsafeBytes { try reader.read($0) }
-        self = reader.description
-        reader.findPatterns(&self)
-        apply(config: config)
-        findStops()
-        try check()
+        self = try reader.finish(config)
     }
 
     /// Takes over what `tokenizer_config.json` says: special tokens by name, chat template.
@@ -47,23 +43,37 @@ extension TokenizerDescription {
 }
 
 /// Reads a `tokenizer.json` in one walk: small components as values, the tables entry by entry.
+///
+/// `vocab.json` and `merges.txt` are the same tables in files of their own.
 struct TokenizerJSONReader {
     /// Most bytes of a component, and of an added token.
     private static let componentLimit = 1 << 20
     private static let addedTokenLimit = 1 << 16
     private static let addedTokenCountLimit = 1 << 16
 
-    private(set) var description = TokenizerDescription()
-    private(set) var components: [String: JSONValue] = [:]
+    /// Files of the tables, for errors.
+    private var vocabularyFile = "tokenizer.json"
+    private var mergesFile = "tokenizer.json"
+    private var description = TokenizerDescription()
+    private var components: [String: JSONValue] = [:]
     private var hasModel = false
     /// Vocabulary in the order of the file: ids, and where each token's text ends.
-    private var ids: [Int32] = []
-    private var ends: [UInt32] = []
-    private var texts: [UInt8] = []
+    private(set) var ids: [Int32] = []
+    private(set) var ends: [UInt32] = []
+    private(set) var texts: [UInt8] = []
     /// Merges in the order of the file: where each half ends.
     private var mergeEnds: [UInt32] = []
     private var mergeTexts: [UInt8] = []
-    private var added: [AddedToken] = []
+    var added: [AddedToken] = []
+
+    init() {}
+
+    /// A reader of `vocab.json` and `merges.txt`, with what a `tokenizer.json` says of all else.
+    init(components: [String: JSONValue]) {
+        vocabularyFile = "vocab.json"
+        mergesFile = "merges.txt"
+        self.components = components
+    }
 
     static func unsupported(_ component: String, _ name: String) -> MartletError {
         MartletError(
@@ -73,6 +83,11 @@ struct TokenizerJSONReader {
 
     static func corrupt(_ what: String, key: String) -> MartletError {
         MartletError(.corrupt, "tokenizer.json: \(what)", context: ["key": key])
+    }
+
+    private func vocabularyFailure(_ what: String) -> MartletError {
+        MartletError(
+            .corrupt, "\(vocabularyFile): \(what)", context: ["key": "model.vocab"])
     }
 
     mutating func read(_ bytes: UnsafeRawBufferPointer) throws {
@@ -90,7 +105,60 @@ struct TokenizerJSONReader {
         }
         try cursor.expectEnd()
         guard hasModel else { throw Self.corrupt("no 'model'", key: "model") }
+    }
+
+    /// Reads a `vocab.json`.
+    mutating func readVocabulary(file bytes: UnsafeRawBufferPointer) throws {
+        var cursor = JSONCursor(bytes, name: "vocab.json")
+        try readVocabulary(&cursor)
+        try cursor.expectEnd()
+    }
+
+    /// Reads a `merges.txt`: a merge on each line, but for one that says the version.
+    mutating func readMerges(file bytes: UnsafeRawBufferPointer) throws {
+        var lines = bytes.split(separator: UInt8(ascii: "\n"), omittingEmptySubsequences: false)
+        if lines.last?.isEmpty == true { lines.removeLast() }
+        for line in lines where !line.starts(with: "#version".utf8) {
+            let merge = line.last == UInt8(ascii: "\r") ? line.dropLast() : line
+            let halves = merge.split(separator: UInt8(ascii: " "), omittingEmptySubsequences: false)
+            try append(halves)
+        }
+    }
+
+    /// Appends a merge of two halves.
+    private mutating func append(_ halves: [some Collection<UInt8>]) throws {
+        let rank = mergeEnds.count / 2
+        guard rank < VocabularyBuilder.mergeLimit,
+            mergeTexts.count + halves.reduce(0, { $0 + $1.count })
+                <= 2 * VocabularyBuilder.textLimit
+        else {
+            throw MartletError(
+                .limitExceeded,
+                "\(mergesFile): more than \(VocabularyBuilder.mergeLimit) merges or "
+                    + "\(2 * VocabularyBuilder.textLimit) bytes of them, the limits",
+                context: ["key": "model.merges"])
+        }
+        guard halves.count == 2 else {
+            throw MartletError(
+                .corrupt, "\(mergesFile): merge \(rank) is no pair of tokens",
+                context: ["key": "model.merges"])
+        }
+        for half in halves {
+            mergeTexts.append(contentsOf: half)
+            mergeEnds.append(UInt32(truncatingIfNeeded: mergeTexts.count))
+        }
+    }
+
+    /// The description, once all tables are read, with what the files beside it say.
+    mutating func finish(_ config: JSONValue?) throws -> TokenizerDescription {
+        try addTokens(config)
         try build()
+        var description = description
+        findPatterns(&description)
+        description.apply(config: config)
+        description.findStops()
+        try description.check()
+        return description
     }
 
     private mutating func readModel(_ cursor: inout JSONCursor) throws {
@@ -133,16 +201,16 @@ struct TokenizerJSONReader {
         try cursor.members { cursor, text in
             let id = try cursor.integer()
             guard id >= 0, id < VocabularyBuilder.tokenLimit else {
-                throw Self.corrupt(
+                throw vocabularyFailure(
                     "id \(id) of token '\(String(decoding: text.prefix(64), as: UTF8.self))' is "
-                        + "not from 0 to \(VocabularyBuilder.tokenLimit - 1)", key: "model.vocab")
+                        + "not from 0 to \(VocabularyBuilder.tokenLimit - 1)")
             }
             guard ids.count < VocabularyBuilder.tokenLimit,
                 texts.count + text.count <= VocabularyBuilder.textLimit
             else {
                 throw MartletError(
                     .limitExceeded,
-                    "tokenizer.json: model.vocab has more than \(VocabularyBuilder.tokenLimit) "
+                    "\(vocabularyFile): the vocabulary has more than \(VocabularyBuilder.tokenLimit) "
                         + "tokens or \(VocabularyBuilder.textLimit) bytes, the limits",
                     context: ["key": "model.vocab"])
             }
@@ -155,43 +223,20 @@ struct TokenizerJSONReader {
     /// Merges are kept as text: the file may name them before the vocabulary.
     private mutating func readMerges(_ cursor: inout JSONCursor) throws {
         var text: [UInt8] = []
+        var halves: [ArraySlice<UInt8>] = []
         try cursor.elements { cursor in
-            let rank = mergeEnds.count / 2
-            guard rank < VocabularyBuilder.mergeLimit,
-                mergeTexts.count + text.count <= 2 * VocabularyBuilder.textLimit
-            else {
-                throw MartletError(
-                    .limitExceeded,
-                    "tokenizer.json: model.merges has more than \(VocabularyBuilder.mergeLimit) "
-                        + "merges or \(2 * VocabularyBuilder.textLimit) bytes, the limits",
-                    context: ["key": "model.merges"])
-            }
-            var halves = 0
-            func half(_ text: some Collection<UInt8>) {
-                halves += 1
-                mergeTexts.append(contentsOf: text)
-                mergeEnds.append(UInt32(truncatingIfNeeded: mergeTexts.count))
-            }
+            halves.removeAll(keepingCapacity: true)
             if cursor.peek() == UInt8(ascii: "[") {
                 try cursor.elements { cursor in
                     try cursor.string(into: &text)
-                    guard halves < 2 else {
-                        throw Self.corrupt(
-                            "merge \(rank) is no pair of tokens", key: "model.merges")
-                    }
-                    half(text)
+                    // A third one is enough to know that it is no pair.
+                    if halves.count < 3 { halves.append(text[...]) }
                 }
             } else {
                 try cursor.string(into: &text)
-                if let space = text.firstIndex(of: UInt8(ascii: " ")) {
-                    half(text[..<space])
-                    half(text[(space + 1)...])
-                    if text[(space + 1)...].contains(UInt8(ascii: " ")) { halves = 3 }
-                }
+                halves = text.split(separator: UInt8(ascii: " "), omittingEmptySubsequences: false)
             }
-            guard halves == 2 else {
-                throw Self.corrupt("merge \(rank) is no pair of tokens", key: "model.merges")
-            }
+            try append(halves)
         }
     }
 
@@ -207,13 +252,7 @@ struct TokenizerJSONReader {
                     "id \(id) of added token '\(content)' is not from 0 to "
                         + "\(VocabularyBuilder.tokenLimit - 1)", key: "added_tokens")
             }
-            guard added.count < Self.addedTokenCountLimit else {
-                throw MartletError(
-                    .limitExceeded,
-                    "tokenizer.json: more than \(Self.addedTokenCountLimit) added tokens, the limit",
-                    context: ["key": "added_tokens"])
-            }
-            added.append(
+            try append(
                 AddedToken(
                     id: id, content: content, isSpecial: entry["special"]?.bool ?? false,
                     singleWord: entry["single_word"]?.bool ?? false,
@@ -223,6 +262,17 @@ struct TokenizerJSONReader {
         }
     }
 
+    /// Appends an added token.
+    mutating func append(_ token: AddedToken) throws {
+        guard added.count < Self.addedTokenCountLimit else {
+            throw MartletError(
+                .limitExceeded,
+                "tokenizer.json: more than \(Self.addedTokenCountLimit) added tokens, the limit",
+                context: ["key": "added_tokens"])
+        }
+        added.append(token)
+    }
+
     /// Puts the tables in order of id, once all components are known.
     private mutating func build() throws {
         let components = TokenizerComponents(components)
@@ -230,16 +280,15 @@ struct TokenizerJSONReader {
         var order = [Int32](repeating: -1, count: Int(ids.max().map { $0 + 1 } ?? 0))
         for (index, id) in ids.enumerated() {
             guard order[Int(id)] < 0 else {
-                throw Self.corrupt("two tokens have the id \(id)", key: "model.vocab")
+                throw vocabularyFailure("two tokens have the id \(id)")
             }
             order[Int(id)] = Int32(truncatingIfNeeded: index)
         }
         let addedByID = Dictionary(added.map { ($0.id, $0) }, uniquingKeysWith: { _, last in last })
         let count = max(order.count, (addedByID.keys.max() ?? -1) + 1)
         guard count <= 2 * (ids.count + added.count) + 1024 else {
-            throw Self.corrupt(
-                "the greatest id is \(count - 1), but there are \(ids.count + added.count) tokens",
-                key: "model.vocab")
+            throw vocabularyFailure(
+                "the greatest id is \(count - 1), but there are \(ids.count + added.count) tokens")
         }
         var builder = VocabularyBuilder()
         builder.description = description

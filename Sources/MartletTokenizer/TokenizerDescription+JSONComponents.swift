@@ -73,6 +73,11 @@ struct TokenizerComponents {
         ]
     }()
 
+    /// The steps before `ByteLevel` that a scanner stands for.
+    static func patterns(of kind: PreTokenizerKind) -> [String] {
+        patterns.first { $0.kind == kind }?.patterns ?? []
+    }
+
     /// Recognises the chains of steps that a scanner does in one go.
     private func byteLevel(
         _ last: JSONValue, after steps: [JSONValue], into description: inout TokenizerDescription

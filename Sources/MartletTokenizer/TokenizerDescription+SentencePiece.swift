@@ -21,7 +21,7 @@ extension TokenizerDescription {
         self.init()
         var file = SentencePieceFile()
         try bytes.withUnsafeBytes { try file.read($0) }
-        try file.addTokens(config?["added_tokens_decoder"])
+        try file.addTokens(AddedToken.entries(config))
         self = try file.vocabulary()
         if file.addsDummyPrefix {
             // Early code put the space before every part between control tokens.
@@ -145,36 +145,23 @@ struct SentencePieceFile {
 
     /// Takes tokens in that were added to the file's pieces: by id, their texts and how they are found.
     ///
-    /// - Throws: `corrupt` for ids that are none, or that leave more than 1,024 others out.
-    mutating func addTokens(_ decoder: JSONValue?) throws {
-        func failure(_ key: String, _ what: String) -> MartletError {
-            MartletError(
-                .corrupt, "tokenizer_config.json: added token \(key) \(what)",
-                context: ["key": "added_tokens_decoder.\(key)"])
-        }
-        var entries: [(id: Int, value: JSONValue)] = []
-        for member in decoder?.object?.members ?? [] {
-            guard let id = Int(member.key), id >= 0 else {
-                throw failure("'\(member.key.prefix(32))'", "has no id of 0 or more")
+    /// - Throws: `corrupt` for ids that leave more than 1,024 others out.
+    mutating func addTokens(_ entries: [AddedToken]) throws {
+        for var token in entries {
+            func failure(_ what: String) -> MartletError {
+                MartletError(
+                    .corrupt, "tokenizer_config.json: added token \(token.id) \(what)",
+                    context: ["key": "added_tokens_decoder.\(token.id)"])
             }
-            entries.append((id, member.value))
-        }
-        for (id, value) in entries.sorted(by: { $0.id < $1.id }) {
-            guard let content = value["content"]?.string, !content.isEmpty else {
-                throw failure("\(id)", "has no content")
+            guard !token.content.isEmpty else { throw failure("has no content") }
+            guard token.id <= scores.count + 1024 else {
+                throw failure("comes after \(scores.count) tokens")
             }
-            guard id <= scores.count + 1024 else {
-                throw failure("\(id)", "comes after \(scores.count) tokens")
-            }
-            while scores.count < id { try append("", .unused, 0) }
-            if id == scores.count { try append(content, .unused, 0) }
-            added.removeAll { $0.id == id }
-            added.append(
-                AddedToken(
-                    id: id, content: content, isSpecial: value["special"]?.bool ?? false,
-                    singleWord: value["single_word"]?.bool ?? false,
-                    stripsLeft: value["lstrip"]?.bool ?? false,
-                    stripsRight: value["rstrip"]?.bool ?? false))
+            while scores.count < token.id { try append("", .unused, 0) }
+            if token.id == scores.count { try append(token.content, .unused, 0) }
+            added.removeAll { $0.id == token.id }
+            token.isNormalized = false
+            added.append(token)
         }
     }
 

@@ -14,7 +14,7 @@ enum TokenizerConfiguration {
     /// Reads a folder's files; nil if there are none of them.
     ///
     /// The chat template is a string under `chat_template`, wherever it stood; added tokens are under
-    /// `added_tokens_decoder`.
+    /// `added_tokens_decoder` or, where that is missing, under `added_tokens.json`.
     ///
     /// - Throws: `MartletError` `.corrupt` naming the file, `.unsupported` for a template of another kind.
     static func read(_ folder: String) throws -> JSONObject? {
@@ -29,7 +29,7 @@ enum TokenizerConfiguration {
         if config["added_tokens_decoder"] == nil,
             let added = try CheckpointText.object(folder + "/added_tokens.json")
         {
-            config["added_tokens_decoder"] = .object(try decoder(added, config))
+            config["added_tokens.json"] = .object(added)
         }
         if let template = try template(folder, config, path) {
             config["chat_template"] = .string(template)
@@ -52,27 +52,5 @@ enum TokenizerConfiguration {
                 mend: "Put the template into \(folder)/chat_template.jinja")
         }
         return text
-    }
-
-    /// Names and ids in the form of `added_tokens_decoder`; special are those that other keys name.
-    private static func decoder(_ added: JSONObject, _ config: JSONObject) throws -> JSONObject {
-        func name(_ value: JSONValue) -> String? { value.string ?? value["content"]?.string }
-        let special = Set(
-            config.members.filter { $0.key.hasSuffix("_token") }.compactMap { name($0.value) }
-                + (config["additional_special_tokens"]?.array ?? []).compactMap(name))
-        var result = JSONObject()
-        for member in added.members {
-            guard let id = member.value.int else {
-                throw MartletError(
-                    .corrupt,
-                    "added_tokens.json: '\(member.key)' has no id but \(member.value.serialized())")
-            }
-            result["\(id)"] = .object(
-                JSONObject([
-                    ("content", .string(member.key)),
-                    ("special", .bool(special.contains(member.key))),
-                ]))
-        }
-        return result
     }
 }
