@@ -35,8 +35,7 @@ public enum EngineCache {
         var identity = [EngineBuilder.version]
         for file in files {
             let path = FileStatus.resolved(file)
-            let stamp = FileStatus.stamp(path) ?? (0, 0)
-            identity.append("\(path) \(stamp.byteCount) \(stamp.modified)")
+            identity.append("\(path) \(FileStatus.identity(path) ?? "")")
         }
         identity += options.identity
         let stem = name.split(separator: ".").dropLast(name.contains(".") ? 1 : 0)

@@ -72,7 +72,8 @@ struct MartletProgram: AsyncParsableCommand {
         StandardStreams.open()
         do {
             try OpenFiles.raiseLimit()
-            Interrupt.install()
+            try Interrupt.install()
+            MappedFileGuard.install()
             try ArgumentText.check()
             try checkCommandName(arguments)
             var command = try parseAsRoot(arguments)

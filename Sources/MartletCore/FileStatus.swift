@@ -36,6 +36,19 @@ package enum FileStatus {
         }
     }
 
+    /// Size, times and place on the disk: another content has another one, unless somebody forged it.
+    package static func identity(_ path: String) -> String? {
+        status(path).map {
+            #if canImport(Darwin)
+            let (modified, changed) = ($0.st_mtimespec, $0.st_ctimespec)
+            #else
+            let (modified, changed) = ($0.st_mtim, $0.st_ctim)
+            #endif
+            let times = [modified, changed].map { "\($0.tv_sec).\($0.tv_nsec)" }
+            return "\($0.st_size) \(times.joined(separator: " ")) \($0.st_ino)"
+        }
+    }
+
     /// The last component of a path.
     package static func name(_ path: String) -> String {
         String(path.split(separator: "/").last ?? Substring(path))

@@ -14,7 +14,8 @@ public enum MappedFile {
     /// Maps a whole file.
     ///
     /// - Parameters:
-    ///   - path: A regular file.
+    ///   - path: A regular file; one that is cut short later ends the program where it is read, see
+    ///     `MappedRanges`.
     /// - Returns: A view of all its bytes; pages are read on first touch.
     /// - Throws: `MartletError` `.notFound` if there is no such file, `.io` if it cannot be read.
     public static func map(_ path: String) throws -> ByteView {
@@ -39,7 +40,11 @@ public enum MappedFile {
         else {
             throw MartletError(.io, "cannot map \(path): \(String(cString: strerror(errno)))")
         }
-        let storage = ByteStorage(base: memory) { _ = munmap($0, count) }
+        MappedRanges.add(memory, count: count, path: path)
+        let storage = ByteStorage(base: memory) {
+            MappedRanges.remove($0)
+            _ = munmap($0, count)
+        }
         return ByteView(storage: storage, offset: 0, count: count)
     }
 }

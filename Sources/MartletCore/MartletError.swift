@@ -77,6 +77,7 @@ public struct MartletError: Error, Sendable, CustomStringConvertible {
     /// One line a user can act on.
     public var description: String {
         var text = message
+        if let name = context["parameter"], !message.contains(name) { text = "\(name): \(text)" }
         if let file = context["file"], !message.contains(file) { text = "\(file): \(text)" }
         if let cause { text += ": \(cause)" }
         if let mend { text += (text.hasSuffix(".") ? " " : ". ") + mend }

@@ -9,12 +9,20 @@ public struct ConfigurationReader: Sendable {
     public let json: JSONObject
     /// Where it came from, for messages.
     public let origin: String
+    /// How the file spells keys that it calls otherwise, for messages.
+    private let spellings: [String: String]
 
     /// Wraps an object.
-    public init(_ json: JSONObject, origin: String) {
+    ///
+    /// - Parameter spellings: What the file itself calls some of the keys.
+    public init(_ json: JSONObject, origin: String, spellings: [String: String] = [:]) {
         self.json = json
         self.origin = origin
+        self.spellings = spellings
     }
+
+    /// A key as the file spells it, in quotation marks.
+    public func quoted(_ key: String) -> String { "'\(spellings[key] ?? key)'" }
 
     /// An error about this configuration, for an architecture to throw.
     ///
@@ -37,11 +45,12 @@ public struct ConfigurationReader: Sendable {
     public func int(_ key: String, default fallback: Int? = nil, limit: Int = 1 << 28) throws -> Int
     {
         guard let value = present(key) else {
-            guard let fallback else { throw failure("'\(key)' is missing") }
+            guard let fallback else { throw failure("\(quoted(key)) is missing") }
             return fallback
         }
         guard let number = value.int, number >= 1, number <= limit else {
-            throw failure("'\(key)' is \(value.serialized()), not an integer in 1 ... \(limit)")
+            throw failure(
+                "\(quoted(key)) is \(value.serialized()), not an integer in 1 ... \(limit)")
         }
         return number
     }
@@ -51,11 +60,11 @@ public struct ConfigurationReader: Sendable {
     /// - Throws: `MartletError` `.unsupported` if it is missing without default, or no number.
     public func double(_ key: String, default fallback: Double? = nil) throws -> Double {
         guard let value = present(key) else {
-            guard let fallback else { throw failure("'\(key)' is missing") }
+            guard let fallback else { throw failure("\(quoted(key)) is missing") }
             return fallback
         }
         guard let number = value.double, number.isFinite else {
-            throw failure("'\(key)' is \(value.serialized()), not a number")
+            throw failure("\(quoted(key)) is \(value.serialized()), not a number")
         }
         return number
     }
@@ -65,7 +74,7 @@ public struct ConfigurationReader: Sendable {
     /// - Throws: `MartletError` `.unsupported` if it is missing without default, or not above 0.
     public func positive(_ key: String, default fallback: Double? = nil) throws -> Double {
         let number = try double(key, default: fallback)
-        guard number > 0 else { throw failure("'\(key)' is \(number), not a number above 0") }
+        guard number > 0 else { throw failure("\(quoted(key)) is \(number), not a number above 0") }
         return number
     }
 
@@ -75,12 +84,12 @@ public struct ConfigurationReader: Sendable {
     public func bool(_ key: String, default fallback: Bool?) throws -> Bool {
         guard let value = present(key) else {
             guard let fallback else {
-                throw failure("'\(key)' is missing: set it to true or false")
+                throw failure("\(quoted(key)) is missing: set it to true or false")
             }
             return fallback
         }
         guard let flag = value.bool else {
-            throw failure("'\(key)' is \(value.serialized()), not true or false")
+            throw failure("\(quoted(key)) is \(value.serialized()), not true or false")
         }
         return flag
     }
@@ -100,13 +109,15 @@ public struct ConfigurationReader: Sendable {
     ) throws -> String {
         guard let value = present(key) else {
             guard let fallback else {
-                throw failure("'\(key)' is missing: set it to \(allowed.joined(separator: " or "))")
+                throw failure(
+                    "\(quoted(key)) is missing: set it to \(allowed.joined(separator: " or "))")
             }
             return fallback
         }
         guard let word = value.string, allowed.contains(word) else {
             throw failure(
-                "'\(key)' is \(value.serialized()), supported: \(allowed.joined(separator: ", "))")
+                "\(quoted(key)) is \(value.serialized()), "
+                    + "supported: \(allowed.joined(separator: ", "))")
         }
         return word
     }
@@ -119,11 +130,11 @@ public struct ConfigurationReader: Sendable {
         guard let value = present(key) else { return nil }
         let words = value.array?.compactMap(\.string) ?? []
         guard words.count == count, value.array?.count == count else {
-            throw failure("'\(key)' is no list of \(count) words")
+            throw failure("\(quoted(key)) is no list of \(count) words")
         }
         if let other = words.first(where: { !allowed.contains($0) }) {
             throw failure(
-                "'\(key)' has '\(other)', supported: \(allowed.joined(separator: ", "))")
+                "\(quoted(key)) has '\(other)', supported: \(allowed.joined(separator: ", "))")
         }
         return words
     }
@@ -133,7 +144,7 @@ public struct ConfigurationReader: Sendable {
     /// - Throws: `MartletError` `.unsupported` if it is something else.
     public func object(_ key: String) throws -> ConfigurationReader? {
         guard let value = present(key) else { return nil }
-        guard let object = value.object else { throw failure("'\(key)' is not an object") }
+        guard let object = value.object else { throw failure("\(quoted(key)) is not an object") }
         return ConfigurationReader(object, origin: "\(origin): \(key)")
     }
 
@@ -144,7 +155,7 @@ public struct ConfigurationReader: Sendable {
         guard let value = present(key) else { return nil }
         guard let list = value.array, case let numbers = list.compactMap(\.double),
             numbers.count == list.count
-        else { throw failure("'\(key)' is not a list of numbers") }
+        else { throw failure("\(quoted(key)) is not a list of numbers") }
         return numbers
     }
 
@@ -158,7 +169,7 @@ public struct ConfigurationReader: Sendable {
         for key in keys {
             guard let value = present(key), value != .bool(false) else { continue }
             if let number = value.double, neutral.contains(number) { continue }
-            throw failure("'\(key)' is \(value.serialized()), which is not supported")
+            throw failure("\(quoted(key)) is \(value.serialized()), which is not supported")
         }
     }
 }

@@ -82,7 +82,7 @@ struct RowCoder {
                     .unsupported,
                     "the \(part) of row \(firstRow + index / groups), group \(index % groups) exceeds "
                         + "\(scheme.scaleType.rawValue), the scale type of \(scheme)",
-                    mend: "Use a scheme with f32 scales")
+                    mend: "Use a scheme with f32 scales, such as int8")
             }
         }
         try check(storage.scales, "scale")

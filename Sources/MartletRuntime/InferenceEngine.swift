@@ -145,7 +145,7 @@ package final class InferenceEngine: Sendable {
             streams: streams, positionPlanes: options.positionPlanes,
             vocabularySize: executor.vocabularySize)
         let (scheduler, mailbox, shared) = (limits, self.mailbox, self.shared)
-        let started = EngineThread.start {
+        let started = DetachedThread.start {
             var loop = StepLoop(
                 executor: executor, decoding: decoding, scheduler: scheduler, builder: builder,
                 mailbox: mailbox, shared: shared)

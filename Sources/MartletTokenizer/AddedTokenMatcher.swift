@@ -1,14 +1,20 @@
 // Part of Martlet. See LICENSE.
 // SPDX-License-Identifier: Apache-2.0
 
-/// Finds added tokens in text: the longest at the leftmost place, over a trie.
+/// Finds added tokens in text: the longest at the leftmost place, by narrowing a sorted list byte by byte.
+///
+/// A list takes little more than the patterns themselves, which a hostile file makes long or many.
 struct AddedTokenMatcher: Sendable {
-    private var children: [UInt64: Int32] = [:]
-    private var tokenAt: [Int32] = [-1]
-    private var isFirst = [Bool](repeating: false, count: 256)
     private let tokens: [AddedToken]
     /// Of each token whether only trusted text may contain it.
     private let isControl: [Bool]
+    /// All patterns one after another, and where each token's begins and the last one's ends.
+    private var patterns: [UInt8] = []
+    private var starts: [Int] = [0]
+    /// Tokens in the order of their patterns, each pattern once.
+    private var order: [Int32] = []
+    /// Where in the order each first byte begins, and the last one ends.
+    private var places = [Int](repeating: 0, count: 257)
 
     /// A match: where it is and which token.
     struct Match {
@@ -23,25 +29,50 @@ struct AddedTokenMatcher: Sendable {
     init(_ tokens: [AddedToken], template: String? = nil) {
         self.tokens = tokens
         isControl = tokens.map { $0.isControl(in: template) }
-        for (index, token) in tokens.enumerated() {
-            var node: Int32 = 0
-            for byte in token.pattern.utf8 {
-                let key = UInt64(UInt32(bitPattern: node)) << 8 | UInt64(byte)
-                if node == 0 { isFirst[Int(byte)] = true }
-                if let next = children[key] {
-                    node = next
-                } else {
-                    let next = Int32(truncatingIfNeeded: tokenAt.count)
-                    children[key] = next
-                    tokenAt.append(-1)
-                    node = next
-                }
+        for token in tokens {
+            patterns.append(contentsOf: token.pattern.utf8)
+            starts.append(patterns.count)
+        }
+        sort()
+        for index in order { places[Int(patterns[starts[Int(index)]]) + 1] += 1 }
+        for byte in 0..<256 { places[byte + 1] += places[byte] }
+    }
+
+    private mutating func sort() {
+        let starts = starts
+        let candidates = tokens.indices.filter { starts[$0] < starts[$0 + 1] }.map {
+            Int32(truncatingIfNeeded: $0)
+        }
+        order = patterns.withUnsafeBytes { bytes in
+            func pattern(_ index: Int32) -> UnsafeRawBufferPointer {
+                UnsafeRawBufferPointer(rebasing: bytes[starts[Int(index)]..<starts[Int(index) + 1]])
+            }
+            let sorted = candidates.sorted { left, right in
+                let (a, b) = (pattern(left), pattern(right))
+                if let place = zip(a, b).first(where: { $0 != $1 }) { return place.0 < place.1 }
+                return a.count == b.count ? left < right : a.count < b.count
             }
             // Of two tokens with the same text the first one counts.
-            if node > 0, tokenAt[Int(node)] < 0 {
-                tokenAt[Int(node)] = Int32(truncatingIfNeeded: index)
-            }
+            return sorted.indices.filter {
+                $0 == 0 || !pattern(sorted[$0 - 1]).elementsEqual(pattern(sorted[$0]))
+            }.map { sorted[$0] }
         }
+    }
+
+    /// The byte of a pattern at a depth; -1 behind its end.
+    private func byte(_ place: Int, _ depth: Int) -> Int {
+        let start = starts[Int(order[place])]
+        return start + depth < starts[Int(order[place]) + 1] ? Int(patterns[start + depth]) : -1
+    }
+
+    /// The first place of a range whose byte at a depth is at least a value.
+    private func lowerBound(_ range: Range<Int>, _ depth: Int, _ value: Int) -> Int {
+        var (low, high) = (range.lowerBound, range.upperBound)
+        while low < high {
+            let middle = low + (high - low) / 2
+            if byte(middle, depth) < value { low = middle + 1 } else { high = middle }
+        }
+        return low
     }
 
     /// The first match at or after a position.
@@ -55,23 +86,28 @@ struct AddedTokenMatcher: Sendable {
     ) -> Match? {
         var position = start
         while position < end {
-            if !isFirst[Int(bytes[position])] {
+            let first = Int(bytes[position])
+            var range = places[first]..<places[first + 1]
+            if range.isEmpty {
                 position += 1
                 continue
             }
             let specialEnd = allowsSpecial ? trust.trustedEnd(from: position) : position
-            var node: Int32 = 0
-            var cursor = position
+            var depth = 1
             var best: (end: Int, token: AddedToken)?
-            while cursor < end,
-                let next = children[UInt64(UInt32(bitPattern: node)) << 8 | UInt64(bytes[cursor])]
-            {
-                node = next
-                cursor += 1
-                if tokenAt[Int(node)] >= 0 {
-                    let index = Int(tokenAt[Int(node)])
-                    if !isControl[index] || cursor <= specialEnd { best = (cursor, tokens[index]) }
+            while !range.isEmpty {
+                // The pattern that ends here, if one does, is the first of those that begin so.
+                if byte(range.lowerBound, depth) < 0 {
+                    let index = Int(order[range.lowerBound])
+                    if !isControl[index] || position + depth <= specialEnd {
+                        best = (position + depth, tokens[index])
+                    }
                 }
+                guard position + depth < end else { break }
+                let next = Int(bytes[position + depth])
+                let low = lowerBound(range, depth, next)
+                range = low..<lowerBound(low..<range.upperBound, depth, next + 1)
+                depth += 1
             }
             if let best {
                 if !best.token.singleWord

@@ -35,6 +35,20 @@ import Testing
         #expect(json.array?.first?["prompt tokens"]?.int == 7, "\(result.output)")
     }
 
+    /// What transformers gives every template.
+    @Test func variablesAreThoseOfTransformers() throws {
+        let program = Program()
+        defer { program.remove() }
+        let model = program.makeChatModel()
+        write(
+            program, "chat_template.jinja",
+            "{% if tools is none and documents is none %}{{ strftime_now('%Y') }}{% endif %}")
+        let result = program.run(["run", model, "hello", "-m", "1", "--output", "json"])
+        #expect(result.code == 0, "\(result.error)")
+        let json = try JSONValue.parse(ByteView(Array(result.output.utf8)), name: "run")
+        #expect(json.array?.first?["prompt tokens"]?.int == 4, "\(result.output)")
+    }
+
     @Test(arguments: ["5", "[]", #"[{"name": "tool_use", "template": "x"}]"#])
     func anythingElseIsRefused(value: String) {
         let program = Program()

@@ -35,7 +35,7 @@ import Testing
 
     @Test func factorsMustBeOnePerPair() throws {
         func read(_ factors: [JSONValue]) throws -> RotaryFrequencies {
-            let scaling = JSONObject([("rope_type", "factors"), ("factors", .array(factors))])
+            let scaling = JSONObject([("factors", .array(factors))])
             return try RotaryFrequencies(
                 ConfigurationReader(
                     JSONObject([("rope_scaling", .object(scaling))]), origin: "config.json"),

@@ -109,7 +109,8 @@ import Testing
         let segments = try template.render(
             messages: [], now: TemplateTime(year: 2024, month: 2, day: 9, hour: 13, minute: 5))
         #expect(segments == [TextSegment("09 February 2024 Fri 040 9 01:05 PM", isTrusted: true)])
-        #expect(throws: MartletError.self) { try template.render(messages: []) }
+        let year = try ChatTemplate(source: "{{ strftime_now('%Y') | int > 2025 }}")
+        #expect(try year.render(messages: []) == [TextSegment("True", isTrusted: true)])
     }
 
     static let unsupported = [

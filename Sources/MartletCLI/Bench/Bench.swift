@@ -105,7 +105,8 @@ struct Bench {
         return BenchResult(
             item: item, latencies: latencies, firstTokens: firstTokens, decode: decode,
             bytesPerStep: model.bytesPerStep(
-                batchSize: item.batchSize, context: item.inputLength + item.outputLength / 2),
+                batchSize: item.batchSize * settings.beamCount,
+                context: item.inputLength + item.outputLength / 2),
             ceiling: max(before, after),
             promptWork: model.promptWork(batchSize: item.batchSize, length: item.inputLength),
             peaks: peaks, peakBytes: peakBytes,

@@ -2,6 +2,7 @@
 // SPDX-License-Identifier: Apache-2.0
 
 import Martlet
+import MartletHub
 
 #if canImport(Glibc)
 @preconcurrency import Glibc
@@ -48,7 +49,8 @@ struct BenchComparison {
         for precision in precisions {
             Console.error("measuring \(precision.name)")
             let kept = Self.removing(from: arguments, precision.replaces)
-            let text = try child(kept + precision.flags + ["--output", "json"])
+            let text = try await child(
+                kept + precision.flags + ["--output", "json"], precision.name)
             let json = try JSONValue.parse(
                 ByteView(Array(text)), name: "the figures of \(precision.name)")
             rows += (json.array ?? []).compactMap(\.object).map {
@@ -77,51 +79,32 @@ struct BenchComparison {
         return kept
     }
 
-    /// Runs this program and returns what it wrote.
-    private static func child(_ arguments: [String]) throws -> [UInt8] {
-        var template = Array("/tmp/martlet-bench-XXXXXX".utf8CString)
+    /// Runs this program and returns what it wrote; it ends when we do.
+    private static func child(_ arguments: [String], _ name: String) async throws -> [UInt8] {
+        let folder = getenv("TMPDIR").map { String(cString: $0) } ?? "/tmp"
+        var template = Array("\(folder)/martlet-bench-XXXXXX".utf8CString)
         let descriptor = mkstemp(&template)
         guard descriptor >= 0 else {
             throw MartletError(
-                .io, "cannot make a temporary file: \(String(cString: strerror(errno)))")
+                .io,
+                "cannot make a temporary file in \(folder): \(String(cString: strerror(errno)))",
+                mend: "Set TMPDIR to a folder that can be written")
         }
-        close(descriptor)
-        let path = String(
-            decoding: template.dropLast().map { UInt8(bitPattern: $0) }, as: UTF8.self)
-        defer { unlink(path) }
-        let code = try run(program, arguments, output: path)
-        guard code == 0 else {
-            // What went wrong the child has said.
-            unlink(path)
-            ExitStatus.leave(code)
-        }
-        return try MappedFile.map(path).array(of: UInt8.self)
-    }
-
-    /// Runs a program whose standard output goes to a file, and waits for its end.
-    private static func run(
-        _ program: String, _ arguments: [String], output: String
-    ) throws -> Int32 {
-        #if canImport(Darwin)
-        var actions: posix_spawn_file_actions_t?
-        #else
-        var actions = posix_spawn_file_actions_t()
-        #endif
-        posix_spawn_file_actions_init(&actions)
-        defer { posix_spawn_file_actions_destroy(&actions) }
-        posix_spawn_file_actions_addopen(&actions, 1, output, O_WRONLY | O_TRUNC, 0o600)
-        let words = ([program] + arguments).map { strdup($0) } + [nil]
-        defer { for word in words { free(word) } }
-        var process: pid_t = 0
-        let result = posix_spawn(&process, program, &actions, nil, words, environ)
-        guard result == 0 else {
+        // A name is not needed, and would stay if we are killed.
+        unlink(template)
+        defer { close(descriptor) }
+        let code = try await ChildProcess(
+            program, arguments, environment: ProcessEnvironment.current(), folder: ".",
+            output: "/dev/fd/\(descriptor)", error: nil
+        ).wait()
+        guard code < 128 else {
             throw MartletError(
-                .io, "cannot start \(program): \(String(cString: strerror(result)))")
+                .device, "measuring \(name) was ended by signal \(code - 128)",
+                mend: "Signal 9 often means that memory ran out: compare smaller precisions")
         }
-        var status: Int32 = 0
-        while waitpid(process, &status, 0) < 0, errno == EINTR {}
-        let signal = status & 0x7f
-        return signal == 0 ? (status >> 8) & 0xff : 128 + signal
+        // Any other failure the child has put into words.
+        guard code == 0 else { ExitStatus.leave(code) }
+        return try MappedFile.map("/dev/fd/\(descriptor)").array(of: UInt8.self)
     }
 
     /// Path of this program.

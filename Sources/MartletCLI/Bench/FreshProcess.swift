@@ -16,7 +16,9 @@ enum FreshProcess {
 
     /// What the process before this one took to build the engine; nil if there was none.
     static var buildSeconds: Double? {
-        getenv(variable).flatMap { Double(String(cString: $0)) }
+        getenv(variable).flatMap { Double(String(cString: $0)) }.flatMap {
+            $0.isFinite && $0 >= 0 ? $0 : nil
+        }
     }
 
     /// Begins this program anew with the same arguments; returns only where that cannot be, or was done before.

@@ -28,6 +28,10 @@ struct BenchCommand: AsyncParsableCommand {
     var batchSize = "1"
     @Option(help: "Prompt and answer lengths, such as \"32,50;128,50\".")
     var inputOutputLen = "32,50"
+    @Option(
+        parsing: .unconditional,
+        help: "Search with this many beams for each answer; first tokens come with the last then.")
+    var numBeams = 1
     @Option(parsing: .unconditional, help: "Runs that are not counted.")
     var warmUp = 2
     @Option(parsing: .unconditional, help: "Fewest counted runs of each case.")
@@ -82,7 +86,7 @@ struct BenchCommand: AsyncParsableCommand {
             options.maxBatchSize = limits.maxBatchSize ?? 1
             options.maxContext = limits.maxContext ?? max(promptTokens, generatedTokens) + 2
         } else {
-            BenchCase.size(&options, for: cases, limits)
+            BenchCase.size(&options, for: cases, beams: numBeams, limits)
         }
         let copyCeiling = format == "text" ? try options.copyCeiling() : nil
         let watch = BuildWatch(&options)
@@ -95,8 +99,9 @@ struct BenchCommand: AsyncParsableCommand {
             FreshProcess.begin(buildSeconds: buildSeconds)
         }
         buildSeconds = FreshProcess.buildSeconds ?? buildSeconds
-        let bench = Bench(
-            model: loaded, settings: try draw.settings(), copyCeiling: copyCeiling)
+        var settings = try draw.settings()
+        settings.beamCount = numBeams
+        let bench = Bench(model: loaded, settings: settings, copyCeiling: copyCeiling)
         guard format == "text" else {
             let result = try LlamaBench(bench: bench, name: found.name, path: found.path).run(
                 prompt: promptTokens, generated: generatedTokens, repetitions: repetitions)
@@ -129,8 +134,8 @@ struct BenchCommand: AsyncParsableCommand {
         try load.check()
         try GivenFlags.refuse(
             [
-                "--batch-size", "--input-output-len", "--warm-up", "--num-runs", "--duration",
-                "--compare", "--chart", "--format", "-p", "-n", "-r", "--profile",
+                "--batch-size", "--input-output-len", "--num-beams", "--warm-up", "--num-runs",
+                "--duration", "--compare", "--chart", "--format", "-p", "-n", "-r", "--profile",
             ], "with a load of --random or --requests")
         var options = try modelOptions.loadOptions()
         try limits.apply(to: &options)
@@ -166,8 +171,8 @@ struct BenchCommand: AsyncParsableCommand {
             )
         }
         for (value, least, flag) in [
-            (warmUp, 0, "--warm-up"), (numRuns, 1, "--num-runs"), (promptTokens, 0, "-p"),
-            (generatedTokens, 0, "-n"), (repetitions, 1, "-r"),
+            (warmUp, 0, "--warm-up"), (numRuns, 1, "--num-runs"), (numBeams, 1, "--num-beams"),
+            (promptTokens, 0, "-p"), (generatedTokens, 0, "-n"), (repetitions, 1, "-r"),
         ] { try LimitOptions.require(value, atLeast: least, atMost: 1 << 20, flag) }
         guard duration >= 0, duration <= 86_400 else {
             throw MartletError(
@@ -176,8 +181,8 @@ struct BenchCommand: AsyncParsableCommand {
         if format == "llama-bench" {
             try GivenFlags.refuse(
                 [
-                    "--batch-size", "--input-output-len", "--warm-up", "--num-runs", "--duration",
-                    "--profile",
+                    "--batch-size", "--input-output-len", "--num-beams", "--warm-up", "--num-runs",
+                    "--duration", "--profile",
                 ], "with --format llama-bench", mend: "Use its own flags: -p, -n and -r")
             guard promptTokens + generatedTokens > 0 else {
                 throw MartletError(
@@ -230,10 +235,12 @@ struct BenchCommand: AsyncParsableCommand {
 
 extension BenchCase {
     /// Makes room for the cases and no more, where the user sets no limits: memory is measured too.
-    static func size(_ options: inout LoadOptions, for cases: [BenchCase], _ limits: LimitOptions) {
+    static func size(
+        _ options: inout LoadOptions, for cases: [BenchCase], beams: Int = 1, _ limits: LimitOptions
+    ) {
         // Every run computes its whole prompt.
         options.reusesPrefixes = false
-        let largest = cases.map(\.batchSize).max() ?? 1
+        let largest = (cases.map(\.batchSize).max() ?? 1) * beams
         options.maxBatchSize = limits.maxBatchSize ?? largest
         options.maxTokensPerStep = limits.maxNumTokens ?? max(512, largest)
         options.maxContext =

@@ -1,8 +1,8 @@
 // Part of Martlet. See LICENSE.
 // SPDX-License-Identifier: Apache-2.0
 
-import Dispatch
 import Martlet
+import MartletCore
 import Synchronization
 
 #if canImport(Glibc)
@@ -21,15 +21,28 @@ enum Interrupt {
     private static let action = Mutex<(@Sendable () -> Void)?>(nil)
 
     /// Takes the signals over, unless they are ignored.
-    static func install() {
+    ///
+    /// - Throws: `MartletError` `.limitExceeded` where the system has no thread or descriptor left.
+    static func install() throws {
         // A write beyond the file size limit, or to a reader that is gone, fails; it does not kill.
         signal(SIGXFSZ, SIG_IGN)
         signal(SIGPIPE, SIG_IGN)
         var ends: [Int32] = [-1, -1]
-        guard pipe(&ends) == 0 else { return }
+        guard pipe(&ends) == 0 else {
+            throw MartletError(
+                .limitExceeded, "cannot make a pipe: \(String(cString: strerror(errno)))",
+                mend: "Raise ulimit -n")
+        }
         for end in ends { _ = fcntl(end, F_SETFD, FD_CLOEXEC) }
         pipeEnd = ends[1]
         let readEnd = ends[0]
+        // The thread comes first: a signal that nobody listens for would be lost. Its stack is as large as
+        // those of the threads to come, which wait for ever where the system has none.
+        guard DetachedThread.start(stackBytes: 8 << 20, { listen(readEnd) }) else {
+            throw MartletError(
+                .limitExceeded, "the system has no thread left",
+                mend: "Raise ulimit -u and ulimit -v, or the container's limits")
+        }
         for number in [SIGINT, SIGTERM, SIGHUP] {
             let previous = signal(number) { number in
                 var byte = UInt8(truncatingIfNeeded: number)
@@ -39,21 +52,23 @@ enum Interrupt {
                 signal(number, SIG_IGN)
             }
         }
-        DispatchQueue(label: "martlet.signals").async {
-            while true {
-                var byte: UInt8 = 0
-                while read(readEnd, &byte, 1) != 1 { if errno != EINTR { return } }
-                if byte == UInt8(SIGINT), let action = action.withLock({ $0 }) {
-                    action()
-                    continue
-                }
-                cancelRunning()
-                removePartialFiles()
-                RawTerminal.leave()
-                // Below a progress bar or a half line of an answer.
-                Console.error(isatty(2) == 1 ? "\ninterrupted" : "interrupted")
-                _exit(128 + Int32(byte))
+    }
+
+    /// Does what each signal asks for, until the program ends.
+    private static func listen(_ readEnd: Int32) {
+        while true {
+            var byte: UInt8 = 0
+            while read(readEnd, &byte, 1) != 1 { if errno != EINTR { return } }
+            if byte == UInt8(SIGINT), let action = action.withLock({ $0 }) {
+                action()
+                continue
             }
+            cancelRunning()
+            removePartialFiles()
+            RawTerminal.leave()
+            // Below a progress bar or a half line of an answer.
+            Console.error(isatty(2) == 1 ? "\ninterrupted" : "interrupted")
+            _exit(128 + Int32(byte))
         }
     }
 

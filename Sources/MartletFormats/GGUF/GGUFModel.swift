@@ -17,12 +17,20 @@ struct GGUFModel: CheckpointSource {
             throw MartletError(
                 .unsupported, "the file does not name its architecture", context: ["file": path])
         }
+        func read(_ body: () throws -> JSONObject) throws -> JSONObject {
+            do { return try body() } catch let error as MartletError {
+                throw error.adding("file", path)
+            }
+        }
         let configuration = ConfigurationReader(
-            configuration(file, architecture), origin: path)
+            try read { try Self.configuration(file, architecture) }, origin: path,
+            spellings: Dictionary(
+                keys.map { ($0.value, "\(architecture).\($0.key)") }, uniquingKeysWith: { $1 }))
         return ModelSource(
             architectures: [className(architecture, configuration)],
             configuration: configuration,
-            checkpoint: GGUFModel(file, architecture), tokenizer: .gguf(file.metadata),
+            checkpoint: GGUFModel(file, architecture, configuration),
+            tokenizer: .gguf(file.metadata),
             chatTemplate: file.metadata["tokenizer.chat_template"]?.string, generation: nil,
             files: [path], displayName: FileStatus.name(path))
     }
@@ -58,7 +66,9 @@ struct GGUFModel: CheckpointSource {
         "final_logit_softcapping": "final_logit_softcapping",
     ]
 
-    private static func configuration(_ file: GGUFFile, _ architecture: String) -> JSONObject {
+    private static func configuration(
+        _ file: GGUFFile, _ architecture: String
+    ) throws -> JSONObject {
         var config = JSONObject()
         config["model_type"] = .string(architecture)
         config["hidden_act"] = .string("silu")
@@ -66,7 +76,16 @@ struct GGUFModel: CheckpointSource {
             switch file.metadata["\(architecture).\(key)"] {
             case .int(let value): config[name] = .int(value)
             case .float(let value): config[name] = .double(value)
-            default: break
+            case nil: break
+            // One number a layer is fine where they are all the same.
+            case .array(let values)
+            where !values.isEmpty && values.allSatisfy { $0.int == values[0].int }
+                && values[0].int != nil:
+                config[name] = values[0].int.map(JSONValue.int)
+            default:
+                throw MartletError(
+                    .unsupported, "'\(architecture).\(key)' is not one number",
+                    mend: "Use a file whose layers are alike")
             }
         }
         if config["vocab_size"] == nil, let shape = try? file.shape(of: "token_embd.weight") {
@@ -78,7 +97,7 @@ struct GGUFModel: CheckpointSource {
         config["tie_word_embeddings"] = .bool(!file.contains("output.weight"))
         config["attention_bias"] = .bool(file.contains("blk.0.attn_q.bias"))
         config["mlp_bias"] = .bool(file.contains("blk.0.ffn_gate.bias"))
-        config["rope_scaling"] = scaling(file, architecture)
+        config["rope_scaling"] = try GGUFRope.scaling(file, architecture)
         config["partial_rotary_factor"] = rotaryShare(file, architecture, config)
         // Heads were normalized when the file was made, if at all, and doing it twice is harmless
         // where it must have been.
@@ -100,30 +119,15 @@ struct GGUFModel: CheckpointSource {
         return .double(Double(rotated) / Double(size))
     }
 
-    private static func scaling(_ file: GGUFFile, _ architecture: String) -> JSONValue? {
-        // LLaMA 3 files hold the finished divisors of each frequency.
-        if let value = try? file.weight("rope_freqs.weight"), case .plain(let tensor) = value,
-            let factors = try? tensor.floats()
-        {
-            return .object(
-                JSONObject([
-                    ("rope_type", .string("factors")),
-                    ("factors", .array(factors.map { .double(Double($0)) })),
-                ]))
-        }
-        guard let type = file.metadata["\(architecture).rope.scaling.type"]?.string, type != "none"
-        else { return nil }
-        let factor = file.metadata["\(architecture).rope.scaling.factor"]?.double ?? 1
-        return .object(JSONObject([("rope_type", .string(type)), ("factor", .double(factor))]))
-    }
-
-    private init(_ file: GGUFFile, _ architecture: String) {
+    private init(
+        _ file: GGUFFile, _ architecture: String, _ configuration: ConfigurationReader
+    ) {
         self.file = file
         var fileNames: [String: String] = [:]
         for name in file.names { fileNames[Self.huggingFaceName(name)] = name }
         self.fileNames = fileNames
-        let heads = file.metadata["\(architecture).attention.head_count"]?.int
-        let kvHeads = file.metadata["\(architecture).attention.head_count_kv"]?.int ?? heads
+        let heads = configuration.json["num_attention_heads"]?.int
+        let kvHeads = configuration.json["num_key_value_heads"]?.int
         var permuted: [String: Int] = [:]
         if architecture == "llama" || architecture == "baichuan" {
             permuted[".self_attn.q_proj."] = heads

@@ -24,6 +24,17 @@ extension RotaryFrequencies {
         }
         self.init(rotaryDim: headDim, base: base)
         guard let rules else { return }
+        if let factors = try rules.doubles("factors") {
+            guard factors.count == rotaryDim / 2 else {
+                throw configuration.failure(
+                    "\(factors.count) rotary factors for \(rotaryDim / 2) pairs")
+            }
+            if let wrong = factors.first(where: { !($0 > 0 && $0.isFinite) }) {
+                throw configuration.failure("a rotary factor is \(wrong), not a number above 0")
+            }
+            scaling = .factors(factors)
+            return
+        }
         let old = try rules.word("type", of: Self.types, default: "default")
         switch try rules.word("rope_type", of: Self.types, default: old) {
         case "linear": scaling = .linear(factor: try rules.positive("factor"))
@@ -33,18 +44,9 @@ extension RotaryFrequencies {
                 lowFrequencyFactor: try rules.positive("low_freq_factor"),
                 highFrequencyFactor: try rules.positive("high_freq_factor"),
                 originalContext: try rules.int("original_max_position_embeddings"))
-        case "factors":
-            let factors = try rules.doubles("factors") ?? []
-            guard factors.count == rotaryDim / 2, factors.allSatisfy({ $0 > 0 }) else {
-                throw MartletError(
-                    .unsupported,
-                    "\(configuration.origin): \(factors.count) rotary factors for \(rotaryDim / 2) pairs"
-                )
-            }
-            scaling = .factors(factors)
         default: break
         }
     }
 
-    private static let types = ["default", "linear", "llama3", "factors"]
+    private static let types = ["default", "linear", "llama3"]
 }

@@ -26,6 +26,7 @@ extension CheckpointWeights {
                     if isNew { missing.append(source.tensor) }
                     continue
                 }
+                if isNew { try refuseIntegers(source.tensor) }
                 if case .rows(let tensor, let rows) = source {
                     rowCounts[tensor] = max(rows.upperBound, rowCounts[tensor] ?? 0)
                     continue
@@ -66,11 +67,26 @@ extension CheckpointWeights {
         }
     }
 
+    /// Codes of a quantization that nobody has decoded are not numbers to compute with.
+    private func refuseIntegers(_ name: String) throws {
+        guard case .plain(let dtype) = try checkpoint.storage(of: name), !dtype.isFloatingPoint
+        else {
+            return
+        }
+        throw MartletError(
+            .unsupported, "tensor '\(name)' has elements of type \(dtype.rawValue)",
+            mend:
+                "Integers are codes of a quantization that is not read: use the model as it was before, "
+                + "and --quantize")
+    }
+
     /// Whether a tensor that is not read would change the model's answers.
     private func matters(_ name: String) -> Bool {
         // A head stored beside the table that it is tied to; factors that became part of the graph.
         let ignored = ["lm_head.weight", "rope_freqs.weight"]
-        guard name.hasSuffix(".weight") || name.hasSuffix(".bias") else { return false }
+        let word = name.split(separator: ".").last ?? ""
+        let isOfCodes = ["scale", "zero", "qweight", "absmax"].contains { word.contains($0) }
+        guard ["weight", "bias"].contains(word) || isOfCodes else { return false }
         return !ignored.contains(name) && !name.hasSuffix(".attn.bias")
     }
 

@@ -74,13 +74,14 @@ package struct ChatTemplate: Sendable {
     ///   - bosToken: Text of the begin token, trusted.
     ///   - eosToken: Text of the end token, trusted.
     ///   - variables: Further variables, such as `tools`; their strings are untrusted.
-    ///   - now: Local time for `strftime_now`; without it templates that ask for it fail.
+    ///   - now: Local time for `strftime_now`.
     /// - Returns: The text in parts: trusted where the template wrote it, untrusted where a message
     ///   did.
     /// - Throws: `invalidArgument` for what the template refuses or does wrong, `limitExceeded`.
     package func render(
         messages: [ChatMessage], addGenerationPrompt: Bool = true, bosToken: String? = nil,
-        eosToken: String? = nil, variables: JSONObject = JSONObject(), now: TemplateTime? = nil
+        eosToken: String? = nil, variables: JSONObject = JSONObject(),
+        now: TemplateTime = .current
     ) throws -> [TextSegment] {
         let list = messages.map { message in
             var object = JSONObject()
@@ -92,20 +93,20 @@ package struct ChatTemplate: Sendable {
         var values: [String: JinjaValue] = [
             "messages": JinjaValue(.array(list)),
             "add_generation_prompt": .bool(addGenerationPrompt),
+            // What transformers passes where there are none: templates compare with none.
+            "tools": JinjaValue(.null), "documents": JinjaValue(.null),
         ]
         if let bosToken { values["bos_token"] = .text(bosToken) }
         if let eosToken { values["eos_token"] = .text(eosToken) }
-        if let now {
-            values["strftime_now"] = .callable(
-                JinjaCallable("strftime_now") { _, arguments in
-                    let format = try arguments.value(0, "format")?.printed().string ?? ""
-                    guard let text = now.formatted(format) else {
-                        throw JinjaFailure.error(
-                            "strftime_now does not know the format '\(format)'")
-                    }
-                    return .text(text)
-                })
-        }
+        values["strftime_now"] = .callable(
+            JinjaCallable("strftime_now") { _, arguments in
+                let format = try arguments.value(0, "format")?.printed().string ?? ""
+                guard let text = now.formatted(format) else {
+                    throw JinjaFailure.error(
+                        "strftime_now does not know the format '\(format)'")
+                }
+                return .text(text)
+            })
         for member in variables.members { values[member.key] = JinjaValue(member.value) }
         return try JinjaRenderer(variables: values).render(statements).segments
     }
