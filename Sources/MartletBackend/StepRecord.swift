@@ -89,9 +89,7 @@ package final class StepRecord: @unchecked Sendable {
             words * 4 + sections * 68 + (Self.fixedWords + groups.count + sections) * 4 + 4096
         base = .allocate(byteCount: capacity, alignment: 64)
         used = 0
-        keptTables = groups.map { _ in
-            KeptTable(requests: requests)
-        }
+        keptTables = groups.map { _ in KeptTable(requests: requests) }
         begin(stream: 0, number: 0, positionPlanes: positionPlanes)
     }
 

@@ -22,7 +22,7 @@ public struct ConfigurationReader: Sendable {
     }
 
     /// A key as the file spells it, in quotation marks.
-    public func quoted(_ key: String) -> String { "'\(spellings[key] ?? key)'" }
+    private func quoted(_ key: String) -> String { "'\(spellings[key] ?? key)'" }
 
     /// An error about this configuration, for an architecture to throw.
     ///

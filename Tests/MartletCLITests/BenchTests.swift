@@ -91,6 +91,22 @@ import Darwin
         #expect(result.error.split(separator: " ").count { $0.hasSuffix("[BENCHMARK]") } == 1)
     }
 
+    @Test func beamsAreMeasured() throws {
+        let program = Program()
+        defer { program.remove() }
+        let beams = ["bench", Program.model, "--num-beams", "3", "--output", "json"]
+        let result = program.run(beams + Self.short)
+        #expect(result.code == 0, "\(result.error)")
+        let row = try #require(try json(result.output).array?.first)
+        #expect((row["latency ms"]?.double ?? 0) > 0)
+        // One answer, three rows of keys and values read for each of its tokens.
+        let alone = program.run(["bench", Program.model, "--output", "json"] + Self.short)
+        let other = try #require(try json(alone.output).array?.first)
+        #expect((row["MB/step"]?.double ?? 0) >= (other["MB/step"]?.double ?? .infinity))
+        let refused = program.run(beams + ["--format", "llama-bench"])
+        #expect(refused.code == 2 && refused.error.contains("--num-beams"), "\(refused.error)")
+    }
+
     @Test func aCheckpointIsComparedToo() throws {
         let program = Program()
         defer { program.remove() }

@@ -161,6 +161,9 @@ private final class CountingSink: GenerationSink {
         for line in lines { print(line) }
     }
 
+    /// Every step walks over its items several times.
+    @Test func workItemsFillOneCacheLine() { #expect(MemoryLayout<WorkItem>.stride == 64) }
+
     @Test func theCounterCounts() {
         let before = martlet_allocation_count()
         guard before >= 0 else { return }

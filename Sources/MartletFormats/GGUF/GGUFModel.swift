@@ -13,23 +13,23 @@ struct GGUFModel: CheckpointSource {
 
     static func open(_ path: String) throws -> ModelSource {
         let file = try GGUFFile(path: path)
+        do { return try source(file, path) } catch let error as MartletError {
+            throw error.adding("file", path)
+        }
+    }
+
+    private static func source(_ file: GGUFFile, _ path: String) throws -> ModelSource {
         guard let architecture = file.metadata["general.architecture"]?.string else {
-            throw MartletError(
-                .unsupported, "the file does not name its architecture", context: ["file": path])
+            throw MartletError(.unsupported, "the file does not name its architecture")
         }
-        func read(_ body: () throws -> JSONObject) throws -> JSONObject {
-            do { return try body() } catch let error as MartletError {
-                throw error.adding("file", path)
-            }
-        }
-        let configuration = ConfigurationReader(
-            try read { try Self.configuration(file, architecture) }, origin: path,
+        let reader = ConfigurationReader(
+            try configuration(file, architecture), origin: path,
             spellings: Dictionary(
                 keys.map { ($0.value, "\(architecture).\($0.key)") }, uniquingKeysWith: { $1 }))
         return ModelSource(
-            architectures: [className(architecture, configuration)],
-            configuration: configuration,
-            checkpoint: GGUFModel(file, architecture, configuration),
+            architectures: [className(architecture, reader)],
+            configuration: reader,
+            checkpoint: GGUFModel(file, architecture, reader),
             tokenizer: .gguf(file.metadata),
             chatTemplate: file.metadata["tokenizer.chat_template"]?.string, generation: nil,
             files: [path], displayName: FileStatus.name(path))
