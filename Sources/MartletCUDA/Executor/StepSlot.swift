@@ -93,7 +93,10 @@ final class StepSlot: @unchecked Sendable {
         guard size > 0 else { return }
         if readBack?.memory.byteCount ?? 0 < size {
             readBack = nil
-            readBack = Buffer(try PinnedMemory(device, byteCount: size))
+            // Taking memory waits for all steps under way: seldom, and never for a few rows more.
+            var room = 1 << 16
+            while room < size { room *= 2 }
+            readBack = Buffer(try PinnedMemory(device, byteCount: room))
         }
         guard let buffer = readBack else { return }
         for part in parts where part.rows > 0 {

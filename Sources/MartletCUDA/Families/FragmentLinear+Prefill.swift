@@ -22,10 +22,17 @@ extension FragmentLinear {
     /// `linear_prefill`, or `linear_prefill_mma` where a GPU has no warpgroups, with the norm or cast in front.
     func prefillLaunches(_ binder: CUDABinder) throws -> [KernelLaunch] {
         let (prepared, input) = try preparedInput(binder)
-        let hasWarpgroups = binder.memory.target.hasWarpgroups
-        return prepared + [
-            hasWarpgroups ? warpgroupLaunch(binder, input) : warpLaunch(binder, input)
-        ]
+        guard binder.memory.target.hasWarpgroups else {
+            return prepared + [warpLaunch(binder, input)]
+        }
+        // Shared tiles and tiles of other sizes may add up in another order.
+        let tiles = binder.memory.isDeterministic ? [PrefillTile.alone] : PrefillTile.all
+        return try prepared
+            + tiles.map { tile in
+                try warpgroupLaunch(binder, input, tile).limited { [rows = x.rows] in
+                    tiles.count == 1 || PrefillTile.best(rows.evaluate($0) ?? 0) == tile
+                }
+            }
     }
 
     /// x as products of many rows take it, normalized and in their type, and what makes it so.
@@ -51,22 +58,34 @@ extension FragmentLinear {
         return (256, min(bytes / (256 * 64 * 2 + 8 * strip), 3))
     }
 
-    private func warpgroupLaunch(_ binder: CUDABinder, _ input: DeviceRows) -> KernelLaunch {
-        let most = x.rows.evaluate(binder.memory.limits.dimensions) ?? 0
+    private func warpgroupLaunch(
+        _ binder: CUDABinder, _ input: DeviceRows, _ tile: PrefillTile
+    ) throws -> KernelLaunch {
+        let rows = x.rows.evaluate(binder.memory.limits.dimensions) ?? 0
         var arguments = ArgumentBytes()
         arguments.add(
             TensorMatrix(
-                address: input.address, type: input.type, columns: input.columns, rows: most,
-                stride: input.stride, boxRows: 256))
+                address: input.address, type: input.type, columns: input.columns, rows: rows,
+                stride: input.stride, boxRows: tile.tokens))
         addTask(binder, to: &arguments)
+        let blocks = PrefillTile.multiprocessors
+        if tile.isShared {
+            // Sums and flags of each block's two warpgroups; flags are zero after each launch as before.
+            arguments.add(
+                try binder.memory.scratch(
+                    blocks * 128 * PrefillTile.alone.tokens * 4, for: "sums of products"))
+            arguments.add(try binder.memory.scratch(blocks * 2 * 4, for: "flags of products"))
+        }
         var defines = kernelDefines
-        defines["STAGES"] = "4"
-        defines["WEIGHT_STAGES"] = layout.scheme == nil ? "4" : "3"
-        let tiles = prefillTiles(of: 256)
+        defines["TOKENS"] = "\(tile.tokens)"
+        defines["SHARED"] = tile.isShared ? "1" : "0"
+        defines["STAGES"] = "\(tile.stages)"
+        defines["WEIGHT_STAGES"] = "\(layout.scheme == nil ? tile.weightStages : tile.codeStages)"
+        let tiles = prefillTiles(of: tile.tokens)
         return KernelLaunch(
             module: KernelModule("prefill/linear.cu", defines), kernel: "linear_prefill",
             arguments: arguments, block: 384
-        ) { (min(Self.multiprocessors, tiles($0)), 1, 1) }
+        ) { (tile.isShared ? blocks : min(blocks, tiles($0)), 1, 1) }
     }
 
     private func warpLaunch(_ binder: CUDABinder, _ input: DeviceRows) -> KernelLaunch {
@@ -102,9 +121,6 @@ extension FragmentLinear {
         return { rowTiles * (((rows.evaluate($0) ?? 0) + tokens - 1) / tokens) }
     }
 
-    /// Multiprocessors of an H100.
-    private static let multiprocessors = 132
-
     /// x, normalized or as it is, in the type that the product takes.
     private func rowLaunch(_ binder: CUDABinder, to target: DeviceRows) throws -> KernelLaunch {
         var arguments = binder.arguments()
@@ -126,5 +142,39 @@ extension FragmentLinear {
                 ]), kernel: isNorm ? "norm_prefill" : "cast_prefill", arguments: arguments,
             block: 256
         ) { (rows.evaluate($0) ?? 0, isNorm ? 1 : vectors, 1) }
+    }
+}
+
+/// A kind of `linear_prefill`: tokens of a tile, and whether blocks share the last tiles.
+struct PrefillTile: Equatable {
+    let tokens: Int
+    let isShared: Bool
+    /// Boxes of x in shared memory; chunks of a weight of numbers, and of one of codes.
+    let stages: Int
+    let weightStages: Int
+    let codeStages: Int
+
+    /// Multiprocessors of an H100.
+    static let multiprocessors = 132
+    /// Rows up to which blocks share tiles: of many turns the last one costs little.
+    private static let sharedLimit = 1024
+
+    static let alone = PrefillTile(
+        tokens: 256, isShared: false, stages: 4, weightStages: 5, codeStages: 4)
+    private static let shared = [
+        PrefillTile(tokens: 128, isShared: true, stages: 6, weightStages: 7, codeStages: 5),
+        PrefillTile(tokens: 192, isShared: true, stages: 5, weightStages: 5, codeStages: 4),
+        PrefillTile(tokens: 256, isShared: true, stages: 4, weightStages: 5, codeStages: 4),
+    ]
+    static let all = shared + [alone]
+
+    /// The kind for a count of rows: the fewest tokens past the last row, the largest of those.
+    static func best(_ rows: Int) -> PrefillTile {
+        if rows > sharedLimit { return alone }
+        if rows <= shared[0].tokens { return shared[0] }
+        func padded(_ tile: PrefillTile) -> Int {
+            (rows + tile.tokens - 1) / tile.tokens * tile.tokens
+        }
+        return padded(shared[1]) < padded(shared[2]) ? shared[1] : shared[2]
     }
 }

@@ -11,8 +11,8 @@ import MartletCore
 struct FragmentLinear {
     /// Rows up to which the decode kernel is launched again and again where the batch kernel does not fit.
     static let decodeLimit = 64
-    /// Rows up to which the batch kernel is, where there is one for prompts.
-    static let batchLimit = 128
+    /// Rows up to which the batch kernel is, where there is one for prompts: with warpgroups, and without.
+    static let batchLimits = (64, 128)
 
     let layout: FragmentLayout
     let weight: PlainWeight
@@ -45,8 +45,10 @@ struct FragmentLinear {
         if binder.memory.isDeterministic { return try deterministicLaunches(binder) }
         let most = x.rows.evaluate(binder.memory.limits.dimensions) ?? 0
         let hasPrefill = canPrefill(binder)
-        // Two launches for 64 rows each take less time than a prompt's kernel, which computes 256.
-        let batchLimit = hasPrefill ? Self.batchLimit : max(most, Self.batchLimit)
+        // Without warpgroups two launches for 64 rows each take less time than a prompt's kernel.
+        let (few, many) = Self.batchLimits
+        let batchLimit =
+            !hasPrefill ? max(most, many) : binder.memory.target.hasWarpgroups ? few : many
         var launches: [KernelLaunch]
         let covered: Int
         if most > Self.mostDecodeRows,

@@ -7,11 +7,13 @@
 // Measured on an H100 80GB, linears of the baichuan2-7b shape summed, share of G (781 to 791 TF):
 // 2,048 tokens bf16 82 to 84 (QKV 93, O 76, gate/up 85, down 80), int8 85, int4 g128 85;
 // 8,192 tokens bf16 85.4, int8 87.3, int4 87.1; cuBLAS bf16 in the same runs 83 to 87, and 89.
-// O has two tiles a block, so that filling and emptying the rings shows most.
-// Persistent blocks of two consumer warpgroups and a producer warp. A tile is 128 weight rows x 256 tokens:
+// O has two tiles a block, so that filling and emptying the rings shows most. What sharing brings: linear_shares.cuh.
+// Persistent blocks of two consumer warpgroups and a producer warp. A tile is 128 weight rows x TOKENS tokens:
 // each warpgroup multiplies its 64 rows, the A operand, from registers (codes become numbers there) by the
 // tokens, the B operand, in shared memory. Two rings feed them: boxes of 64 k of x, swizzled, and chunks of
 // the weight as they lie in memory. Results leave transposed through shared memory.
+// A chunk is given back by all lanes, behind the products that read it: given back by one lane behind its loads it was
+// overwritten before other loads had ended (29 of 600 launches of 192 tokens wrong; racecheck names it).
 // Numerics: f32 sums. Codes of grouped schemes are scaled before they are multiplied, rounded to f16 once;
 // per-channel scales are applied to the sums. Quantized weights want x in f16.
 //
@@ -20,13 +22,14 @@
 //   INPUTS OUTPUTS           K, and rows of the weight (gate and up together count twice)
 //   GATED                    0; 1: y = silu(gate) up, rows `paired8`; 2: gelu(gate) up, tanh form
 //   BIAS RESIDUAL            0 or 1
+//   TOKENS                   of a tile: 128, 192 or 256
+//   SHARED                   1: blocks share the last tiles along k (linear_shares.cuh)
 //   STAGES WEIGHT_STAGES     depths of the rings
 //   INTERLEAVE               of the layout, or 0
-#include "weight_tiles.cuh"
-#include "hopper.cuh"
+#include "linear_shares.cuh"
 
 struct PrefillLinearArguments {
-    TensorMap x;           // [T, K], box 256 rows x 64
+    TensorMap x;           // [T, K], box TOKENS rows x 64
     const StepCounts* step;
     RowCount rows;
     Rows y, residual;
@@ -34,6 +37,9 @@ struct PrefillLinearArguments {
     const float* scales;   // [strips x 16], per-channel schemes
     const float* zeros;
     const void* bias;      // [N]
+#if SHARED
+    Sums sums;             // of tiles that are shared out along k
+#endif
 };
 
 namespace {
@@ -91,18 +97,25 @@ struct Fragments {
     }
 };
 
-/// Brings x and the weight, tile after tile. One warp: a lane for each strip.
+/// Boxes of x up to the end of a part.
+__device__ __forceinline__ int last_box(const Part& part) {
+    int end = (part.first + part.count) * chunk_boxes;
+    return end < boxes ? end : boxes;
+}
+
+/// Brings x and the weight, part after part. One warp: a lane for each strip.
 __device__ __forceinline__ void produce(const PrefillLinearArguments& a, Barriers barriers, int tokens) {
     const int lane = threadIdx.x;
     u32 base = shared_address(shared);
     int token_tiles = (tokens + tile_tokens - 1) / tile_tokens;
     Turn<STAGES> box;
     Turn<WEIGHT_STAGES> weight;
-    for (int tile = blockIdx.x; tile < row_tiles * token_tiles; tile += gridDim.x) {
-        const Tile at(tile, token_tiles);
+    Work work{row_tiles * token_tiles};
+    for (Part part; work.take(part);) {
+        const Tile at(part.tile, token_tiles);
         int count = strips - at.place < tile_strips ? strips - at.place : tile_strips;
         Strip strip(at.place + lane);
-        for (int i = 0; i < boxes; ++i) {
+        for (int i = part.first * chunk_boxes, end = SHARED ? last_box(part) : boxes; i < end; ++i) {
             if (i % chunk_boxes == 0) {
                 barrier_wait(barriers.weight_free(weight.stage), weight.parity ^ 1);
                 u32 full = barriers.weight_full(weight.stage);
@@ -126,10 +139,10 @@ __device__ __forceinline__ void produce(const PrefillLinearArguments& a, Barrier
     }
 }
 
-/// Sums of a warpgroup's 64 rows and 256 tokens become results.
+/// Sums of a warpgroup's 64 rows and a tile's tokens become results.
 ///
 /// 64 tokens at a time go through shared memory, where rows become columns.
-__device__ __forceinline__ void finish(const PrefillLinearArguments& a, float (&c)[128], int group,
+__device__ __forceinline__ void finish(const PrefillLinearArguments& a, float (&c)[tile_tokens / 2], int group,
     int first_place, int first_token, int tokens) {
     constexpr int columns = GATED ? 32 : 64;  // results of a token in this warpgroup
     const int thread = threadIdx.x & 127, warp = thread >> 5, lane = thread & 31;
@@ -173,8 +186,8 @@ __device__ __forceinline__ void finish(const PrefillLinearArguments& a, float (&
     };
     fetch(0);
 #pragma unroll
-    for (int part = 0; part < 4; ++part) {
-        if (part < 3) fetch(part + 1);
+    for (int part = 0; part < tile_tokens / 64; ++part) {
+        if (part + 1 < tile_tokens / 64) fetch(part + 1);
         // Transposed stores of 8 x 8: lane l gives the address of row l % 8 of matrix l / 8.
 #pragma unroll
         for (int j = 0; j < 8; j += (GATED ? 4 : 2)) {
@@ -230,28 +243,32 @@ __device__ __forceinline__ void consume(
     int token_tiles = (tokens + tile_tokens - 1) / tile_tokens;
     Turn<STAGES> box, done;
     Turn<WEIGHT_STAGES> weight;
-    float c[128];
+    float c[tile_tokens / 2];
     Fragments fragments[2];
-    for (int tile = blockIdx.x; tile < row_tiles * token_tiles; tile += gridDim.x) {
-        const Tile at(tile, token_tiles);
+    Work work{row_tiles * token_tiles};
+    for (Part part; work.take(part);) {
+        const Tile at(part.tile, token_tiles);
+        // The compiler must see that all lanes take as many turns: only then places and descriptors are uniform registers.
+        const int count = SHARED ? __shfl_sync(~0u, last_box(part) - part.first * chunk_boxes, 0) : boxes;
 #pragma unroll 2
-        for (int i = 0; i < boxes; ++i) {
-            int part = i % chunk_boxes;
-            if (part == 0) barrier_wait(barriers.weight_full(weight.stage), weight.parity);
+        for (int i = 0; i < count; ++i) {
+            int place = i % chunk_boxes;
+            if (place == 0) barrier_wait(barriers.weight_full(weight.stage), weight.parity);
             u32 chunk = base + weights_at + weight.stage * weight_bytes + (group * 4 + warp) * chunk_bytes;
-            fragments[i & 1].load(chunk, part, lane);
-            if (part == chunk_boxes - 1 || i == boxes - 1) {
-                if (lane == 0) barrier_arrive(barriers.weight_free(weight.stage));
-                weight.next();
-            }
+            fragments[i & 1].load(chunk, place, lane);
             barrier_wait(barriers.box_full(box.stage), box.parity);
             u64 b = swizzled_matrix(base + box.stage * box_bytes);
             wgmma_fence();
 #pragma unroll
             for (int k = 0; k < 4; ++k) {
-                wgmma_256<math>(c, fragments[i & 1].a[k], b + k * 2, i > 0 || k > 0);
+                wgmma_tile<math, tile_tokens>(c, fragments[i & 1].a[k], b + k * 2, i > 0 || k > 0);
             }
             wgmma_commit();
+            if (place == chunk_boxes - 1 || i == count - 1) {
+                // Products have begun, so that each lane has its operands; before, loads may still be under way.
+                barrier_arrive(barriers.weight_free(weight.stage));
+                weight.next();
+            }
             box.next();
             if (i > 0) {
                 wgmma_wait<1>();
@@ -262,6 +279,13 @@ __device__ __forceinline__ void consume(
         wgmma_wait<0>();
         if ((threadIdx.x & 127) == 0) barrier_arrive(barriers.box_free(done.stage));
         done.next();
+#if SHARED
+        if (!part.is_begin()) {
+            a.sums.put(c, group);
+            continue;
+        }
+        if (!part.is_end()) a.sums.add_rest(c, work, part, group);
+#endif
         finish(a, c, group, at.place + group * 4, at.token, tokens);
     }
 }
@@ -281,7 +305,7 @@ extern "C" __global__ void __launch_bounds__(384, 1)
         }
         for (int i = 0; i < WEIGHT_STAGES; ++i) {
             barrier_init(barriers.weight_full(i), 1);
-            barrier_init(barriers.weight_free(i), consumers * 4);
+            barrier_init(barriers.weight_free(i), consumers * 128);
         }
         barrier_init_fence();
     }
