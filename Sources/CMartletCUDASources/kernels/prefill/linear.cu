@@ -54,6 +54,7 @@ constexpr int staging_at = weights_at + WEIGHT_STAGES * weight_bytes;
 constexpr int staging_bytes = 64 * staging_pitch;
 constexpr int barriers_at = staging_at + consumers * staging_bytes;
 constexpr int shared_bytes = barriers_at + (STAGES + WEIGHT_STAGES) * 16;
+static_assert(shared_bytes <= 227 << 10, "the rings do not fit a block's shared memory");
 extern __shared__ __align__(1024) u8 shared[];
 
 /// Place in a ring: stage and the parity of its turn.
