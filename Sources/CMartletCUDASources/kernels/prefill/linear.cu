@@ -13,7 +13,7 @@
 // tokens, the B operand, in shared memory. Two rings feed them: boxes of 64 k of x, swizzled, and chunks of
 // the weight as they lie in memory. Results leave transposed through shared memory.
 // A chunk is given back by all lanes, behind the products that read it: given back by one lane behind its loads it was
-// overwritten before other loads had ended (29 of 600 launches of 192 tokens wrong; racecheck names it).
+// overwritten before other loads had ended (tiles of 192: 29 of 600 launches wrong; racecheck names it).
 // Numerics: f32 sums. Codes of grouped schemes are scaled before they are multiplied, rounded to f16 once;
 // per-channel scales are applied to the sums. Quantized weights want x in f16.
 //
