@@ -3,29 +3,20 @@
 
 extension Sampler {
     /// Lists the most likely tokens of a row; returns the logarithm of the sum of exponentials.
-    mutating func rank(
+    func rank(
         _ row: UnsafeBufferPointer<Float>, maximum: Float, count: Int,
         top: inout [TokenLogProbability]
     ) -> Double {
-        candidates.fill(row)
-        let total = candidates.weigh(maximum: maximum, temperature: 1)
+        let total = SamplerMath.totalWeight(row, maximum: maximum)
         let normaliser =
             Double(maximum) + SamplerMath.logarithm(Double(total) / Double(SamplerMath.one))
-        guard count > 0 else { return normaliser }
-        candidates.orderByValue()
-        candidates.keepFirst(reaching: UInt64(count), of: .tokens)
-        for index in 0..<candidates.count {
-            let token = candidates.ids[index]
-            top.append(
-                TokenLogProbability(
-                    token: token, logProbability: Float(Double(row[Int(token)]) - normaliser)))
-        }
-        top.sort {
-            let (a, b) = (row[Int($0.token)], row[Int($1.token)])
-            return a == b ? $0.token < $1.token : a > b
+        GreatestElements.list(row, count: count, into: &top)
+        for index in top.indices {
+            top[index].logProbability = Float(Double(top[index].logProbability) - normaliser)
         }
         return normaliser
     }
+
     /// The log-probability of a token in a row, and those of the most likely ones.
     ///
     /// - Parameters:
@@ -34,7 +25,7 @@ extension Sampler {
     ///   - count: How many of the likeliest to list.
     ///   - top: Becomes the likeliest, best first.
     /// - Returns: Nil if a logit is not finite, or the token is none.
-    package mutating func logProbability(
+    package func logProbability(
         _ row: UnsafeBufferPointer<Float>, of token: Int32, count: Int,
         top: inout [TokenLogProbability]
     ) -> Float? {
@@ -47,7 +38,7 @@ extension Sampler {
     }
 
     /// Turns logits into log-probabilities in place; false if one is not finite.
-    package mutating func normalise(_ row: inout [Float]) -> Bool {
+    package func normalise(_ row: inout [Float]) -> Bool {
         let normaliser: Double? = row.withUnsafeBufferPointer { row in
             let scanned = SamplerMath.scan(row)
             guard row.count == vocabularySize, vocabularySize > 0, scanned.isFinite else {
@@ -76,17 +67,10 @@ extension Sampler {
     }
 
     /// Lists the greatest elements of a row with their values, best first; forbidden ones are left out.
-    package mutating func greatest(_ row: [Float], count: Int) -> [TokenLogProbability] {
-        row.withUnsafeBufferPointer { candidates.fill($0) }
-        candidates.orderByValue()
-        candidates.keepFirst(reaching: UInt64(max(count, 1)), of: .tokens)
-        var top = (0..<candidates.count).map {
-            TokenLogProbability(
-                token: candidates.ids[$0], logProbability: row[Int(candidates.ids[$0])])
-        }
-        top.sort {
-            $0.logProbability == $1.logProbability
-                ? $0.token < $1.token : $0.logProbability > $1.logProbability
+    package func greatest(_ row: [Float], count: Int) -> [TokenLogProbability] {
+        var top: [TokenLogProbability] = []
+        row.withUnsafeBufferPointer {
+            GreatestElements.list($0, count: max(count, 1), into: &top)
         }
         return top
     }

@@ -5,7 +5,7 @@
 ///
 /// Probabilities are integers in units of 2^-40 of the most likely token's, so that sums do not
 /// depend on their order and any backend, parallel or not, draws the same token.
-enum SamplerMath {
+package enum SamplerMath {
     /// Weight of the most likely token.
     static let one: UInt64 = 1 << 40
 
@@ -33,7 +33,7 @@ enum SamplerMath {
     /// - Parameters:
     ///   - scaled: Logits less the greatest, over temperature: at most 0.
     ///   - weights: As many elements.
-    static func weigh(
+    package static func weigh(
         _ scaled: UnsafeBufferPointer<Float>, into weights: UnsafeMutableBufferPointer<UInt64>
     ) -> UInt64 {
         var total: UInt64 = 0
@@ -55,6 +55,45 @@ enum SamplerMath {
             index += lanes
         }
         return total
+    }
+
+    /// The sum of the integer weights of finite logits, as `weigh` gives them, without the weights.
+    ///
+    /// A weight, up to 2^40, is cut into a whole multiple of 2^20 and a rest, each of which a float
+    /// holds exactly and 32 bits add up: no lane is converted on its own.
+    package static func totalWeight(_ row: UnsafeBufferPointer<Float>, maximum: Float) -> UInt64 {
+        guard let base = row.baseAddress else { return 0 }
+        let magic = SIMD8<Float>(repeating: 0x1.8p23)
+        let magicBits = Int32(0x4b40_0000)
+        var total: Int64 = 0
+        var index = 0
+        while index < row.count {
+            var multiples = SIMD8<Int32>(repeating: 0), rests = SIMD8<Int32>(repeating: 0)
+            // So many parts of up to 2^20 each fit 32 bits.
+            let end = min(index + 8 * 1024, row.count)
+            while index < end {
+                var x = SIMD8<Float>(repeating: -.infinity)
+                if index + 8 <= end {
+                    x = UnsafeRawPointer(base + index).loadUnaligned(as: SIMD8<Float>.self)
+                } else {
+                    for lane in 0..<end - index { x[lane] = base[index + lane] }
+                }
+                let weight = exponential(x - maximum) * 0x1p40
+                // Adding the magic number rounds to the nearest whole number, into the low bits.
+                let multiple = weight * 0x1p-20 + magic
+                let rest = weight - (multiple - magic) * 0x1p20
+                let nearest = rest + magic
+                // -1 where that was upwards: weights are cut off.
+                let above = unsafeBitCast(nearest - magic .> rest, to: SIMD8<Int32>.self)
+                multiples &+= unsafeBitCast(multiple, to: SIMD8<Int32>.self) &- magicBits
+                rests &+= unsafeBitCast(nearest, to: SIMD8<Int32>.self) &- magicBits &+ above
+                index += 8
+            }
+            for lane in 0..<8 {
+                total += Int64(multiples[lane]) << 20 + Int64(rests[lane])
+            }
+        }
+        return UInt64(total)
     }
 
     /// Natural logarithm of a positive finite number.
