@@ -61,13 +61,17 @@ import Testing
         let base = try await run(try model.sketch().executor(threads: 2), chunks: [40, 1])
         let cases: [(threads: Int, chunks: [Int], fused: Bool)] = [
             (1, [41], true), (2, [1, 39, 1], true), (3, [7, 7, 7, 7, 7, 6], true),
-            (2, [40, 1], false),
+            (2, [40, 1], false), (7, [30, 9, 2], true),
         ]
         for (threads, chunks, fused) in cases {
             let executor = try model.sketch(fused: fused).executor(threads: threads)
             let found = try await run(executor, chunks: chunks)
             #expect(
                 bits(found.first) == bits(base.first), "\(threads) threads, \(chunks), \(fused)")
+            let count = min(found.second.count, base.second.count)
+            #expect(
+                bits(Array(found.second[..<count])) == bits(Array(base.second[..<count])),
+                "\(threads) threads, \(chunks), \(fused), beside")
         }
         for isa in CPUInstructionSet.available {
             let executor = try model.sketch().executor(instructionSet: isa)

@@ -10,8 +10,8 @@
 #include "avx2.h"
 #include "../shared/rows.inc.h"
 
-/// Vectors of V per row and pass in attention.
-enum { MIX_VECTORS = 2 };
+/// Attention: accumulators, rows of a tile, and vectors of V per row and pass.
+enum { ATTENTION_SUMS = 6, ATTENTION_ROWS = 6, MIX_VECTORS = 2 };
 #include "../shared/attention.inc.h"
 #include "../shared/crc32c_sse42.h"
 

@@ -10,8 +10,8 @@
 #include "avx512.h"
 #include "../shared/rows.inc.h"
 
-/// Vectors of V per row and pass in attention.
-enum { MIX_VECTORS = 4 };
+/// Attention: accumulators, rows of a tile, and vectors of V per row and pass.
+enum { ATTENTION_SUMS = 16, ATTENTION_ROWS = 8, MIX_VECTORS = 4 };
 #include "../shared/attention.inc.h"
 #include "../shared/crc32c_sse42.h"
 

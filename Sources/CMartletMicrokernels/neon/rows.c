@@ -10,8 +10,8 @@
 #include "neon.h"
 #include "../shared/rows.inc.h"
 
-/// Vectors of V per row and pass in attention.
-enum { MIX_VECTORS = 2 };
+/// Attention: accumulators, rows of a tile, and vectors of V per row and pass.
+enum { ATTENTION_SUMS = 8, ATTENTION_ROWS = 8, MIX_VECTORS = 2 };
 #include "../shared/attention.inc.h"
 
 static uint64_t probe_read(const void *bytes, size_t count) {

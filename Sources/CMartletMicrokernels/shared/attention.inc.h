@@ -4,8 +4,12 @@
 // Paged attention, KV writes and rotary embedding in 16-lane vectors. A tile of query rows (tokens
 // x heads of one kv head) shares each load of K and V; scores of 16 positions are one vector. Order
 // of operations: martlet_attention_arguments, for every row as if it were alone.
+//
+// The ISA's file says how many accumulators, vectors of 16 lanes, fit its registers beside what they are
+// fed with (ATTENTION_SUMS), how many rows a tile has at most (ATTENTION_ROWS), and how many vectors of V a
+// row takes at once (MIX_VECTORS). An accumulator that does not fit waits for its own store in every turn.
 
-enum { MARTLET_CHUNK = 512, MARTLET_ROWS = 8 };
+enum { MARTLET_CHUNK = 512, MARTLET_ROWS = ATTENTION_ROWS };
 
 typedef struct {
     const float *q[MARTLET_ROWS];
@@ -124,13 +128,11 @@ MARTLET_INLINE void martlet_mix_columns(
         const uint8_t *values = martlet_kv_block(a, a->kv.values, head, p)
             + (p % MARTLET_KV_BLOCK * a->kv.head_dim + d) * size;
         for (; p < end; p++, values += a->kv.head_dim * size) {
-            martlet_vf value[4];
-            MARTLET_UNROLL for (int v = 0; v < vectors; v++)
-                value[v] = martlet_load16_of(values + 16 * size * (size_t)v, type);
-            MARTLET_UNROLL for (int r = 0; r < rows; r++) {
-                martlet_vf weight = (martlet_vf)tile->scores[row + r][p - chunk];
-                MARTLET_UNROLL for (int v = 0; v < vectors; v++)
-                    o[r][v] = martlet_vector_fma(weight, value[v], o[r][v]);
+            MARTLET_UNROLL for (int v = 0; v < vectors; v++) {
+                martlet_vf value = martlet_load16_of(values + 16 * size * (size_t)v, type);
+                MARTLET_UNROLL for (int r = 0; r < rows; r++)
+                    o[r][v] = martlet_vector_fma(
+                        (martlet_vf)tile->scores[row + r][p - chunk], value, o[r][v]);
             }
         }
     }
@@ -144,7 +146,7 @@ MARTLET_INLINE void martlet_mix(
     const martlet_attention_arguments *a, martlet_query_tile *tile, size_t head, size_t chunk,
     int row, size_t low, size_t high, const int rows, const martlet_float_type type) {
     if (low >= high) return;
-    const int wide = rows > 4 ? MIX_VECTORS / 2 : MIX_VECTORS;
+    const int wide = rows * MIX_VECTORS <= ATTENTION_SUMS ? MIX_VECTORS : ATTENTION_SUMS / rows;
     size_t head_dim = a->kv.head_dim, d = 0;
     for (; d + 16 * (size_t)wide <= head_dim; d += 16 * (size_t)wide)
         martlet_mix_columns(a, tile, head, chunk, row, low, high, d, rows, wide, type);
@@ -234,17 +236,17 @@ MARTLET_INLINE void martlet_attend(
     }
 }
 
-#define MARTLET_ATTEND(name, TYPE, ROWS)                                                           \
+#define MARTLET_ATTEND(name, TYPE, ROWS, rows)                                                     \
     static __attribute__((noinline)) void martlet_attend_##name##_##ROWS(                          \
         const martlet_attention_arguments *a, size_t kv_head, size_t token_begin, size_t row) {    \
-        martlet_attend(a, kv_head, token_begin, row, ROWS, TYPE);                                  \
+        martlet_attend(a, kv_head, token_begin, row, rows, TYPE);                                  \
     }
 #define MARTLET_ATTENDS(name, TYPE)                                                                \
-    MARTLET_ATTEND(name, TYPE, 1)                                                                  \
-    MARTLET_ATTEND(name, TYPE, 2)                                                                  \
-    MARTLET_ATTEND(name, TYPE, 3)                                                                  \
-    MARTLET_ATTEND(name, TYPE, 4)                                                                  \
-    MARTLET_ATTEND(name, TYPE, 8)
+    MARTLET_ATTEND(name, TYPE, 1, 1)                                                               \
+    MARTLET_ATTEND(name, TYPE, 2, 2)                                                               \
+    MARTLET_ATTEND(name, TYPE, 3, 3)                                                               \
+    MARTLET_ATTEND(name, TYPE, 4, 4)                                                               \
+    MARTLET_ATTEND(name, TYPE, tile, ATTENTION_ROWS)
 
 MARTLET_ATTENDS(f32, MARTLET_FLOAT_F32)
 MARTLET_ATTENDS(f16, MARTLET_FLOAT_F16)
@@ -256,11 +258,11 @@ typedef void (*martlet_attend_function)(
 /// By element type and rows.
 static const martlet_attend_function attend_functions[3][5] = {
     {martlet_attend_f32_1, martlet_attend_f32_2, martlet_attend_f32_3, martlet_attend_f32_4,
-     martlet_attend_f32_8},
+     martlet_attend_f32_tile},
     {martlet_attend_f16_1, martlet_attend_f16_2, martlet_attend_f16_3, martlet_attend_f16_4,
-     martlet_attend_f16_8},
+     martlet_attend_f16_tile},
     {martlet_attend_bf16_1, martlet_attend_bf16_2, martlet_attend_bf16_3, martlet_attend_bf16_4,
-     martlet_attend_bf16_8},
+     martlet_attend_bf16_tile},
 };
 
 void ISA(attention)(
@@ -269,8 +271,10 @@ void ISA(attention)(
     size_t rows = (token_end - token_begin) * a->heads_per_kv;
     for (size_t head = kv_head_begin; head < kv_head_end && token_begin < token_end; head++) {
         for (size_t row = 0; row < rows;) {
-            size_t left = rows - row, take = left >= 8 ? 8 : left >= 4 ? 4 : left;
-            size_t index = take == 8 ? 4 : take - 1;
+            // 7 and 8 rows, where they are no tile, are two halves: a nearly empty one costs as much memory.
+            size_t left = rows - row, take = martlet_min(left, 4);
+            if (left == ATTENTION_ROWS || left > 8) take = ATTENTION_ROWS;
+            size_t index = take == ATTENTION_ROWS ? 4 : take - 1;
             attend_functions[a->kv.element][index](a, head, token_begin, row);
             row += take;
         }

@@ -141,6 +141,7 @@ final class KVWriteKernel: BoundKernel {
 struct PagedAttention: @unchecked Sendable {
     /// Tokens of a tile: long enough to reuse keys, short enough to share out.
     static let tileTokens = 32
+    private static let rowsPerRead = 16
 
     let kernels: KernelTable
     let groupIndex: Int
@@ -185,28 +186,65 @@ struct PagedAttention: @unchecked Sendable {
         kvHeadCount = shape.kvHeadCount
     }
 
-    /// Computes this thread's share: (tile, kv head) pairs dealt out in turn, which balances
-    /// because neighbours cost about the same.
+    /// Computes this thread's share: all (tile, kv head) pairs lie one after another by what they cost, and
+    /// each thread takes as long a piece, which may begin or end within a tile.
+    ///
+    /// A long prompt's few tiles beside many answers would not balance if they were dealt out whole.
     func run(_ step: StepState, worker: Worker) {
         let group = step.groups[groupIndex]
         var arguments = arguments
-        arguments.visible_end = UnsafePointer(causal ? step.causalEnds : group.fullEnds)
-        var item = 0
-        for request in 0..<step.requestCount {
+        guard let ends = UnsafePointer(causal ? step.causalEnds : group.fullEnds) else { return }
+        arguments.visible_end = ends
+        var total = 0
+        forEachTile(of: step) { _, tokens in total += kvHeadCount * cost(of: tokens, ends) }
+        let first = total * worker.index / worker.count
+        let last = total * (worker.index + 1) / worker.count
+        var place = 0
+        forEachTile(of: step) { request, tokens in
+            let cost = cost(of: tokens, ends)
+            guard place < last, place + kvHeadCount * cost > first else {
+                place += kvHeadCount * cost
+                return
+            }
             arguments.block_table = UnsafePointer(group.table(of: request))
+            for head in 0..<kvHeadCount {
+                // Neighbours round alike: a token is one thread's.
+                let begin = Self.part(first - place, of: cost, in: tokens.count)
+                let end = Self.part(last - place, of: cost, in: tokens.count)
+                if begin < end {
+                    kernels.pointer.pointee.attention(
+                        &arguments, head, head + 1, tokens.lowerBound + begin,
+                        tokens.lowerBound + end)
+                }
+                place += cost
+            }
+        }
+    }
+
+    private func forEachTile(of step: StepState, _ body: (_ request: Int, Range<Int>) -> Void) {
+        for request in 0..<step.requestCount {
             var start = Int(step.queryStart[request])
             let end = Int(step.queryStart[request + 1])
             while start < end {
                 let stop = min(start + Self.tileTokens, end)
-                for head in 0..<kvHeadCount {
-                    if item % worker.count == worker.index {
-                        kernels.pointer.pointee.attention(&arguments, head, head + 1, start, stop)
-                    }
-                    item += 1
-                }
+                body(request, start..<stop)
                 start = stop
             }
         }
+    }
+
+    /// What a kv head of a tile costs: reading a position's key and value takes as long as computing with them
+    /// for so many rows.
+    private func cost(of tokens: Range<Int>, _ ends: UnsafePointer<Int32>) -> Int {
+        let visible = max(Int(ends[tokens.upperBound - 1]), 1)
+        let window = Int(arguments.window)
+        let positions = window > 0 ? min(visible, window + tokens.count) : visible
+        return positions * (Self.rowsPerRead + tokens.count * arguments.heads_per_kv)
+    }
+
+    /// The nearest part of so many tokens to a part of their cost.
+    private static func part(_ place: Int, of cost: Int, in count: Int) -> Int {
+        min(max(place * count + cost / 2, 0) / cost, count)
     }
 }
 
