@@ -56,6 +56,9 @@ package final class StepRecord: @unchecked Sendable {
     private var used: Int
     /// How often `begin` was called.
     private var beginCount: UInt64 = 0
+    /// The layout of the newest step that had one, and its number by `beginCount`.
+    private var layout = 0
+    private var layoutStep: UInt64 = 0
     /// Of each group, what is known of its block table's memory.
     private var keptTables: [KeptTable]
 
@@ -124,6 +127,18 @@ package final class StepRecord: @unchecked Sendable {
         (base + headerEnd).initializeMemory(as: UInt8.self, repeating: 0, count: used - headerEnd)
         word(2).pointee = UInt32(truncatingIfNeeded: used)
     }
+
+    /// Starts rows of a layout; true if the step before, in this record, had the same one.
+    ///
+    /// All that lies in the sections is as it was then, if they are added in the same order and sizes. Layouts
+    /// are the writer's names, 0 for none.
+    package func beginLayout(_ layout: Int) -> Bool {
+        defer { (self.layout, layoutStep) = (0, 0) }
+        return layout != 0 && self.layout == layout && layoutStep + 1 == beginCount
+    }
+
+    /// Says that the step's rows are written and have a layout.
+    package func endLayout(_ layout: Int) { (self.layout, layoutStep) = (layout, beginCount) }
 
     /// Sets T, B and O.
     package func setCounts(tokens: Int, requests: Int, logitRows: Int) {

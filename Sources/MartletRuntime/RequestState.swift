@@ -108,6 +108,13 @@ package struct RequestState: Sendable {
     func samples(at position: Int) -> Bool {
         position + 1 == promptCount + sampledCount && sampledCount < maxTokens
     }
+    /// Whether its next position is an answer's, wanted, and drawn from by unchanging parameters.
+    var addsToken: Bool {
+        isPlain && scheduled >= knownCount && scheduled < wanted && phase == .active && !isPadding
+            && !isPaused && !isPreempted && !mustReset
+    }
+    /// Whether it would add a token, but that it may need pages.
+    var isAtBoundary: Bool { addsToken && scheduled >= nextBoundary }
     /// Whether its blocks are on the host.
     var isSwapped: Bool { !hostTables.isEmpty }
 }

@@ -18,6 +18,7 @@ extension Scheduler {
         step.logitRowCount = 0
         step.historyCount = 0
         step.needsHost = false
+        step.layout = 0
         guard nextNumber - lastCompleted - 1 < budget.depth else { return false }
         // Pages that a pause has freed are for those who asked for them, not for who gave them up.
         let holdsBack = isShortOfPages && !active.isEmpty
@@ -42,7 +43,9 @@ extension Scheduler {
         let mayBeExclusive = !lastWasExclusive
         lastWasExclusive = mayBeExclusive && (addSources(to: &step) || addExclusive(to: &step))
         if !lastWasExclusive {
-            addSingles(to: &step)
+            if addSingles(to: &step), step.logitRowCount == active.count {
+                step.layout = activeStamp
+            }
             addRuns(to: &step)
             if step.items.isEmpty, !mayBeExclusive {
                 lastWasExclusive = addSources(to: &step) || addExclusive(to: &step)
@@ -60,14 +63,19 @@ extension Scheduler {
     }
 
     /// Answers: requests that want one token, and finished ones whose rows are computed on.
-    private mutating func addSingles(to step: inout ScheduledStep) {
+    ///
+    /// - Returns: Whether nothing else was to be done for any than to add its token.
+    private mutating func addSingles(to step: inout ScheduledStep) -> Bool {
         // A copy of the list, which changes when a request is paused.
         let slots = active
         var next = 0
+        var isSimple = true
         while true {
             next = addTokens(of: slots, from: next, to: &step)
-            guard next < slots.count else { return }
+            guard next < slots.count else { return isSimple }
             let slot = slots[next]
+            if states[slot].isAtBoundary, takesPageSimply(slot) { continue }
+            isSimple = false
             next += 1
             if states[slot].isPadding {
                 addPadding(slot, to: &step)
@@ -75,6 +83,16 @@ extension Scheduler {
                 _ = add(slot, to: &step)
             }
         }
+    }
+
+    /// Takes a page for an answer whose blocks are full; false if more than that is to be done.
+    ///
+    /// `add` does so too, but looks at all that a request may want.
+    private mutating func takesPageSimply(_ slot: Int) -> Bool {
+        let start = states[slot].scheduled
+        return !states[slot].sharesLastBlock && states[slot].copies.isEmpty
+            && pool.freeCount >= budget.groups.count && take(slot, start..<start + 1)
+            && start < states[slot].nextBoundary
     }
 
     /// Adds answers' next tokens as long as nothing else is to be done; returns the first other
@@ -99,9 +117,7 @@ extension Scheduler {
         _ state: inout RequestState, _ slot: Int, _ limits: StepLimits, to step: inout ScheduledStep
     ) -> Bool {
         let start = state.scheduled
-        guard state.isPlain, start >= state.knownCount, start < state.nextBoundary,
-            start < state.wanted, state.phase == .active, !state.isPadding, !state.isPaused,
-            !state.isPreempted, !state.mustReset, step.items.count < limits.maxRequests,
+        guard start < state.nextBoundary, state.addsToken, step.items.count < limits.maxRequests,
             step.tokenCount < limits.maxTokens, step.logitRowCount < limits.maxLogitRows
         else { return false }
         var source: Int32?
@@ -261,7 +277,7 @@ extension Scheduler {
             < blocks
         {
             guard let page = allocatePage() ?? pageOfAnother(slot) else { return false }
-            states[slot].tables[group].pages.append(page)
+            states[slot].tables[group].append(page)
             states[slot].heldPages += 1
         }
         return true

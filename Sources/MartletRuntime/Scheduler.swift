@@ -46,7 +46,9 @@ package struct Scheduler: Sendable {
     var waiting: [Int] = []
     var waitingHead = 0
     /// Slots in order of admission.
-    var active: [Int] = []
+    var active: [Int] = [] { didSet { activeStamp += 1 } }
+    /// Counts changes of `active`.
+    private(set) var activeStamp = 0
     var draining: [Int] = []
     /// Rows set aside for beams of running requests that do not exist yet.
     var awaitedRows = 0

@@ -79,6 +79,9 @@ package struct ScheduledStep: Sendable {
     package var historyCount = 0
     /// Whether rows are drawn from on the host, or belong to beams.
     package var needsHost = false
+    /// Steps with the same layout, if it is not 0, draw one token each for the same requests in the same
+    /// order, by unchanging parameters, and do nothing else.
+    package var layout = 0
 
     /// An empty step; memory is kept when it is scheduled anew.
     package init() {}

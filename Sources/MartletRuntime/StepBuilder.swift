@@ -39,13 +39,19 @@ package struct StepBuilder: Sendable {
             stream: stream.entryPoint, number: step.number, positionPlanes: positionPlanes)
         record.setCounts(
             tokens: step.tokenCount, requests: step.items.count, logitRows: step.logitRowCount)
+        let isKept = record.beginLayout(step.layout)
         try scheduler.states.withUnsafeBufferPointer { states in
             guard let states = states.baseAddress else { return }
-            try fillTokens(record, step, states)
-            try fillLogitRows(record, step, states)
-            try fillSampling(record, step, states)
+            if isKept {
+                try renewRows(record, step, states)
+            } else {
+                try fillTokens(record, step, states)
+                try fillLogitRows(record, step, states)
+                try fillSampling(record, step, states)
+            }
             for use in stream.uses { try fillGroup(record, step, states, use) }
         }
+        record.endLayout(step.layout)
         guard !step.blockOperations.isEmpty else { return }
         let operations = try record.add(
             .blockOperations, BlockOperation.self, count: step.blockOperations.count)
@@ -152,8 +158,13 @@ package struct StepBuilder: Sendable {
                 let base = table + request * columns
                 let stamp = states[item.slot].tables[index].stamp
                 if stamps[request] != stamp || stamp == 0 {
+                    let known = stamps[request]
                     stamps[request] = stamp
-                    write(states[item.slot].tables[index].pages, to: base, columns)
+                    if known != 0, known == states[item.slot].tables[index].stampBefore {
+                        writeLast(states[item.slot].tables[index].pages, to: base, columns)
+                    } else {
+                        write(states[item.slot].tables[index].pages, to: base, columns)
+                    }
                 }
                 guard let slots else { continue }
                 let first = UInt32(truncatingIfNeeded: item.range.lowerBound)
@@ -175,6 +186,13 @@ package struct StepBuilder: Sendable {
     private func columns(for positions: Int, _ blockSize: Int, _ limits: StepLimits) -> Int {
         let needed = (positions + blockSize - 1) / blockSize
         return max(needed, min((needed + 7) & ~7, limits.maxContext / blockSize + 2))
+    }
+
+    private func writeLast(
+        _ pages: [Int32], to row: UnsafeMutablePointer<Int32>, _ columns: Int
+    ) {
+        guard let last = pages.last, pages.count <= columns else { return }
+        row[pages.count - 1] = last
     }
 
     private func write(_ pages: [Int32], to row: UnsafeMutablePointer<Int32>, _ columns: Int) {
