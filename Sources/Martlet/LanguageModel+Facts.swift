@@ -1,8 +1,8 @@
 // Part of Martlet. See LICENSE.
 // SPDX-License-Identifier: Apache-2.0
 
-import MartletBackend
-package import MartletCPU
+package import MartletBackend
+import MartletCPU
 import MartletCUDA
 import MartletCore
 import MartletEngineFile
@@ -35,14 +35,17 @@ extension LanguageModel {
     /// Counts since loading.
     public var statistics: EngineStatistics { inference.statistics }
 
-    /// Whether plan steps are timed; on the CPU only.
+    private var profilingExecutor: (any ProfilingExecutor)? { executor as? any ProfilingExecutor }
+    /// Whether plan steps are timed.
+    ///
+    /// A GPU then starts kernels one by one, none beside another.
     package var isProfiling: Bool {
-        get { cpuExecutor?.isProfiling ?? false }
-        set { cpuExecutor?.isProfiling = newValue }
+        get { profilingExecutor?.isProfiling ?? false }
+        set { profilingExecutor?.isProfiling = newValue }
     }
-    /// What each step of an entry point's plan took since profiling began; on the CPU only.
+    /// What each step of an entry point's plan took since profiling began.
     package func profile(entryPoint: Int) -> [PlanStepProfile] {
-        cpuExecutor?.profile(entryPoint: entryPoint) ?? []
+        profilingExecutor?.profile(entryPoint: entryPoint) ?? []
     }
 
     /// Bytes that one decode step must read: all weights but the embedding's unread rows, and the KV of a request.

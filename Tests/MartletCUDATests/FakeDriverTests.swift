@@ -111,6 +111,32 @@ import Testing
         #expect(executor.launchCounts == (4, 2))
     }
 
+    /// While plan steps are timed kernels start one by one, each with an event behind it; afterwards graphs run again.
+    @Test func planStepsAreTimed() async throws {
+        FakeDriver.reset()
+        let model = try FakeModel()
+        let executor = try model.executor()
+        var runner = StepRunner(executor)
+        _ = try await runner.run([StepPart(0, [1, 2])])
+        executor.isProfiling = true
+        for token: Int32 in [3, 4] { _ = try await runner.run([StepPart(0, [token])]) }
+        executor.isProfiling = false
+        _ = try await runner.run([StepPart(0, [5])])
+        #expect(executor.launchCounts == (1, 3))
+        let steps = model.compiled.plans[0].steps
+        let profile = executor.profile(entryPoint: 0)
+        #expect(profile.map(\.op) == steps.map(\.op))
+        // The driver says that a millisecond lies between any two events.
+        for (step, known) in zip(profile, steps) {
+            let kernels = known.op == "reshape" ? 0 : Self.kernels(known).count
+            #expect(step.runCount == 2)
+            #expect(step.nanoseconds == 2 * kernels * 1_000_000, "\(known.op)")
+            #expect((step.bytes ?? 0) > 0)
+        }
+        executor.resetProfile()
+        #expect(executor.profile(entryPoint: 0).allSatisfy { $0.runCount == 0 })
+    }
+
     /// In 16-bit numbers a layer of a decode step is five kernels.
     @Test(arguments: [DType.bf16, .f16]) func decodeLayerIsFiveKernels(dtype: DType) throws {
         FakeDriver.reset()

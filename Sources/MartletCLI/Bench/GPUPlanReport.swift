@@ -35,7 +35,7 @@ struct GPUPlanReport {
             throw MartletError(
                 error.code, error.message,
                 mend: "Name the GPU to plan for, such as --gpu h100, or: " + (error.mend ?? ""),
-                context: error.context, cause: error)
+                context: error.context)
         }
     }
 

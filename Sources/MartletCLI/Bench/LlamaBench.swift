@@ -2,7 +2,7 @@
 // SPDX-License-Identifier: Apache-2.0
 
 import Martlet
-import MartletCPU
+import MartletBackend
 import MartletEngineFile
 
 /// llama-bench's two tests, its columns and its JSON fields.

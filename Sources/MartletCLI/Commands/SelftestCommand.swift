@@ -32,6 +32,11 @@ struct SelftestCommand: AsyncParsableCommand {
     var threads: Int?
     @Option(help: "GPU code to check, such as compute_80 (default: the GPU's own).")
     var gpuCode: String?
+    @Option(
+        parsing: .unconditional,
+        help: "Check every N-th case of each op, as for a run under compute-sanitizer (default: 1)."
+    )
+    var every: Int?
     @Flag(help: "One row for each check instead of one for each op.")
     var details = false
     @Option(help: "text, json, csv or md.", completion: TableForm.completion)
@@ -40,6 +45,7 @@ struct SelftestCommand: AsyncParsableCommand {
     func run() async throws {
         let form = try TableForm.parse(output)
         try LimitOptions.require(threads, atLeast: 1, "--threads")
+        try LimitOptions.require(every, atLeast: 1, "--every")
         if device == "cpu" {
             try GivenFlags.refuse(["--gpu-code"], "on the CPU", mend: "Add --device cuda")
         }
@@ -117,7 +123,8 @@ struct SelftestCommand: AsyncParsableCommand {
     private func gpuSuite(
         _ device: CUDADevice, _ code: KernelArchitecture?, _ images: KernelImages
     ) -> ConformanceSuite {
-        ConformanceSuite(catalog: CUDACatalog(), agreesAlone: false) { plan, parameters, limits in
+        ConformanceSuite(catalog: CUDACatalog(), agreesAlone: false, every: every ?? 1) {
+            plan, parameters, limits in
             var options = CUDAOptions(limits: limits, pageCount: 32)
             options.architecture = code
             options.images = images
@@ -128,7 +135,8 @@ struct SelftestCommand: AsyncParsableCommand {
     }
 
     private func suite(_ set: CPUInstructionSet) -> ConformanceSuite {
-        ConformanceSuite(catalog: CPUCatalog()) { [threads] plan, parameters, limits in
+        ConformanceSuite(catalog: CPUCatalog(), every: every ?? 1) {
+            [threads] plan, parameters, limits in
             var options = CPUOptions(limits: limits, pageCount: 64, threadCount: threads)
             options.instructionSet = set
             options.poisonsBuffers = true

@@ -11,7 +11,7 @@ import Synchronization
 /// Steps run one after the other, in submission order; two may be under way, so that the host
 /// prepares one while the other runs. Results do not depend on the number of threads or on how
 /// tokens are grouped into steps.
-package final class CPUExecutor: PlanExecutor {
+package final class CPUExecutor: ProfilingExecutor {
     private let core: ExecutorCore
     private let dispatcher: JoinableThread
 
@@ -53,6 +53,7 @@ package final class CPUExecutor: PlanExecutor {
     package var threadCount: Int { core.team.count }
     /// Instruction set of the kernels.
     package var instructionSet: CPUInstructionSet { core.instructionSet }
+    package var profiler: PlanProfiler { core.profiler }
     /// Bytes of one KV page.
     package var pageBytes: Int { core.resources.pages.pageBytes }
 
@@ -62,19 +63,4 @@ package final class CPUExecutor: PlanExecutor {
     ) throws {
         try core.submit(step, outputs: outputs, completion: completion)
     }
-
-    /// Turns the timing of plan steps on or off; off at first.
-    package var isProfiling: Bool {
-        get { core.profiler.isOn }
-        set { core.profiler.isOn = newValue }
-    }
-
-    /// What each step of an entry point's plan took since profiling began.
-    package func profile(entryPoint: Int) -> [PlanStepProfile] {
-        guard core.plans.indices.contains(entryPoint) else { return [] }
-        return core.profiler.profile(of: entryPoint)
-    }
-
-    /// Forgets all timings.
-    package func resetProfile() { core.profiler.reset() }
 }

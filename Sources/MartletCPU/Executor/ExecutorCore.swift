@@ -30,7 +30,7 @@ final class ExecutorCore: @unchecked Sendable {
     let plans: [LoadedPlan]
     let team: ThreadTeam
     let vocabularySize: Int
-    let profiler: Profiler
+    let profiler: PlanProfiler
     private let queue = Mutex(Queue())
     private let submitted = Atomic<Int>(0)
     private let stops = Atomic<Bool>(false)
@@ -76,7 +76,7 @@ final class ExecutorCore: @unchecked Sendable {
             sampler.vocabularySize ?? loaded.lazy.compactMap(\.vocabularySize).first ?? 0
         state = try StepState(limits: limits, groups: groups)
         team = ThreadTeam(threads: options.threadCount)
-        profiler = Profiler(loaded)
+        profiler = PlanProfiler(plans, catalog: CPUCatalog())
     }
 
     // MARK: The submitting side
@@ -157,7 +157,7 @@ final class ExecutorCore: @unchecked Sendable {
         outputs.clear()
         state.begin(record, outputs: outputs, groups: plan.groups, previousTokens: previousTokens)
         for table in resources.rotaryTables.values { table.ensure(state.positionEnd) }
-        let timer = profiler.begin(record.stream)
+        let timer = profiler.isOn ? StepTimer(steps: plan.plan.steps.count) : nil
         team.run { [state, team] index, count in
             let worker = Worker(index: index, count: count)
             for work in plan.work {
@@ -168,7 +168,7 @@ final class ExecutorCore: @unchecked Sendable {
                 if index == 0 { timer?.mark(work.step) }
             }
         }
-        timer?.finish(state)
+        if let timer { profiler.add(timer.nanoseconds, of: record) }
         previousTokens.removeAll(keepingCapacity: true)
         if plan.samples { previousTokens.append(contentsOf: outputs.tokens) }
         readOutputs(plan, outputs)

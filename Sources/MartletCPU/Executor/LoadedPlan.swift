@@ -176,40 +176,4 @@ final class LoadedPlan: @unchecked Sendable {
 
     /// Fills all slots with NaN.
     func poison() { memset(memory.base, 0xff, memory.count) }
-
-    /// The cost that the catalog estimates for each step; nil where no family accepts it.
-    func costs() -> [KernelCost?] {
-        let families = Dictionary(
-            CPUCatalog().families.map { ($0.op + "/" + $0.name, $0) },
-            uniquingKeysWith: { a, _ in a })
-        return plan.steps.map { step in
-            guard let family = families[step.op + "/" + step.family],
-                case .accepted(let cost, _) = family.evaluate(query(step))
-            else { return nil }
-            return cost
-        }
-    }
-
-    private func query(_ step: PlanStep) -> KernelQuery {
-        func type(_ operand: PlanOperand) -> TensorType? {
-            switch operand {
-            case .buffer(let index, _, let columns):
-                let buffer = plan.buffers[index]
-                return ElementFormat(buffer.format).map {
-                    TensorType($0, [buffer.rows, Dimension(columns)])
-                }
-            case .parameter(let index):
-                let parameter = plan.parameters[index]
-                return ElementFormat(parameter.format).map {
-                    TensorType($0, parameter.shape.map { Dimension($0) })
-                }
-            case .input(let name): return TensorType(.i32, [name == "logitRows" ? .O : .T])
-            case .none: return nil
-            }
-        }
-        return KernelQuery(
-            op: step.op, attributes: step.attributes, operands: step.operands.map(type),
-            isParameter: step.operands.map { if case .parameter = $0 { true } else { false } },
-            results: step.results.compactMap(type))
-    }
 }

@@ -10,7 +10,7 @@ package import MartletEngineFile
 /// All memory is taken while loading, from a written budget. Step inputs lie at fixed addresses, so a
 /// decode step is one graph launch per bucket of batch sizes; sampled tokens stay on the device for the
 /// next step.
-package final class CUDAExecutor: PlanExecutor {
+package final class CUDAExecutor: ProfilingExecutor {
     private let core: CUDAExecutorCore
 
     /// Loads plans.
@@ -40,6 +40,8 @@ package final class CUDAExecutor: PlanExecutor {
     package var embeddingSize: Int { core.plans.map(\.bound.embeddingSize).max() ?? 0 }
     package var stateSlotCount: Int { core.options.stateSlotCount }
     package var maxStepsInFlight: Int { CUDAExecutorCore.maxStepsInFlight }
+
+    package var profiler: PlanProfiler { core.profiler }
 
     /// Bytes of one KV page.
     package var pageBytes: Int { core.pages.pageBytes }

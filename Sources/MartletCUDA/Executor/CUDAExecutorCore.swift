@@ -35,6 +35,7 @@ final class CUDAExecutorCore: @unchecked Sendable {
     private let stream: CUDAStream
     private let arena: DeviceMemory
     let hostPages: HostPages?
+    let profiler: PlanProfiler
     private let thread: CompletionThread
     private let queue = Mutex(Queue())
 
@@ -90,6 +91,7 @@ final class CUDAExecutorCore: @unchecked Sendable {
         self.device = device
         self.options = options
         self.groups = groups
+        profiler = PlanProfiler(plans, catalog: CUDACatalog())
         thread = CompletionThread()
         guard thread.isRunning else {
             throw MartletError(.device, "the system gives no thread to complete steps on")
@@ -240,7 +242,9 @@ final class CUDAExecutorCore: @unchecked Sendable {
         let (tokens, requests, rows) = (
             step.tokenCount, step.requestCount, step.logitRowCount
         )
-        if tokens == requests, rows <= requests,
+        slot.marks.begin()
+        let isProfiled = profiler.isOn
+        if !isProfiled, tokens == requests, rows <= requests,
             try plan.launchGraph(requests: requests, on: stream)
         {
             queue.graphs += 1
@@ -249,7 +253,8 @@ final class CUDAExecutorCore: @unchecked Sendable {
             try plan.launch(
                 Dimension.Values(
                     tokens: tokens, requests: requests, logitRows: rows,
-                    context: options.limits.maxContext), on: stream)
+                    context: options.limits.maxContext), on: stream,
+                marks: isProfiled ? slot.marks : nil)
         }
         try slot.end.record(on: stream)
         try slot.readBack(step, plan.bound, on: stream, device: device)
@@ -287,6 +292,11 @@ final class CUDAExecutorCore: @unchecked Sendable {
             slot.fill(outputs, step, plan.bound)
             outputs.overflow = slot.hasOverflow ? plan.bound.overflowError : nil
             outputs.deviceSeconds = try slot.end.seconds(since: slot.start)
+            if let times = try slot.marks.nanoseconds(
+                since: slot.start, stepCount: plan.bound.plan.steps.count)
+            {
+                profiler.add(times, of: step)
+            }
             return nil
         } catch {
             return error

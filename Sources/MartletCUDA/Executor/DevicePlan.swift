@@ -131,24 +131,29 @@ final class DevicePlan: @unchecked Sendable {
     deinit { arguments.deallocate() }
 
     /// Starts all kernels for given counts.
+    ///
+    /// - Parameter marks: Where each kernel's end is to be marked.
     func launch(
-        _ values: Dimension.Values, on stream: borrowing CUDAStream
+        _ values: Dimension.Values, on stream: borrowing CUDAStream, marks: StepMarks? = nil
     ) throws(MartletError) {
         for entry in entries {
-            try Self.start(
+            let isStarted = try Self.start(
                 entry.launch, entry.function, entry.arguments, values, on: stream,
                 isDependent: isDependent, path: bound.plan.steps[entry.step].path)
+            if isStarted { try marks?.mark(entry.step, on: stream) }
         }
     }
 
     /// Starts one kernel.
-    static func start(
+    ///
+    /// - Returns: Whether there was something to do for it.
+    @discardableResult static func start(
         _ launch: KernelLaunch, _ function: LoadedKernel, _ arguments: UnsafeRawPointer,
         _ values: Dimension.Values, on stream: borrowing CUDAStream, isDependent: Bool,
         path: String
-    ) throws(MartletError) {
+    ) throws(MartletError) -> Bool {
         let blocks = launch.grid(values)
-        guard blocks.x > 0, blocks.y > 0, blocks.z > 0 else { return }
+        guard blocks.x > 0, blocks.y > 0, blocks.z > 0 else { return false }
         let grid: [UInt32] = [
             UInt32(clamping: blocks.x), UInt32(clamping: blocks.y), UInt32(clamping: blocks.z),
         ]
@@ -161,6 +166,7 @@ final class DevicePlan: @unchecked Sendable {
             throw stream.driver.failure("cuLaunchKernelEx", result).adding("kernel", launch.kernel)
                 .adding("path", path)
         }
+        return true
     }
 
     // MARK: Graphs

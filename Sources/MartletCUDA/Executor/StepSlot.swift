@@ -23,6 +23,8 @@ final class StepSlot: @unchecked Sendable {
     let start: CUDAEvent
     let end: CUDAEvent
     let done: CUDAEvent
+    /// Times of plan steps, while they are wanted.
+    let marks: StepMarks
     private let staging: PinnedMemory
     private let results: ResultMemory
     private let resultStart: Int
@@ -37,6 +39,7 @@ final class StepSlot: @unchecked Sendable {
         start = try CUDAEvent(device)
         end = try CUDAEvent(device)
         done = try CUDAEvent(device)
+        marks = StepMarks(device)
         self.results = results
         resultStart = (inputs.byteCount + 63) / 64 * 64
         resultBytes = Int(inputs.overflow - results.tokens) + 4
