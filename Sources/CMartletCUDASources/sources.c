@@ -80,6 +80,9 @@ static const char prefill_linear_mma_cu[] = {
 static const char prefill_linear_shares_cuh[] = {
 #embed "kernels/prefill/linear_shares.cuh"
 };
+static const char prefill_prompt_results_cuh[] = {
+#embed "kernels/prefill/prompt_results.cuh"
+};
 static const char prefill_rows_cu[] = {
 #embed "kernels/prefill/rows.cu"
 };
@@ -143,6 +146,7 @@ static const martlet_cuda_source table[] = {
     SOURCE("prefill/linear.cu", prefill_linear_cu),
     SOURCE("prefill/linear_mma.cu", prefill_linear_mma_cu),
     SOURCE("prefill/linear_shares.cuh", prefill_linear_shares_cuh),
+    SOURCE("prefill/prompt_results.cuh", prefill_prompt_results_cuh),
     SOURCE("prefill/rows.cu", prefill_rows_cu),
     SOURCE("prefill/weight_tiles.cuh", prefill_weight_tiles_cuh),
 };

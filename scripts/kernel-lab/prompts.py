@@ -39,7 +39,8 @@ def linear_kernel(inputs, outputs, weight, group=0, zero=0, single=True, gated=0
     if single:
         return "prefill/linear_mma.cu", "linear_prefill_mma", d | dict(STAGES=stages or (2 if weight < 4 else 3), TOKENS=tokens), SINGLE
     stages, numbers, codes = {128: (6, 7, 5), 192: (5, 5, 4), 256: (4, 5, 4)}[tokens]
-    return "prefill/linear.cu", "linear_prefill", d | dict(TOKENS=tokens, SHARED=shared, STAGES=stages, WEIGHT_STAGES=numbers if weight < 4 else codes), WARPGROUPS
+    return "prefill/linear.cu", "linear_prefill", d | dict(
+        TOKENS=tokens, SHARED=shared, STAGES=stages, WEIGHT_STAGES=numbers if weight < 4 else codes), WARPGROUPS
 
 
 # (kernel, lengths, new tokens): cases that are checked, and those that are timed.
@@ -59,8 +60,11 @@ LINEAR_CHECKS = [linear_kernel(512, 272, weight, group, zero, single, gated, bia
 LINEAR_CHECKS += [linear_kernel(2048, 4368, 4, 128, 0, single, interleave=132, tokens=128 if single else 256) for single in (True, False)]
 LINEAR_CHECKS += [linear_kernel(4096, 1040, weight, group, 0, False, tokens=tokens, residual=1)
                   for weight, group in ((2, 0), (8, 0), (4, 128)) for tokens in (128, 192, 256)]
-LINEAR_CHECKS += [linear_kernel(4096, 1040, weight, group, 0, False, tokens=256, residual=1, shared=0)
+LINEAR_CHECKS += [linear_kernel(inputs, outputs, weight, group, 0, False, tokens=256, shared=0, **more)
+                  for inputs, outputs, more in ((4096, 1040, dict(residual=1)), (512, 272, dict(gated=1)))
                   for weight, group in ((2, 0), (8, 0), (4, 128))]
+LINEAR_CHECKS += [linear_kernel(4096, 1040, weight, 0, 0, False, tokens=tokens, shared=shared, result=0)
+                  for weight in (2, 8) for tokens, shared in ((128, 1), (192, 1), (256, 0))]
 SHAPES = [(4096, 12288, {}), (4096, 4096, dict(residual=1)), (4096, 22016, dict(gated=1)), (11008, 4096, dict(residual=1))]
 # Kernels of a layer, and the tokens they are timed with.
 LINEAR_TIMED = [([linear_kernel(k, n, weight, group, single=single, tokens=tile, shared=shared, **more) for k, n, more in SHAPES], tokens)

@@ -10,7 +10,7 @@ extension FragmentLinear {
 
     /// Whether the kernels of prompts fit sizes and types.
     func canPrefill(_ binder: CUDABinder) -> Bool {
-        (y.type == .f16 || y.type == .bf16) && warpTile(binder.memory.target).stages > 1
+        (isHalf(y.type) || canPrefillHead(binder)) && warpTile(binder.memory.target).stages > 1
             && layout.chunkInputs % 64 == 0 && y.columns % 8 == 0 && y.stride % 8 == 0
             && y.address % 16 == 0 && outputs == layout.rows
             && (layout.groupSize > 0 || !layout.hasZeros)
@@ -18,6 +18,14 @@ extension FragmentLinear {
                 ?? true)
             && (bias == nil || bias?.type == y.type)
     }
+
+    /// f32 results, as a head has them: of warpgroups, with nothing behind the product.
+    private func canPrefillHead(_ binder: CUDABinder) -> Bool {
+        y.type == .f32 && isHalf(x.type) && gate == 0 && residual == nil && bias == nil
+            && binder.memory.target.hasWarpgroups
+    }
+
+    private func isHalf(_ type: DType) -> Bool { type == .f16 || type == .bf16 }
 
     /// `linear_prefill`, or `linear_prefill_mma` where a GPU has no warpgroups, with the norm or cast in front.
     func prefillLaunches(_ binder: CUDABinder) throws -> [KernelLaunch] {

@@ -309,6 +309,8 @@ extern "C" __global__ void __launch_bounds__(threads, 1)
         barrier_init_fence();
     }
     __syncthreads();
+    // Blocks of the kernel behind take the places of those that end.
+    release_dependents();
     wait_for_producers();
     int group = threadIdx.x >> 7;
     if (group == 0) {
@@ -322,5 +324,4 @@ extern "C" __global__ void __launch_bounds__(threads, 1)
         while (consumer.attend()) {
         }
     }
-    release_dependents();
 }

@@ -4,21 +4,22 @@
 // linear_prefill: y = epilogue(x W^T) for many rows of x, weights in the layout `mma16x16`, sm_90a.
 //
 // FLOP 2 T K N; floor: FLOP / rate of large bf16 products (G). Bytes matter little from 300 tokens on.
-// Measured on an H100 80GB, linears of the baichuan2-7b shape summed, share of G (781 to 791 TF):
-// 2,048 tokens bf16 82 to 84 (QKV 93, O 76, gate/up 85, down 80), int8 85, int4 g128 85;
-// 8,192 tokens bf16 85.4, int8 87.3, int4 87.1; cuBLAS bf16 in the same runs 83 to 87, and 89.
+// Measured on an H100 80GB, linears of the baichuan2-7b shape summed, TFLOP/s of single launches and without pauses (where
+// the chip lowers its clock for its limit of power): 2,048 tokens bf16 677, 651 (cuBLAS 623 to 650, 677 to 687), 8,192 tokens
+// 740, 644 (769, 692); an 8192^3 product 781 to 796, 714 to 728. One producer warp for both rings reached 620 to 636, 583 and 666, 591:
+// eight copies of a chunk stood before each box of x.
 // O has two tiles a block, so that filling and emptying the rings shows most. What sharing brings: linear_shares.cuh.
-// Persistent blocks of two consumer warpgroups and a producer warp. A tile is 128 weight rows x TOKENS tokens:
+// Persistent blocks of two consumer warpgroups and two producer warps. A tile is 128 weight rows x TOKENS tokens:
 // each warpgroup multiplies its 64 rows, the A operand, from registers (codes become numbers there) by the
 // tokens, the B operand, in shared memory. Two rings feed them: boxes of 64 k of x, swizzled, and chunks of
-// the weight as they lie in memory. Results leave transposed through shared memory.
+// the weight as they lie in memory. Results leave by prompt_results.cuh.
 // A chunk is given back by all lanes, behind the products that read it: given back by one lane behind its loads it was
 // overwritten before other loads had ended (tiles of 192: 29 of 600 launches wrong; racecheck names it).
 // Numerics: f32 sums. Codes of grouped schemes are scaled before they are multiplied, rounded to f16 once;
 // per-channel scales are applied to the sums. Quantized weights want x in f16.
 //
 //   WEIGHT GROUP ZERO        format of the weight (mma16x16.cuh); GROUP 0: per channel
-//   RESULT                   type of bias, residual and y; x has the type that weights are multiplied in
+//   RESULT                   type of bias, residual and y; x has the type that weights are multiplied in. f32: y alone
 //   INPUTS OUTPUTS           K, and rows of the weight (gate and up together count twice)
 //   GATED                    0; 1: y = silu(gate) up, rows `paired8`; 2: gelu(gate) up, tanh form
 //   BIAS RESIDUAL            0 or 1
@@ -26,6 +27,7 @@
 //   SHARED                   1: blocks share the last tiles along k (linear_shares.cuh)
 //   STAGES WEIGHT_STAGES     depths of the rings
 //   INTERLEAVE               of the layout, or 0
+#include "prompt_results.cuh"
 #include "linear_shares.cuh"
 
 struct PrefillLinearArguments {
@@ -49,9 +51,7 @@ constexpr int consumers = 2;
 
 // Shared memory, from a multiple of 1024.
 constexpr int weights_at = STAGES * box_bytes;
-constexpr int staging_pitch = 64 * 2 + 16;  // 64 rows of a token, spread over the banks
 constexpr int staging_at = weights_at + WEIGHT_STAGES * weight_bytes;
-constexpr int staging_bytes = 64 * staging_pitch;
 constexpr int barriers_at = staging_at + consumers * staging_bytes;
 constexpr int shared_bytes = barriers_at + (STAGES + WEIGHT_STAGES) * 16;
 static_assert(shared_bytes <= 227 << 10, "the rings do not fit a block's shared memory");
@@ -104,136 +104,46 @@ __device__ __forceinline__ int last_box(const Part& part) {
     return end < boxes ? end : boxes;
 }
 
-/// Brings x and the weight, part after part. One warp: a lane for each strip.
-__device__ __forceinline__ void produce(const PrefillLinearArguments& a, Barriers barriers, int tokens) {
-    const int lane = threadIdx.x;
-    u32 base = shared_address(shared);
-    int token_tiles = (tokens + tile_tokens - 1) / tile_tokens;
+/// Brings boxes of x, part after part. One thread.
+__device__ __forceinline__ void bring_boxes(const PrefillLinearArguments& a, Barriers barriers, int tokens) {
+    const u32 base = shared_address(shared);
+    const int token_tiles = (tokens + tile_tokens - 1) / tile_tokens;
     Turn<STAGES> box;
-    Turn<WEIGHT_STAGES> weight;
     Work work{row_tiles * token_tiles};
     for (Part part; work.take(part);) {
         const Tile at(part.tile, token_tiles);
-        int count = strips - at.place < tile_strips ? strips - at.place : tile_strips;
-        Strip strip(at.place + lane);
         for (int i = part.first * chunk_boxes, end = SHARED ? last_box(part) : boxes; i < end; ++i) {
-            if (i % chunk_boxes == 0) {
-                barrier_wait(barriers.weight_free(weight.stage), weight.parity ^ 1);
-                u32 full = barriers.weight_full(weight.stage);
-                if (lane == 0) barrier_expect(full, count * chunk_bytes);
-                __syncwarp();
-                if (lane < count) {
-                    u32 target = base + weights_at + weight.stage * weight_bytes + lane * chunk_bytes;
-                    copy_bytes(target, a.weight + (strip.chunk + i / chunk_boxes * strip.stride) * chunk_bytes,
-                        chunk_bytes, full);
-                }
-                weight.next();
-            }
-            if (lane == 0) {
-                barrier_wait(barriers.box_free(box.stage), box.parity ^ 1);
-                barrier_expect(barriers.box_full(box.stage), box_bytes);
-                copy_box(base + box.stage * box_bytes, &a.x, i * box_k, at.token,
-                    barriers.box_full(box.stage));
-            }
+            const u32 full = barriers.box_full(box.stage), target = base + box.stage * box_bytes;
+            barrier_wait(barriers.box_free(box.stage), box.parity ^ 1);
+            barrier_expect(full, box_bytes);
+            copy_box(target, &a.x, i * box_k, at.token, full);
             box.next();
         }
     }
 }
 
-/// Sums of a warpgroup's 64 rows and a tile's tokens become results.
-///
-/// 64 tokens at a time go through shared memory, where rows become columns.
-__device__ __forceinline__ void finish(const PrefillLinearArguments& a, float (&c)[tile_tokens / 2], int group,
-    int first_place, int first_token, int tokens) {
-    constexpr int columns = GATED ? 32 : 64;  // results of a token in this warpgroup
-    const int thread = threadIdx.x & 127, warp = thread >> 5, lane = thread & 31;
-    const int outputs = GATED ? OUTPUTS / 2 : OUTPUTS;
-    u32 staging = shared_address(shared) + staging_at + group * staging_bytes;
-    const int strip = Strip(first_place + warp).index;
-    const bool is_strip = first_place + warp < strips;
-    int row = strip * 16 + (lane >> 2);
-    float scale[2] = {1, 1};
-    if (quantized && !grouped && is_strip) {
-        scale[0] = a.scales[row];
-        scale[1] = a.scales[row + 8];
-    }
-    float bias[2] = {0, 0};
-#if BIAS
-    int place = GATED ? strip * 8 + (lane >> 2) : row;
-    if (is_strip && place < outputs) bias[0] = load<RESULT>(a.bias, place);
-    if (is_strip && (GATED ? place < outputs : row + 8 < outputs)) {
-        bias[1] = load<RESULT>(a.bias, GATED ? outputs + place : row + 8);
-    }
-#endif
-    constexpr int vectors = columns / 8, rounds = 64 * vectors / 128;
-    // A vector of 8 results is half a strip, or the whole one where gate and up became one.
-    const int own_place = first_place + thread % vectors / (GATED ? 1 : 2);
-    const int first_column =
-        GATED ? Strip(own_place).index * 8 : Strip(own_place).index * 16 + thread % 2 * 8;
-    const bool inside = own_place < strips && first_column < outputs;
-    // A part's residuals are on their way while the part before is written.
-    Word residual[RESIDUAL ? 2 : 1][rounds];
-    auto fetch = [&](int part) {
-#if RESIDUAL
-#pragma unroll
-        for (int i = 0; i < rounds; ++i) {
-            i64 y_row = first_token + part * 64 + i * (128 / vectors) + thread / vectors;
-            if (y_row < tokens && inside) {
-                residual[part & 1][i] = load_fresh(
-                    (u8*)a.residual.base + (y_row * a.residual.stride + first_column) * 2);
+/// Brings chunks of the weight, part after part. A warp: a lane for each strip.
+__device__ __forceinline__ void bring_chunks(const PrefillLinearArguments& a, Barriers barriers, int tokens) {
+    const int lane = threadIdx.x & 31;
+    const u32 base = shared_address(shared);
+    const int token_tiles = (tokens + tile_tokens - 1) / tile_tokens;
+    Turn<WEIGHT_STAGES> weight;
+    Work work{row_tiles * token_tiles};
+    for (Part part; work.take(part);) {
+        const Tile at(part.tile, token_tiles);
+        const int left = strips - at.place, count = left < tile_strips ? left : tile_strips;
+        const Strip strip(at.place + lane);
+        for (int i = part.first; i < part.first + part.count; ++i) {
+            barrier_wait(barriers.weight_free(weight.stage), weight.parity ^ 1);
+            const u32 full = barriers.weight_full(weight.stage);
+            if (lane == 0) barrier_expect(full, count * chunk_bytes);
+            __syncwarp();
+            if (lane < count) {
+                const u32 target = base + weights_at + weight.stage * weight_bytes + lane * chunk_bytes;
+                copy_bytes(target, a.weight + (strip.chunk + (i64)i * strip.stride) * chunk_bytes, chunk_bytes, full);
             }
+            weight.next();
         }
-#endif
-    };
-    fetch(0);
-#pragma unroll
-    for (int part = 0; part < tile_tokens / 64; ++part) {
-        if (part + 1 < tile_tokens / 64) fetch(part + 1);
-        // Transposed stores of 8 x 8: lane l gives the address of row l % 8 of matrix l / 8.
-#pragma unroll
-        for (int j = 0; j < 8; j += (GATED ? 4 : 2)) {
-            u32 pair[4];
-#pragma unroll
-            for (int n = 0; n < (GATED ? 4 : 2); ++n) {
-                float* s = &c[(part * 8 + j + n) * 4];
-                float low[2] = {s[0] * scale[0] + bias[0], s[1] * scale[0] + bias[0]};
-                float high[2] = {s[2] * scale[1] + bias[1], s[3] * scale[1] + bias[1]};
-                if (GATED) {
-                    pair[n] = pack_pair<RESULT>(gated(low[0], high[0]), gated(low[1], high[1]));
-                } else {
-                    pair[2 * n] = pack_pair<RESULT>(low[0], low[1]);
-                    pair[2 * n + 1] = pack_pair<RESULT>(high[0], high[1]);
-                }
-            }
-            int matrix = lane >> 3;
-            int token = (j + (GATED ? matrix : matrix >> 1)) * 8 + (lane & 7);
-            int column = GATED ? warp * 8 : warp * 16 + (matrix & 1) * 8;
-            asm volatile("stmatrix.sync.aligned.m8n8.x4.trans.shared.b16 [%0], {%1,%2,%3,%4};" ::"r"(
-                             staging + token * staging_pitch + column * 2),
-                "r"(pair[0]), "r"(pair[1]), "r"(pair[2]), "r"(pair[3]) : "memory");
-        }
-        group_barrier(1 + group, 128);
-#pragma unroll
-        for (int i = 0; i < rounds; ++i) {
-            int token = i * (128 / vectors) + thread / vectors;
-            i64 y_row = first_token + part * 64 + token;
-            Word v = shared_word(staging + token * staging_pitch + thread % vectors * 16);
-            if (y_row < tokens && inside) {
-                u8* target = (u8*)a.y.base + (y_row * a.y.stride + first_column) * 2;
-#if RESIDUAL
-                u32* to = &v.x;
-                const u32* from = &residual[part & 1][i].x;
-#pragma unroll
-                for (int k = 0; k < 4; ++k) {
-                    to[k] = pack_pair<RESULT>(low_half<RESULT>(to[k]) + low_half<RESULT>(from[k]),
-                        high_half<RESULT>(to[k]) + high_half<RESULT>(from[k]));
-                }
-#endif
-                asm volatile("st.global.v4.u32 [%0], {%1,%2,%3,%4};" ::"l"(target), "r"(v.x), "r"(v.y),
-                    "r"(v.z), "r"(v.w) : "memory");
-            }
-        }
-        group_barrier(1 + group, 128);
     }
 }
 
@@ -287,7 +197,7 @@ __device__ __forceinline__ void consume(
         }
         if (!part.is_end()) a.sums.add_rest(c, work, part, group);
 #endif
-        finish(a, c, group, at.place + group * 4, at.token, tokens);
+        finish(a, c, base + staging_at + group * staging_bytes, group, at.place + group * 4, at.token, tokens);
     }
 }
 }  // namespace
@@ -311,14 +221,18 @@ extern "C" __global__ void __launch_bounds__(384, 1)
         barrier_init_fence();
     }
     __syncthreads();
-    wait_for_producers();
-    int tokens = a.rows.of(a.step);
+    // Blocks of the kernel behind take the places of those that end; all of its first weights come meanwhile.
+    release_dependents();
     if (group == 0) {
         give_registers<40>();
-        if (threadIdx.x < 32) produce(a, barriers, tokens);
+        if (threadIdx.x == 0) {
+            wait_for_producers();
+            bring_boxes(a, barriers, a.rows.of(a.step));
+        }
+        if (threadIdx.x >= 32 && threadIdx.x < 64) bring_chunks(a, barriers, a.rows.of(a.step));
     } else {
         take_registers<232>();
-        consume(a, barriers, group - 1, tokens);
+        wait_for_producers();
+        consume(a, barriers, group - 1, a.rows.of(a.step));
     }
-    release_dependents();
 }
