@@ -3,12 +3,14 @@
 # SPDX-License-Identifier: Apache-2.0
 """The classic comparison: Martlet int8 against Hugging Face transformers bf16, on this machine's GPU, in one run.
 
-usage: scripts/compare-transformers.py [--program MARTLET] [--runs N] [--compile]
+usage: scripts/compare-transformers.py [--program MARTLET] [--runs N] [--compile] [--results FILE.json]
+    [--chart FILE.svg]
 
 Shape of baichuan2-7b with random weights on both sides; batch 1, 32 and 128 tokens in, 50 out, greedy. transformers
 has no Baichuan: its LLaMA of the same sizes does the same work. Latency: median of the runs, of one generation from
 ids to ids. Memory: what the GPU has in use during the runs less what it has in use before, with keys and values
-for 256 tokens. --compile adds transformers with a static cache and torch.compile.
+for 256 tokens. --compile adds transformers with a static cache and torch.compile. Figures are kept in FILE.json; where it exists they
+are read instead of measured, as for another chart.
 """
 
 import argparse
@@ -98,26 +100,67 @@ def martlet(program, runs):
     return {(r["in"], r["out"]): r["latency ms"] / 1e3 for r in json.loads(out)}, memory
 
 
+def measure(options):
+    """Of each program: name, seconds of each case, bytes in use at most."""
+    rows = [("transformers bf16", *transformers(options.runs, False))]
+    if options.compile:
+        rows.append(("transformers bf16, static cache, torch.compile", *transformers(options.runs, True)))
+    rows.append(("Martlet int8", *martlet(options.program, options.runs)))
+    return [(name, [latency[case] for case in CASES], memory) for name, latency, memory in rows]
+
+
+def table(rows):
+    (_, theirs, their_memory), *_ = rows
+    heads = [f"{a} in, {b} out: ms" for a, b in CASES]
+    print("| | " + " | ".join(f"{head} | less" for head in heads) + " | peak GB | less |")
+    print("|---" * (2 * len(CASES) + 3) + "|")
+    for name, latency, memory in rows:
+        cells = []
+        for seconds, before in zip(latency, theirs):
+            cells += [f"{seconds * 1e3:.1f}", f"{100 * (1 - seconds / before):.1f} %"]
+        print(f"| {name} | {' | '.join(cells)} | {memory / 1e9:.2f} | {100 * (1 - memory / their_memory):.1f} % |")
+
+
+def chart(rows):
+    """SVG: for each figure a bar a program, as long as its share of the first one's."""
+    colors, width, left, right, bar, gap = ("#8a93a6", "#b9c0cc", "#e4572e"), 760, 210, 150, 22, 30
+    figures = [(f"{a} tokens in, {b} out, ms", [latency[i] * 1e3 for _, latency, _ in rows], "{:,.1f}")
+               for i, (a, b) in enumerate(CASES)] + [("peak memory, GB", [memory / 1e9 for *_, memory in rows], "{:.2f}")]
+    parts, y = [], 20
+    for title, values, form in figures:
+        parts.append(f'<text x="12" y="{y + 16}" font-weight="600">{title}</text>')
+        y += 28
+        for (name, *_), value, color in zip(rows, values, colors if len(rows) > 2 else colors[::2]):
+            length = (width - left - right) * value / values[0]
+            less = "" if value == values[0] else f" ({100 * (value / values[0] - 1):+.1f} %)"
+            parts += [f'<text x="{left - 10}" y="{y + 16}" text-anchor="end">{name}</text>',
+                      f'<rect x="{left}" y="{y}" width="{length:.1f}" height="{bar}" rx="3" fill="{color}"/>',
+                      f'<text x="{left + length + 8:.1f}" y="{y + 16}">{form.format(value)}{less}</text>']
+            y += bar + 6
+        y += gap - 6
+    body = "\n".join(parts)
+    return (f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {y}" font-family="sans-serif" font-size="14" '
+            f'fill="#24292f">\n<rect width="{width}" height="{y}" fill="#ffffff"/>\n{body}\n</svg>\n')
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     root = pathlib.Path(__file__).resolve().parent.parent
     parser.add_argument("--program", default=str(root / ".build/release/martlet"))
     parser.add_argument("--runs", type=int, default=10)
     parser.add_argument("--compile", action="store_true")
+    parser.add_argument("--results", type=pathlib.Path, help="figures, read where they are there")
+    parser.add_argument("--chart", type=pathlib.Path, help="SVG of the table")
     options = parser.parse_args()
-    theirs, their_memory = transformers(options.runs, False)
-    rows = [("transformers bf16", theirs, their_memory)]
-    if options.compile:
-        rows.append(("transformers bf16, static cache, torch.compile", *transformers(options.runs, True)))
-    rows.append(("Martlet int8", *martlet(options.program, options.runs)))
-    heads = [f"{a} in, {b} out: ms" for a, b in CASES]
-    print("| | " + " | ".join(f"{head} | less" for head in heads) + " | peak GB | less |")
-    print("|---" * (2 * len(CASES) + 3) + "|")
-    for name, latency, memory in rows:
-        cells = []
-        for case in CASES:
-            cells += [f"{latency[case] * 1e3:.1f}", f"{100 * (1 - latency[case] / theirs[case]):.1f} %"]
-        print(f"| {name} | {' | '.join(cells)} | {memory / 1e9:.2f} | {100 * (1 - memory / their_memory):.1f} % |")
+    if options.results and options.results.exists():
+        rows = json.loads(options.results.read_text())
+    else:
+        rows = measure(options)
+        if options.results:
+            options.results.write_text(json.dumps(rows))
+    table(rows)
+    if options.chart:
+        options.chart.write_text(chart(rows))
 
 
 if __name__ == "__main__":
