@@ -25,6 +25,20 @@ import Testing
         #expect(result.error == "\(total) of \(total) checks passed\n")
     }
 
+    @Test func everyNthCaseIsChecked() throws {
+        let program = Program()
+        defer { program.remove() }
+        let counts = try ["1", "4"].map { every in
+            let result = program.run([
+                "selftest", "--isa", "scalar", "--op", "norm", "--every", every, "--output", "json",
+            ])
+            let rows = try #require(
+                JSONValue.parse(ByteView(Array(result.output.utf8)), name: "rows").array)
+            return try #require(rows.first?["passed"]?.int)
+        }
+        #expect(counts[1] == (counts[0] + 3) / 4 && counts[1] < counts[0])
+    }
+
     @Test func detailsNameEachKernel() {
         let program = Program()
         defer { program.remove() }

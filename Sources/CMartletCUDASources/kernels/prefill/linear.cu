@@ -6,8 +6,8 @@
 // FLOP 2 T K N; floor: FLOP / rate of large bf16 products (G). Bytes matter little from 300 tokens on.
 // Measured on an H100 80GB, linears of the baichuan2-7b shape summed, TFLOP/s of single launches and without pauses (where
 // the chip lowers its clock for its limit of power): 2,048 tokens bf16 677, 651 (cuBLAS 623 to 650, 677 to 687), 8,192 tokens
-// 740, 644 (769, 692); an 8192^3 product 781 to 796, 714 to 728. One producer warp for both rings reached 620 to 636, 583 and 666, 591:
-// eight copies of a chunk stood before each box of x.
+// 740, 644 (769, 692); an 8192^3 product 781 to 796, 714 to 728. One producer
+// warp for both rings reached 620 to 636, 583 to 590 and 649 to 666, 587 to 591: eight copies of a chunk stood before each box of x.
 // O has two tiles a block, so that filling and emptying the rings shows most. What sharing brings: linear_shares.cuh.
 // Persistent blocks of two consumer warpgroups and two producer warps. A tile is 128 weight rows x TOKENS tokens:
 // each warpgroup multiplies its 64 rows, the A operand, from registers (codes become numbers there) by the
