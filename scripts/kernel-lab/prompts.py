@@ -33,14 +33,14 @@ def attention_kernel(dim, single=False, heads=32, kv_heads=32, activation=2, win
     return "prefill/attention.cu", "attention_prefill", d, WARPGROUPS
 
 
-def linear_kernel(inputs, outputs, weight, group=0, zero=0, single=True, gated=0, bias=0, residual=0, result=2, interleave=0, tokens=128, stages=0, shared=1):
+def linear_kernel(inputs, outputs, weight, group=0, zero=0, single=True, gated=0, bias=0, residual=0, result=2, interleave=0, tokens=128, stages=0, shared=1, cluster=1):
     d = dict(WEIGHT=weight, GROUP=group, ZERO=zero, RESULT=result, INPUTS=inputs, OUTPUTS=outputs, GATED=gated, BIAS=bias,
              RESIDUAL=residual, INTERLEAVE=interleave)
     if single:
         return "prefill/linear_mma.cu", "linear_prefill_mma", d | dict(STAGES=stages or (2 if weight < 4 else 3), TOKENS=tokens), SINGLE
-    stages, numbers, codes = {128: (6, 7, 5), 192: (5, 5, 4), 256: (4, 5, 4)}[tokens]
+    stages, numbers, codes = {64: (4, 11, 8), 96: (4, 9, 8), 128: (4, 9, 7), 160: (4, 7, 6), 192: (4, 7, 5), 256: (4, 5, 4)}[tokens]
     return "prefill/linear.cu", "linear_prefill", d | dict(
-        TOKENS=tokens, SHARED=shared, STAGES=stages, WEIGHT_STAGES=numbers if weight < 4 else codes), WARPGROUPS
+        TOKENS=tokens, SHARED=shared, CLUSTER=cluster, STAGES=stages, WEIGHT_STAGES=numbers if weight < 4 else codes), WARPGROUPS
 
 
 # (kernel, lengths, new tokens): cases that are checked, and those that are timed.
@@ -60,6 +60,9 @@ LINEAR_CHECKS = [linear_kernel(512, 272, weight, group, zero, single, gated, bia
 LINEAR_CHECKS += [linear_kernel(2048, 4368, 4, 128, 0, single, interleave=132, tokens=128 if single else 256) for single in (True, False)]
 LINEAR_CHECKS += [linear_kernel(4096, 1040, weight, group, 0, False, tokens=tokens, residual=1)
                   for weight, group in ((2, 0), (8, 0), (4, 128)) for tokens in (128, 192, 256)]
+LINEAR_CHECKS += [linear_kernel(inputs, outputs, weight, group, 0, False, tokens=tokens, cluster=2, **more)
+                  for inputs, outputs, more in ((4096, 1040, dict(residual=1)), (4096, 12288, {}), (512, 272, dict(gated=1)))
+                  for weight, group in ((2, 0), (8, 0), (4, 128)) for tokens in (64, 96, 128, 160, 192, 256)]
 LINEAR_CHECKS += [linear_kernel(inputs, outputs, weight, group, 0, False, tokens=256, shared=0, **more)
                   for inputs, outputs, more in ((4096, 1040, dict(residual=1)), (512, 272, dict(gated=1)))
                   for weight, group in ((2, 0), (8, 0), (4, 128))]

@@ -29,16 +29,19 @@ struct AttentionSplit {
     ) {
         self.headDim = headDim
         self.group = group
-        // Up to 8 query heads to a kv head: a warp has all of them, and two blocks share a multiprocessor.
-        // More: pairs of warps share positions, and a block has the multiprocessor.
+        // Up to 8 query heads to a kv head: a warp has all of them, and two blocks share a multiprocessor;
+        // where requests are many, six small ones without splits, so that one begins or ends beside the
+        // keys of others. More heads: pairs of warps share positions, and a block has the multiprocessor.
+        let isMany = group <= 8 && requests * kvHeads > 6 * Self.multiprocessors
+        if isMany { (warps, blocks) = (2, 6) }
         if group > 8 { (tiles, team, warps, blocks, unit) = (group <= 16 ? 1 : 2, 2, 8, 1, 32) }
         let widths = target.capability >= 90 ? [2, 4, 8].filter { heads % $0 == 0 } : []
         cluster = widths.last ?? 1
         chooseRing(target.sharedMemoryPerBlock + 1024)
         let count = requests * kvHeads * headTiles
         let places = Self.multiprocessors * blocks
-        splits = Self.splits(
-            count: count, places: places, most: max(1, Self.context / 16 / Self.splitUnits))
+        let most = isMany ? 1 : max(1, Self.context / 16 / Self.splitUnits)
+        splits = Self.splits(count: count, places: places, most: most)
         // A cluster's blocks share what the last split would have to combine alone: 16 parts at most. Clusters
         // of 8 do not fill the chip where each has 8 multiprocessors: half of it then.
         cluster = widths.first { splits / $0 <= 16 } ?? widths.last ?? 1
@@ -65,7 +68,7 @@ struct AttentionSplit {
             probe.ring = ring
             return probe.sharedBytes + 1024 <= multiprocessorBytes / probe.blocks
         }
-        if !fits(2, self) { blocks = 1 }
+        while !fits(2, self), blocks > 1 { blocks -= 1 }
         while !fits(2, self), warps > team { warps /= 2 }
         ring = (2...8).last { fits($0, self) } ?? 2
     }

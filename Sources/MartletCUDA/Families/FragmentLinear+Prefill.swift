@@ -34,11 +34,14 @@ extension FragmentLinear {
             return prepared + [warpLaunch(binder, input)]
         }
         // Shared tiles and tiles of other sizes may add up in another order.
-        let tiles = binder.memory.isDeterministic ? [PrefillTile.alone] : PrefillTile.all
+        let isCodes = layout.scheme != nil
+        let tiles =
+            binder.memory.isDeterministic ? [PrefillTile.alone] : PrefillTile.all(isCodes: isCodes)
         return try prepared
             + tiles.map { tile in
                 try warpgroupLaunch(binder, input, tile).limited { [rows = x.rows] in
-                    tiles.count == 1 || PrefillTile.best(rows.evaluate($0) ?? 0) == tile
+                    tiles.count == 1
+                        || PrefillTile.best(rows.evaluate($0) ?? 0, isCodes: isCodes) == tile
                 }
             }
     }
@@ -87,8 +90,9 @@ extension FragmentLinear {
         var defines = kernelDefines
         defines["TOKENS"] = "\(tile.tokens)"
         defines["SHARED"] = tile.isShared ? "1" : "0"
-        defines["STAGES"] = "\(tile.stages)"
-        defines["WEIGHT_STAGES"] = "\(layout.scheme == nil ? tile.weightStages : tile.codeStages)"
+        defines["CLUSTER"] = "\(tile.cluster)"
+        defines["STAGES"] = "\(PrefillTile.stages)"
+        defines["WEIGHT_STAGES"] = "\(layout.scheme == nil ? tile.numberStages : tile.codeStages)"
         let tiles = prefillTiles(of: tile.tokens)
         return KernelLaunch(
             module: KernelModule("prefill/linear.cu", defines), kernel: "linear_prefill",
@@ -153,36 +157,55 @@ extension FragmentLinear {
     }
 }
 
-/// A kind of `linear_prefill`: tokens of a tile, and whether blocks share the last tiles.
+/// A kind of `linear_prefill`: tokens of a tile, and how blocks share tiles and weights.
 struct PrefillTile: Equatable {
     let tokens: Int
+    /// Whether blocks share the last tiles along k.
     let isShared: Bool
-    /// Boxes of x in shared memory; chunks of a weight of numbers, and of one of codes.
-    let stages: Int
-    let weightStages: Int
+    /// Blocks with different tokens that bring a weight together.
+    let cluster: Int
+    /// Chunks in shared memory of a weight of numbers, and of one of codes.
+    let numberStages: Int
     let codeStages: Int
 
     /// Multiprocessors of an H100.
     static let multiprocessors = 132
+    /// Boxes of x in shared memory.
+    static let stages = 4
     /// Rows up to which blocks share tiles: of many turns the last one costs little.
     private static let sharedLimit = 1024
 
     static let alone = PrefillTile(
-        tokens: 256, isShared: false, stages: 4, weightStages: 5, codeStages: 4)
-    private static let shared = [
-        PrefillTile(tokens: 128, isShared: true, stages: 6, weightStages: 7, codeStages: 5),
-        PrefillTile(tokens: 192, isShared: true, stages: 5, weightStages: 5, codeStages: 4),
-        PrefillTile(tokens: 256, isShared: true, stages: 4, weightStages: 5, codeStages: 4),
+        tokens: 256, isShared: false, cluster: 1, numberStages: 5, codeStages: 4)
+    /// Two blocks convert the same codes twice: up to so many rows one block takes them all.
+    private static let whole = [
+        PrefillTile(tokens: 128, isShared: true, cluster: 1, numberStages: 9, codeStages: 7),
+        PrefillTile(tokens: 192, isShared: true, cluster: 1, numberStages: 7, codeStages: 5),
     ]
-    static let all = shared + [alone]
+    private static let halves = [
+        PrefillTile(tokens: 64, isShared: true, cluster: 2, numberStages: 11, codeStages: 8),
+        PrefillTile(tokens: 96, isShared: true, cluster: 2, numberStages: 9, codeStages: 8),
+        PrefillTile(tokens: 128, isShared: true, cluster: 2, numberStages: 9, codeStages: 7),
+        PrefillTile(tokens: 160, isShared: true, cluster: 2, numberStages: 7, codeStages: 6),
+        PrefillTile(tokens: 192, isShared: true, cluster: 2, numberStages: 7, codeStages: 5),
+        PrefillTile(tokens: 256, isShared: true, cluster: 2, numberStages: 5, codeStages: 4),
+    ]
 
-    /// The kind for a count of rows: the fewest tokens past the last row, the largest of those.
-    static func best(_ rows: Int) -> PrefillTile {
+    /// All kinds that a count of rows may want.
+    static func all(isCodes: Bool) -> [PrefillTile] {
+        // Of codes no count of rows wants the small halves.
+        (isCodes ? whole + halves.dropFirst(2) : halves) + [alone]
+    }
+
+    /// The kind for a count of rows.
+    static func best(_ rows: Int, isCodes: Bool) -> PrefillTile {
         if rows > sharedLimit { return alone }
-        if rows <= shared[0].tokens { return shared[0] }
-        func padded(_ tile: PrefillTile) -> Int {
-            (rows + tile.tokens - 1) / tile.tokens * tile.tokens
+        if isCodes, let tile = whole.first(where: { rows <= $0.tokens }) { return tile }
+        // A chunk of a tile takes as long as its tokens and 48 more, measured (kernel-lab/NOTES.md).
+        func time(_ tile: PrefillTile) -> Int {
+            (rows + 2 * tile.tokens - 1) / (2 * tile.tokens) * (tile.tokens + 48)
         }
-        return padded(shared[1]) < padded(shared[2]) ? shared[1] : shared[2]
+        let kinds = isCodes ? halves.dropFirst(2) : halves[...]
+        return kinds.min { time($0) < time($1) } ?? alone
     }
 }

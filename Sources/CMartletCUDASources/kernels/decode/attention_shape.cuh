@@ -17,9 +17,6 @@
 #ifndef CLUSTER
 #define CLUSTER 1
 #endif
-#ifndef __cluster_dims__
-#define __cluster_dims__(...) __attribute__((cluster_dims(__VA_ARGS__)))
-#endif
 
 /// Cosines and sines by position, [positions][pairs], aligned to 16 bytes.
 struct RotaryTable {

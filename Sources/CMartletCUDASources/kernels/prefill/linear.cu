@@ -23,8 +23,9 @@
 //   INPUTS OUTPUTS           K, and rows of the weight (gate and up together count twice)
 //   GATED                    0; 1: y = silu(gate) up, rows `paired8`; 2: gelu(gate) up, tanh form
 //   BIAS RESIDUAL            0 or 1
-//   TOKENS                   of a tile: 128, 192 or 256
+//   TOKENS                   of a tile: 64, 96, 128, 160, 192 or 256
 //   SHARED                   1: blocks share the last tiles along k (linear_shares.cuh)
+//   CLUSTER                  2, where SHARED: two blocks with the same weight and different tokens bring half of it each, for both
 //   STAGES WEIGHT_STAGES     depths of the rings
 //   INTERLEAVE               of the layout, or 0
 #include "prompt_results.cuh"
@@ -47,13 +48,13 @@ struct PrefillLinearArguments {
 namespace {
 constexpr int box_bytes = tile_tokens * box_k * 2;
 constexpr int weight_bytes = tile_strips * chunk_bytes;
-constexpr int consumers = 2;
+constexpr int consumers = 2, cluster = CLUSTER;
 
 // Shared memory, from a multiple of 1024.
 constexpr int weights_at = STAGES * box_bytes;
 constexpr int staging_at = weights_at + WEIGHT_STAGES * weight_bytes;
 constexpr int barriers_at = staging_at + consumers * staging_bytes;
-constexpr int shared_bytes = barriers_at + (STAGES + WEIGHT_STAGES) * 16;
+constexpr int shared_bytes = barriers_at + STAGES * 16 + WEIGHT_STAGES * 24;
 static_assert(shared_bytes <= 227 << 10, "the rings do not fit a block's shared memory");
 extern __shared__ __align__(1024) u8 shared[];
 
@@ -73,9 +74,16 @@ struct Barriers {
     u32 base;
     __device__ __forceinline__ u32 box_full(int i) const { return base + i * 16; }
     __device__ __forceinline__ u32 box_free(int i) const { return base + i * 16 + 8; }
-    __device__ __forceinline__ u32 weight_full(int i) const { return base + (STAGES + i) * 16; }
-    __device__ __forceinline__ u32 weight_free(int i) const { return base + (STAGES + i) * 16 + 8; }
+    __device__ __forceinline__ u32 weight_full(int i) const { return base + STAGES * 16 + i * 24; }
+    __device__ __forceinline__ u32 weight_free(int i) const { return base + STAGES * 16 + i * 24 + 8; }
+    /// The cluster's other block has this place free too.
+    __device__ __forceinline__ u32 weight_free_there(int i) const { return base + STAGES * 16 + i * 24 + 16; }
 };
+
+/// Tiles of tokens; a cluster's blocks have one each.
+__device__ __forceinline__ int token_tiles_of(int tokens) {
+    return (tokens + tile_tokens * cluster - 1) / (tile_tokens * cluster) * cluster;
+}
 
 /// The operands of four matrix instructions, 64 k, of a warp's strip: `box` of the chunk at an address.
 struct Fragments {
@@ -107,11 +115,10 @@ __device__ __forceinline__ int last_box(const Part& part) {
 /// Brings boxes of x, part after part. One thread.
 __device__ __forceinline__ void bring_boxes(const PrefillLinearArguments& a, Barriers barriers, int tokens) {
     const u32 base = shared_address(shared);
-    const int token_tiles = (tokens + tile_tokens - 1) / tile_tokens;
     Turn<STAGES> box;
-    Work work{row_tiles * token_tiles};
+    Work work{token_tiles_of(tokens)};
     for (Part part; work.take(part);) {
-        const Tile at(part.tile, token_tiles);
+        const Tile at = work.at(part);
         for (int i = part.first * chunk_boxes, end = SHARED ? last_box(part) : boxes; i < end; ++i) {
             const u32 full = barriers.box_full(box.stage), target = base + box.stage * box_bytes;
             barrier_wait(barriers.box_free(box.stage), box.parity ^ 1);
@@ -126,22 +133,37 @@ __device__ __forceinline__ void bring_boxes(const PrefillLinearArguments& a, Bar
 __device__ __forceinline__ void bring_chunks(const PrefillLinearArguments& a, Barriers barriers, int tokens) {
     const int lane = threadIdx.x & 31;
     const u32 base = shared_address(shared);
-    const int token_tiles = (tokens + tile_tokens - 1) / tile_tokens;
+    const int rank = blockIdx.x % cluster;
     Turn<WEIGHT_STAGES> weight;
-    Work work{row_tiles * token_tiles};
+    Work work{token_tiles_of(tokens)};
     for (Part part; work.take(part);) {
-        const Tile at(part.tile, token_tiles);
+        const Tile at = work.at(part);
         const int left = strips - at.place, count = left < tile_strips ? left : tile_strips;
         const Strip strip(at.place + lane);
         for (int i = part.first; i < part.first + part.count; ++i) {
             barrier_wait(barriers.weight_free(weight.stage), weight.parity ^ 1);
             const u32 full = barriers.weight_full(weight.stage);
+            if (cluster > 1) barrier_wait(barriers.weight_free_there(weight.stage), weight.parity);
             if (lane == 0) barrier_expect(full, count * chunk_bytes);
             __syncwarp();
-            if (lane < count) {
+            if (lane < count && lane % cluster == rank) {
                 const u32 target = base + weights_at + weight.stage * weight_bytes + lane * chunk_bytes;
-                copy_bytes(target, a.weight + (strip.chunk + (i64)i * strip.stride) * chunk_bytes, chunk_bytes, full);
+                copy_bytes_once<cluster>(
+                    target, a.weight + (strip.chunk + (i64)i * strip.stride) * chunk_bytes, chunk_bytes, full);
             }
+            weight.next();
+        }
+    }
+}
+
+/// Tells the cluster's other block which places for the weight are free here. One thread.
+__device__ __forceinline__ void announce_places(const PrefillLinearArguments& a, Barriers barriers, int tokens) {
+    Turn<WEIGHT_STAGES> weight;
+    Work work{token_tiles_of(tokens)};
+    for (Part part; work.take(part);) {
+        for (int i = 0; i < part.count; ++i) {
+            barrier_wait(barriers.weight_free(weight.stage), weight.parity ^ 1);
+            barrier_arrive_at(barriers.weight_free_there(weight.stage), blockIdx.x % cluster ^ 1);
             weight.next();
         }
     }
@@ -151,14 +173,13 @@ __device__ __forceinline__ void consume(
     const PrefillLinearArguments& a, Barriers barriers, int group, int tokens) {
     const int warp = (threadIdx.x & 127) >> 5, lane = threadIdx.x & 31;
     u32 base = shared_address(shared);
-    int token_tiles = (tokens + tile_tokens - 1) / tile_tokens;
     Turn<STAGES> box, done;
     Turn<WEIGHT_STAGES> weight;
     float c[tile_tokens / 2];
     Fragments fragments[2];
-    Work work{row_tiles * token_tiles};
+    Work work{token_tiles_of(tokens)};
     for (Part part; work.take(part);) {
-        const Tile at(part.tile, token_tiles);
+        const Tile at = work.at(part);
         // The compiler must see that all lanes take as many turns: only then places and descriptors are uniform registers.
         const int count = SHARED ? __shfl_sync(~0u, last_box(part) - part.first * chunk_boxes, 0) : boxes;
 #pragma unroll 2
@@ -205,8 +226,11 @@ __device__ __forceinline__ void consume(
 /// Shared memory and threads of a block.
 extern "C" __device__ const u32 linear_prefill_launch[2] = {shared_bytes, 384};
 
-extern "C" __global__ void __launch_bounds__(384, 1)
-    linear_prefill(const __grid_constant__ PrefillLinearArguments a) {
+extern "C" __global__ void
+#if CLUSTER > 1
+    __cluster_dims__(CLUSTER, 1, 1)
+#endif
+    __launch_bounds__(384, 1) linear_prefill(const __grid_constant__ PrefillLinearArguments a) {
     int group = threadIdx.x >> 7;
     Barriers barriers{shared_address(shared) + barriers_at};
     if (threadIdx.x == 0) {
@@ -217,10 +241,12 @@ extern "C" __global__ void __launch_bounds__(384, 1)
         for (int i = 0; i < WEIGHT_STAGES; ++i) {
             barrier_init(barriers.weight_full(i), 1);
             barrier_init(barriers.weight_free(i), consumers * 128);
+            barrier_init(barriers.weight_free_there(i), 1);
         }
         barrier_init_fence();
     }
-    __syncthreads();
+    if (cluster > 1) cluster_meet();
+    else __syncthreads();
     // Blocks of the kernel behind take the places of those that end; all of its first weights come meanwhile.
     release_dependents();
     if (group == 0) {
@@ -230,9 +256,12 @@ extern "C" __global__ void __launch_bounds__(384, 1)
             bring_boxes(a, barriers, a.rows.of(a.step));
         }
         if (threadIdx.x >= 32 && threadIdx.x < 64) bring_chunks(a, barriers, a.rows.of(a.step));
+        if (cluster > 1 && threadIdx.x == 64) announce_places(a, barriers, a.rows.of(a.step));
     } else {
         take_registers<232>();
         wait_for_producers();
         consume(a, barriers, group - 1, a.rows.of(a.step));
     }
+    // What a block has brought for the other one has come there.
+    if (cluster > 1) cluster_meet();
 }

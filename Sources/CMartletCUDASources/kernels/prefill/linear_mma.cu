@@ -219,7 +219,7 @@ extern "C" __global__ void __launch_bounds__(threads, 256 / threads)
     release_dependents();
     const int tokens = a.rows.of(a.step), token_tiles = (tokens + tile_tokens - 1) / tile_tokens;
     if ((int)blockIdx.x >= row_tiles * token_tiles) return;
-    const Loader loader{a, Tile(blockIdx.x, token_tiles), tokens};
+    const Loader loader{a, Tile::of(blockIdx.x, token_tiles), tokens};
     const u32 base = shared_address(shared);
 #pragma unroll
     for (int i = 0; i < STAGES; ++i) {

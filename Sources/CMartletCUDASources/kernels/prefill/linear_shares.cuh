@@ -3,14 +3,14 @@
 //
 // How the tiles of `linear_prefill` are dealt to blocks, and sums of a tile that several blocks have a part of.
 //
-// Whole tiles first, a turn of all blocks at a time. With SHARED 1 what is then left, less than two tiles a block, is shared
-// out along k: equal numbers of chunks, neighbours one behind the other, so that no block stands idle while others have a
-// tile more. A block's share begins within a tile whose earlier chunks another block has, which needs them last: it adds what
-// is laid down for it here. Blocks wait only for those of lower index, which start earlier: none waits for ever, however few
-// run. Cost: a block writes and an owner reads 512 bytes a token of its tile.
-// Measured on an H100 80GB, baichuan2-7b bf16, the whole step: 192 requests of 128 to 256 tokens 19.4 ms without, 16.7 with;
-// 96 tokens of a prompt beside 32 requests 14.1 and 11.4. From 1,024 tokens on it brings nothing, at 8,192 it costs 3 to
-// 10 %: blocks at different k no longer find x in the second cache.
+// Without SHARED a turn of all blocks at a time. With SHARED 1 blocks that have the same rows of the weight and different
+// tokens form a group, which takes the same chunks at the same time: the weight comes from memory once. Groups take whole
+// tiles of rows first; what is then left, less than two a group, is shared out along k: equal numbers of chunks, neighbours
+// one behind the other, so that no block stands idle while others have a tile more. A share begins within a tile whose earlier
+// chunks another group has, which needs them last: it adds what is laid down for it here. Blocks wait only for those of lower
+// index, which start earlier: none waits for ever, however few run. Cost: a block writes and an owner reads 512 bytes a
+// token of its tile. (Sums that say themselves that they are there, without a flag and its fence, took as long: they must be
+// taken away behind.)
 #pragma once
 #include "hopper.cuh"
 #include "weight_tiles.cuh"
@@ -28,59 +28,73 @@ struct Part {
 };
 
 #if SHARED
-/// How a number of tiles is dealt.
+/// How tiles of rows are dealt to groups of blocks.
 struct Deal {
-    int whole;    // tiles that one block has alone
+    int whole;    // tiles that one group has alone
     int total;    // chunks of the rest
-    int sharers;  // blocks that share it, in the opposite order of their shares
+    int sharers;  // groups that share it, in the opposite order of their shares
 
-    __device__ __forceinline__ explicit Deal(int tiles) : whole(tiles), total(0), sharers(1) {
-        const int blocks = gridDim.x, rest = tiles % blocks;
+    __device__ __forceinline__ explicit Deal(int groups) : whole(row_tiles), total(0), sharers(1) {
+        const int rest = row_tiles % groups;
         // A last turn that is nearly full ends sooner than sums are added up.
-        if (rest == 0 || rest * 8 >= blocks * 7) return;
-        const int left = tiles < blocks ? rest : rest + blocks, most = left * strip_chunks / least_chunks;
+        if (rest == 0 || rest * 8 >= groups * 7) return;
+        const int left = row_tiles < groups ? rest : rest + groups, most = left * strip_chunks / least_chunks;
         if (most <= left) return;
-        whole = tiles - left;
+        whole = row_tiles - left;
         total = left * strip_chunks;
-        sharers = most < blocks ? most : blocks;
+        sharers = most < groups ? most : groups;
     }
-    /// A block's place among the shares, and back.
+    /// A group's place among the shares, and back.
     __device__ __forceinline__ int mirrored(int index) const { return sharers - 1 - index; }
     /// The first chunk of a share.
     __device__ __forceinline__ int begin(int place) const { return place < 0 ? 0 : total * place / sharers; }
 };
-#endif
 
 /// A block's parts in order. The deal is made anew for each, for want of registers.
 struct Work {
-    int tiles;
+    int token_tiles;
     int taken = 0;
 
-#if SHARED
+    __device__ __forceinline__ int groups() const { return gridDim.x / token_tiles; }
+    __device__ __forceinline__ int group() const { return blockIdx.x / token_tiles; }
     __device__ __forceinline__ Deal deal() const {
-        int count = tiles;
+        int count = groups();
         asm volatile("" : "+r"(count));  // keeps the compiler from making it once
         return Deal(count);
     }
-#endif
     __device__ __forceinline__ bool take(Part& part) {
-        const int tile = blockIdx.x + taken * gridDim.x;
+        const int tile = group() + taken * groups();
         ++taken;
         part = Part{tile, 0, strip_chunks};
-#if SHARED
+        if (group() >= groups()) return false;
         const Deal deal = this->deal();
         if (tile < deal.whole) return true;
-        const int place = deal.mirrored(blockIdx.x), begin = deal.begin(place), end = deal.begin(place + 1);
-        const int alone = (deal.whole + gridDim.x - 1 - blockIdx.x) / gridDim.x, turn = taken - 1 - alone;
+        const int place = deal.mirrored(group()), begin = deal.begin(place), end = deal.begin(place + 1);
+        const int alone = (deal.whole + groups() - 1 - group()) / groups(), turn = taken - 1 - alone;
         const int at = turn == 0 ? begin : (begin / strip_chunks + turn) * strip_chunks;
         const int first = at % strip_chunks, left = strip_chunks - first;
         part = Part{deal.whole + at / strip_chunks, first, end - at < left ? end - at : left};
         return at < end;
-#else
-        return tile < tiles;
-#endif
+    }
+    /// Where a part's tile lies.
+    __device__ __forceinline__ Tile at(const Part& part) const {
+        return Tile{part.tile * tile_strips, (int)(blockIdx.x % token_tiles) * tile_tokens};
     }
 };
+#else
+/// A block's tiles in order.
+struct Work {
+    int token_tiles;
+    int taken = 0;
+
+    __device__ __forceinline__ bool take(Part& part) {
+        part = Part{(int)(blockIdx.x + taken * gridDim.x), 0, strip_chunks};
+        ++taken;
+        return part.tile < row_tiles * token_tiles;
+    }
+    __device__ __forceinline__ Tile at(const Part& part) const { return Tile::of(part.tile, token_tiles); }
+};
+#endif
 
 #if SHARED
 /// Sums of parts that do not begin their tile, in device memory: at most one a block, its two warpgroups apart.
@@ -135,8 +149,8 @@ struct Sums {
         float (&c)[tile_tokens / 2], const Work& work, const Part& part, int group) const {
         const Deal deal = work.deal();
         const int end = (part.tile - deal.whole + 1) * strip_chunks;
-        for (int place = deal.mirrored(blockIdx.x) + 1; deal.begin(place) < end; ++place) {
-            add(c, deal.mirrored(place), group);
+        for (int place = deal.mirrored(work.group()) + 1; deal.begin(place) < end; ++place) {
+            add(c, deal.mirrored(place) * work.token_tiles + blockIdx.x % work.token_tiles, group);
         }
     }
 };

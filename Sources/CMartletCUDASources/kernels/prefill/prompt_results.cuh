@@ -12,7 +12,7 @@ namespace {
 static_assert(!GATED && !BIAS && !RESIDUAL, "f32 results are those of a head");
 constexpr int staged_tokens = 32, staging_pitch = 64 * 4 + 16;  // 64 rows of a token, spread over the banks
 #else
-constexpr int staged_tokens = 64, staging_pitch = 64 * 2 + 16;
+constexpr int staged_tokens = tile_tokens % 64 ? 32 : 64, staging_pitch = 64 * 2 + 16;
 #endif
 constexpr int staging_bytes = staged_tokens * staging_pitch;  // of a warpgroup
 
@@ -62,7 +62,7 @@ __device__ __forceinline__ void finish(const Arguments& a, float (&c)[tile_token
 #else
 /// Sums of a warpgroup's 64 rows and a tile's tokens become results.
 ///
-/// 64 tokens at a time.
+/// `staged_tokens` at a time.
 template <class Arguments>
 __device__ __forceinline__ void finish(const Arguments& a, float (&c)[tile_tokens / 2], u32 staging, int group,
     int first_place, int first_token, int tokens) {
@@ -85,7 +85,7 @@ __device__ __forceinline__ void finish(const Arguments& a, float (&c)[tile_token
         bias[1] = load<RESULT>(a.bias, GATED ? outputs + place : row + 8);
     }
 #endif
-    constexpr int vectors = columns / 8, rounds = 64 * vectors / 128;
+    constexpr int vectors = columns / 8, rounds = staged_tokens * vectors / 128;
     // A vector of 8 results is half a strip, or the whole one where gate and up became one.
     const int own_place = first_place + thread % vectors / (GATED ? 1 : 2);
     const int first_column =
@@ -97,7 +97,7 @@ __device__ __forceinline__ void finish(const Arguments& a, float (&c)[tile_token
 #if RESIDUAL
 #pragma unroll
         for (int i = 0; i < rounds; ++i) {
-            i64 y_row = first_token + part * 64 + i * (128 / vectors) + thread / vectors;
+            i64 y_row = first_token + part * staged_tokens + i * (128 / vectors) + thread / vectors;
             if (y_row < tokens && inside) {
                 residual[part & 1][i] = load_fresh(
                     (u8*)a.residual.base + (y_row * a.residual.stride + first_column) * 2);
@@ -107,15 +107,15 @@ __device__ __forceinline__ void finish(const Arguments& a, float (&c)[tile_token
     };
     fetch(0);
 #pragma unroll
-    for (int part = 0; part < tile_tokens / 64; ++part) {
-        if (part + 1 < tile_tokens / 64) fetch(part + 1);
+    for (int part = 0; part < tile_tokens / staged_tokens; ++part) {
+        if (part + 1 < tile_tokens / staged_tokens) fetch(part + 1);
         // Transposed stores of 8 x 8: lane l gives the address of row l % 8 of matrix l / 8.
 #pragma unroll
-        for (int j = 0; j < 8; j += (GATED ? 4 : 2)) {
+        for (int j = 0; j < staged_tokens / 8; j += (GATED ? 4 : 2)) {
             u32 pair[4];
 #pragma unroll
             for (int n = 0; n < (GATED ? 4 : 2); ++n) {
-                float* s = &c[(part * 8 + j + n) * 4];
+                float* s = &c[(part * (staged_tokens / 8) + j + n) * 4];
                 float low[2] = {s[0] * scale[0] + bias[0], s[1] * scale[0] + bias[0]};
                 float high[2] = {s[2] * scale[1] + bias[1], s[3] * scale[1] + bias[1]};
                 if (GATED) {
@@ -136,7 +136,7 @@ __device__ __forceinline__ void finish(const Arguments& a, float (&c)[tile_token
 #pragma unroll
         for (int i = 0; i < rounds; ++i) {
             int token = i * (128 / vectors) + thread / vectors;
-            i64 y_row = first_token + part * 64 + token;
+            i64 y_row = first_token + part * staged_tokens + token;
             Word v = shared_word(staging + token * staging_pitch + thread % vectors * 16);
             if (y_row < tokens && inside) {
                 u8* target = (u8*)a.y.base + (y_row * a.y.stride + first_column) * 2;

@@ -56,12 +56,11 @@ struct Strip {
 struct Tile {
     int place, token;
 
-    __device__ __forceinline__ Tile(int index, int token_tiles) {
+    __device__ static __forceinline__ Tile of(int index, int token_tiles) {
         constexpr int kept = (20 << 20) / (tile_tokens * INPUTS * 2), wide = kept > 1 ? kept : 1;
         int first = index / (row_tiles * wide) * wide, rest = index % (row_tiles * wide);
         int width = token_tiles - first < wide ? token_tiles - first : wide;
-        place = rest / width * tile_strips;
-        token = (first + rest % width) * tile_tokens;
+        return Tile{rest / width * tile_strips, (first + rest % width) * tile_tokens};
     }
 };
 
