@@ -16,6 +16,9 @@ final class Concurrently<Value: Sendable>: Sendable {
 
     private func set(_ value: Result<Value, any Error>) { result.withLock { $0 = value } }
 
+    /// Throws what computing it threw, if that is known by now; does not wait.
+    func checkNow() throws { if case .failure(let error) = result.withLock({ $0 }) { throw error } }
+
     /// Waits for the value.
     ///
     /// - Throws: What computing it threw.

@@ -87,6 +87,12 @@ package struct EngineDraft: Sendable {
         let writer = try EngineFileWriter(path: path)
         // Hashing takes about as long as packing, and another core.
         let fingerprints = sources.map { Concurrently($0) }
+        // So does compiling kernels.
+        let codes = targets.map { target in
+            Concurrently { [catalog = target.catalog, plans = target.plans] in
+                try catalog.deviceCode(for: plans)
+            }
+        }
         do {
             for target in targets {
                 for plan in target.plans { try writer.addPlan(plan, for: target.program.target) }
@@ -102,8 +108,8 @@ package struct EngineDraft: Sendable {
                     section.key, isRequired: section.isRequired, section.bytes)
             }
             for (index, target) in targets.enumerated() {
-                try writeDeviceCode(of: target, to: writer)
-                try writeWeights(of: target, index, to: writer)
+                try writeWeights(of: target, index, to: writer) { try codes[index].checkNow() }
+                try writeDeviceCode(codes[index].value(), of: target, to: writer)
             }
             var description = description
             if let fingerprints { description.sources = try fingerprints.value() }
@@ -126,8 +132,9 @@ package struct EngineDraft: Sendable {
         writer.endSection()
     }
 
-    private func writeDeviceCode(of target: Target, to writer: EngineFileWriter) throws {
-        let code = try target.catalog.deviceCode(for: target.plans)
+    private func writeDeviceCode(
+        _ code: [String: ByteView], of target: Target, to writer: EngineFileWriter
+    ) throws {
         for (name, bytes) in code.sorted(by: { $0.key < $1.key }) {
             try writer.addSection(
                 SectionKey(.deviceCode, target: target.program.target, name: name),
@@ -136,7 +143,8 @@ package struct EngineDraft: Sendable {
     }
 
     private func writeWeights(
-        of target: Target, _ index: Int, to writer: EngineFileWriter
+        of target: Target, _ index: Int, to writer: EngineFileWriter,
+        betweenParameters check: () throws -> Void
     ) throws {
         // Constants that kernels take as they are lie in their own section already.
         let requests = target.program.parameters.filter {
@@ -144,6 +152,7 @@ package struct EngineDraft: Sendable {
         }
         try writer.beginSection(SectionKey(.weights, target: target.program.target))
         for (number, request) in requests.enumerated() {
+            try check()
             let parameter = packed(request, for: target)
             try writer.writeParameter(request.parameter) { try parameter.forEachPiece($0) }
             let done = Double(index) + Double(number + 1) / Double(requests.count)
@@ -160,9 +169,21 @@ package struct EngineDraft: Sendable {
             byteCount: catalog.packedByteCount(
                 layout: request.layout, format: request.format, shape: request.shape)
         ) { body in
-            try values.forEachPiece(
-                of: request, rowUnit: catalog.packedRowUnit(layout: request.layout)
-            ) { try body(try catalog.pack($0, layout: request.layout)) }
+            // Called by one thread at a time, and not after this returns.
+            nonisolated(unsafe) let body = body
+            // A piece is packed and written while the next one is read and quantized.
+            var behind = Behind()
+            do {
+                try values.forEachPiece(
+                    of: request, rowUnit: catalog.packedRowUnit(layout: request.layout)
+                ) { piece in
+                    try behind.run { try body(catalog.pack(piece, layout: request.layout)) }
+                }
+            } catch {
+                try? behind.finish()
+                throw error
+            }
+            try behind.finish()
         }
     }
 }

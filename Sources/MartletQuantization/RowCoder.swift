@@ -2,6 +2,7 @@
 // SPDX-License-Identifier: Apache-2.0
 
 import MartletCore
+import Synchronization
 
 /// Runs a codec over the rows of a matrix, in parallel, and stores the canonical form.
 struct RowCoder {
@@ -15,68 +16,93 @@ struct RowCoder {
     ///
     /// `@unchecked Sendable`: each row is written by one thread only.
     private struct Target: @unchecked Sendable {
-        let codes: UnsafeMutablePointer<UInt8>
-        let scales: UnsafeMutableRawPointer
-        let zeros: UnsafeMutableRawPointer
+        let codes: UnsafeMutableRawBufferPointer
+        let scales: UnsafeMutableRawBufferPointer
+        let zeros: UnsafeMutableRawBufferPointer
     }
 
     private static let rowsPerPiece = 16
 
-    func encode(_ values: [Float]) throws -> QuantizedTensor {
+    /// Codes a matrix; each thread widens its own rows, so that no f32 copy of the whole exists.
+    ///
+    /// - Throws: `MartletError` `.corrupt` naming row and column of a weight that is not finite,
+    ///   `.unsupported` for a scale beyond the range of its type.
+    func encode(_ tensor: TensorData) throws -> QuantizedTensor {
         let (rowCount, columns) = (shape[0], shape[1])
         let groups = scheme.groupCount(inputs: columns)
         let codeBytes = scheme.bits == 4 ? (columns + 1) / 2 : columns
         let scaleBytes = scheme.scaleType.byteCount
         let zeroBytes = scheme.zero == .none ? 0 : scheme.zero == .integer ? 1 : scaleBytes
-        let storage = (
-            codes: UnsafeMutableRawPointer.allocate(
-                byteCount: max(rowCount * codeBytes, 1), alignment: 64),
-            scales: UnsafeMutableRawPointer.allocate(
-                byteCount: max(rowCount * groups * scaleBytes, 1), alignment: 64),
-            zeros: UnsafeMutableRawPointer.allocate(
-                byteCount: max(rowCount * groups * zeroBytes, 1), alignment: 64)
-        )
-        defer {
-            storage.codes.deallocate()
-            storage.scales.deallocate()
-            storage.zeros.deallocate()
-        }
-        let target = Target(
-            codes: storage.codes.assumingMemoryBound(to: UInt8.self), scales: storage.scales,
-            zeros: storage.zeros)
         let pieces = (rowCount + Self.rowsPerPiece - 1) / Self.rowsPerPiece
-        let (scheme, codec) = (scheme, codec)
-        Parallel.forEach(pieces) { piece in
-            var codes = [UInt8](repeating: 0, count: columns)
-            var scales = [Float](repeating: 0, count: groups)
-            var zeros = [Float](repeating: 0, count: groups)
-            let first = piece * Self.rowsPerPiece
-            for row in first..<min(first + Self.rowsPerPiece, rowCount) {
-                values.withUnsafeBufferPointer { values in
-                    let slice = UnsafeBufferPointer(
-                        rebasing: values[row * columns..<(row + 1) * columns])
-                    codec.encode(
-                        row: slice, scheme: scheme, codes: &codes, scales: &scales, zeros: &zeros)
-                }
-                Self.store(codes, target.codes + row * codeBytes, bits: scheme.bits)
-                for group in 0..<groups {
-                    let index = row * groups + group
-                    Self.store(scales[group], target.scales, index, scheme.scaleType)
-                    switch scheme.zero {
-                    case .none: break
-                    case .integer:
-                        target.zeros.storeBytes(
-                            of: UInt8(max(0, min(255, zeros[group]))), toByteOffset: index,
-                            as: UInt8.self)
-                    case .floatMinimum:
-                        Self.store(zeros[group], target.zeros, index, scheme.scaleType)
+        let fault = Mutex<(piece: Int, error: any Error)?>(nil)
+        var (scales, zeros) = (ByteView(), ByteView())
+        let codes = try ByteView(count: rowCount * codeBytes) { codes in
+            scales = try ByteView(count: rowCount * groups * scaleBytes) { scales in
+                zeros = try ByteView(count: rowCount * groups * zeroBytes) { zeros in
+                    let target = Target(codes: codes, scales: scales, zeros: zeros)
+                    Parallel.forEach(pieces) { piece in
+                        let start = piece * Self.rowsPerPiece
+                        let rows = start..<min(start + Self.rowsPerPiece, rowCount)
+                        do { try encode(tensor, rows, to: target) } catch {
+                            fault.withLock { first in
+                                if let known = first, known.piece < piece { return }
+                                first = (piece, error)
+                            }
+                        }
                     }
+                    if let fault = fault.withLock({ $0 }) { throw fault.error }
                 }
             }
         }
         // Finite weights may still need a scale or minimum beyond the range of its type.
-        func check(_ memory: UnsafeMutableRawPointer, _ part: String) throws {
-            for index in 0..<rowCount * groups
+        try check(scales, "scale", groups)
+        if scheme.zero == .floatMinimum { try check(zeros, "minimum", groups) }
+        // One scale for the whole tensor: codecs work by row, so the caller's scheme must not ask it.
+        return try QuantizedTensor(
+            scheme: scheme, shape: shape, codes: codes, scales: scales, zeros: zeros)
+    }
+
+    private func encode(_ tensor: TensorData, _ rows: Range<Int>, to target: Target) throws {
+        let columns = shape[1], groups = scheme.groupCount(inputs: columns)
+        let codeBytes = scheme.bits == 4 ? (columns + 1) / 2 : columns
+        guard case .plain(let part) = try WeightValue.plain(tensor).rows(rows) else { return }
+        let values = try part.floats()
+        if let index = values.firstIndex(where: { !$0.isFinite }) {
+            throw MartletError(
+                .corrupt,
+                "the weight at row \(firstRow + rows.lowerBound + index / max(columns, 1)), "
+                    + "column \(index % max(columns, 1)) is \(values[index])")
+        }
+        var codes = [UInt8](repeating: 0, count: columns)
+        var scales = [Float](repeating: 0, count: groups)
+        var zeros = [Float](repeating: 0, count: groups)
+        for (place, row) in rows.enumerated() {
+            values.withUnsafeBufferPointer { values in
+                let slice = UnsafeBufferPointer(
+                    rebasing: values[place * columns..<(place + 1) * columns])
+                codec.encode(
+                    row: slice, scheme: scheme, codes: &codes, scales: &scales, zeros: &zeros)
+            }
+            Self.store(codes, target.codes, row * codeBytes, bits: scheme.bits)
+            for group in 0..<groups {
+                let index = row * groups + group
+                Self.store(scales[group], target.scales, index, scheme.scaleType)
+                switch scheme.zero {
+                case .none: break
+                case .integer:
+                    target.zeros.storeBytes(
+                        of: UInt8(max(0, min(255, zeros[group]))), toByteOffset: index,
+                        as: UInt8.self)
+                case .floatMinimum:
+                    Self.store(zeros[group], target.zeros, index, scheme.scaleType)
+                }
+            }
+        }
+    }
+
+    private func check(_ values: ByteView, _ part: String, _ groups: Int) throws {
+        try values.withUnsafeBytes { memory in
+            for index in 0..<shape[0] * groups
             where !Self.load(memory, index, scheme.scaleType).isFinite {
                 throw MartletError(
                     .unsupported,
@@ -85,31 +111,25 @@ struct RowCoder {
                     mend: "Use a scheme with f32 scales, such as int8")
             }
         }
-        try check(storage.scales, "scale")
-        if scheme.zero == .floatMinimum { try check(storage.zeros, "minimum") }
-        func view(_ memory: UnsafeMutableRawPointer, _ count: Int) -> ByteView {
-            ByteView(copying: UnsafeRawBufferPointer(start: memory, count: count))
-        }
-        // One scale for the whole tensor: codecs work by row, so the caller's scheme must not ask it.
-        return try QuantizedTensor(
-            scheme: scheme, shape: shape, codes: view(storage.codes, rowCount * codeBytes),
-            scales: view(storage.scales, rowCount * groups * scaleBytes),
-            zeros: view(storage.zeros, rowCount * groups * zeroBytes))
     }
 
-    private static func store(_ codes: [UInt8], _ target: UnsafeMutablePointer<UInt8>, bits: Int) {
+    private static func store(
+        _ codes: [UInt8], _ target: UnsafeMutableRawBufferPointer, _ start: Int, bits: Int
+    ) {
         if bits == 8 {
-            for (index, code) in codes.enumerated() { target[index] = code }
+            codes.withUnsafeBytes {
+                UnsafeMutableRawBufferPointer(rebasing: target[start...]).copyMemory(from: $0)
+            }
         } else {
             for index in stride(from: 0, to: codes.count, by: 2) {
                 let high = index + 1 < codes.count ? codes[index + 1] : 0
-                target[index / 2] = codes[index] | (high << 4)
+                target[start + index / 2] = codes[index] | (high << 4)
             }
         }
     }
 
     private static func store(
-        _ value: Float, _ target: UnsafeMutableRawPointer, _ index: Int, _ type: DType
+        _ value: Float, _ target: UnsafeMutableRawBufferPointer, _ index: Int, _ type: DType
     ) {
         switch type {
         case .f16: target.storeBytes(of: Half.bits(value), toByteOffset: 2 * index, as: UInt16.self)
@@ -121,7 +141,7 @@ struct RowCoder {
     }
 
     private static func load(
-        _ memory: UnsafeMutableRawPointer, _ index: Int, _ type: DType
+        _ memory: UnsafeRawBufferPointer, _ index: Int, _ type: DType
     ) -> Float {
         switch type {
         case .f16: Half.float(bits: memory.load(fromByteOffset: 2 * index, as: UInt16.self))

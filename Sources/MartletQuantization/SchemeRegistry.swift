@@ -46,17 +46,9 @@ package enum SchemeRegistry {
             throw MartletError(
                 .unsupported, "only matrices are quantized, not shape \(tensor.shape)")
         }
-        let values = try tensor.floats()
-        if let index = values.firstIndex(where: { !$0.isFinite }) {
-            let columns = max(tensor.shape[1], 1)
-            throw MartletError(
-                .corrupt,
-                "the weight at row \(firstRow + index / columns), column \(index % columns) is \(values[index])"
-            )
-        }
         return try RowCoder(
             scheme: scheme, shape: tensor.shape, codec: codec, firstRow: firstRow
-        ).encode(values)
+        ).encode(tensor)
     }
 
     /// The numbers that codes stand for, as f32.

@@ -164,6 +164,20 @@ import Testing
         #expect(throws: MartletError.self) { try SchemeRegistry.encode(tensor, scheme) }
     }
 
+    /// Threads meet weights that are not finite in any order; the first one is named.
+    @Test func namesTheFirstWeightThatIsNotFinite() throws {
+        var values = [Float](repeating: 1, count: 200 * 64)
+        for (row, column) in [(180, 3), (37, 5), (37, 9), (90, 0)] {
+            values[row * 64 + column] = .infinity
+        }
+        let tensor = try TensorData(values, shape: [200, 64])
+        let scheme = try scheme("int8.channel.f32")
+        let error = #expect(throws: MartletError.self) {
+            try SchemeRegistry.encode(tensor, scheme, firstRow: 1000)
+        }
+        #expect(error?.message.contains("row 1037, column 5 is inf") == true)
+    }
+
     @Test func refusesWhatNoCodecHandles() throws {
         let tensor = try SchemeTests.matrix(2, 32)
         for scheme in [
