@@ -169,21 +169,9 @@ package struct EngineDraft: Sendable {
             byteCount: catalog.packedByteCount(
                 layout: request.layout, format: request.format, shape: request.shape)
         ) { body in
-            // Called by one thread at a time, and not after this returns.
-            nonisolated(unsafe) let body = body
-            // A piece is packed and written while the next one is read and quantized.
-            var behind = Behind()
-            do {
-                try values.forEachPiece(
-                    of: request, rowUnit: catalog.packedRowUnit(layout: request.layout)
-                ) { piece in
-                    try behind.run { try body(catalog.pack(piece, layout: request.layout)) }
-                }
-            } catch {
-                try? behind.finish()
-                throw error
-            }
-            try behind.finish()
+            try values.forEachPiece(
+                of: request, rowUnit: catalog.packedRowUnit(layout: request.layout)
+            ) { try body(try catalog.pack($0, layout: request.layout)) }
         }
     }
 }

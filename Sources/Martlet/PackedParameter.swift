@@ -10,11 +10,11 @@ struct PackedParameter {
     let parameter: PlanParameter
     /// Its bytes in all; nil if only the pieces tell.
     let byteCount: Int?
-    let make: (@escaping (ByteView) throws -> Void) throws -> Void
+    let make: ((ByteView) throws -> Void) throws -> Void
 
     init(
         parameter: PlanParameter, byteCount: Int?,
-        make: @escaping (@escaping (ByteView) throws -> Void) throws -> Void
+        make: @escaping ((ByteView) throws -> Void) throws -> Void
     ) {
         self.parameter = parameter
         self.byteCount = byteCount
@@ -22,7 +22,7 @@ struct PackedParameter {
     }
 
     /// Calls the closure with the packed bytes, piece after piece.
-    func forEachPiece(_ body: @escaping (ByteView) throws -> Void) throws { try make(body) }
+    func forEachPiece(_ body: (ByteView) throws -> Void) throws { try make(body) }
 
     /// The packed bytes in memory of their own.
     ///

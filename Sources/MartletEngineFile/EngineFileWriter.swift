@@ -108,7 +108,7 @@ package final class EngineFileWriter {
     ///   - pieces: Calls its argument with the pieces of the values, in order.
     /// - Throws: As the other form, and what the closure throws.
     package func writeParameter(
-        _ parameter: PlanParameter, pieces: (@escaping (ByteView) throws -> Void) throws -> Void
+        _ parameter: PlanParameter, pieces: ((ByteView) throws -> Void) throws -> Void
     ) throws {
         guard isSectionOpen, let section = sections.last else {
             throw MartletError(.internalError, "parameter \(parameter.name) outside a section")

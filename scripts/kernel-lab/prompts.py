@@ -262,6 +262,13 @@ def linear(case, tokens, rate=None):
     verdict(f"{name} {tokens} tokens {shown}", error(y, r) if torch.equal(y, first) and not flags.any() else math.nan, 6e-3)
 
 
+def library(k, n, tokens):
+    """Milliseconds of PyTorch's bf16 product in a chain, weights cold."""
+    weights = [torch.randn(n, k, device="cuda").bfloat16() for _ in range(max(3, int(300e6 / (k * n * 2))))]
+    x = torch.randn(tokens, k, device="cuda").bfloat16()
+    return graph_time(lambda: [torch.mm(x, weights[i % len(weights)].T) for i in range(24)], 3, 5) / 24
+
+
 def main():
     timed = words and "bench" in words
     chosen = ([c[0] for c in CHECKS + (TIMED if timed else [])] if "attention" in words else []) + (
@@ -288,6 +295,8 @@ def main():
                 ms, flop = (sum(p[i] for p in parts) for i in (0, 1))
                 print(f"     {cases[0][1]} {cases[0][2]['WEIGHT']} bits, a layer, {tokens} tokens in tiles of "
                       f"{cases[0][2]['TOKENS']}: {ms * 1e3:.0f} us, {flop / ms / rate * 100:.1f} % of G", flush=True)
+                if cases[0][2]["WEIGHT"] == 2 and cases[0][2].get("SHARED"):
+                    print(f"     cuBLAS, the same: {sum(library(k, n, tokens) for k, n, _ in SHAPES) * 1e3:.0f} us", flush=True)
     sys.exit(f"{failures} failures" if failures else 0)
 
 

@@ -193,8 +193,12 @@ struct PrefillTile: Equatable {
 
     /// All kinds that a count of rows may want.
     static func all(isCodes: Bool) -> [PrefillTile] {
-        // Of codes no count of rows wants the small halves.
-        (isCodes ? whole + halves.dropFirst(2) : halves) + [alone]
+        (isCodes ? whole : []) + halves(isCodes: isCodes) + [alone]
+    }
+
+    /// Of codes no count of rows wants the small ones.
+    private static func halves(isCodes: Bool) -> ArraySlice<PrefillTile> {
+        isCodes ? halves.dropFirst(whole.count) : halves[...]
     }
 
     /// The kind for a count of rows.
@@ -203,9 +207,9 @@ struct PrefillTile: Equatable {
         if isCodes, let tile = whole.first(where: { rows <= $0.tokens }) { return tile }
         // A chunk of a tile takes as long as its tokens and 48 more, measured (kernel-lab/NOTES.md).
         func time(_ tile: PrefillTile) -> Int {
-            (rows + 2 * tile.tokens - 1) / (2 * tile.tokens) * (tile.tokens + 48)
+            let tokens = tile.cluster * tile.tokens
+            return (rows + tokens - 1) / tokens * (tile.tokens + 48)
         }
-        let kinds = isCodes ? halves.dropFirst(2) : halves[...]
-        return kinds.min { time($0) < time($1) } ?? alone
+        return halves(isCodes: isCodes).min { time($0) < time($1) } ?? alone
     }
 }
