@@ -228,25 +228,28 @@ package final class InferenceEngine: Sendable {
     ///
     /// - Throws: `MartletError` for the first request that cannot run; none is started then.
     package func run(_ requests: [GenerationRequest], sink: any GenerationSink) throws {
-        try run(requests) { _ in sink }
+        try run(requests) { _, _ in sink }
     }
 
     /// Starts requests that come at the same moment: the next step finds them all.
     ///
     /// - Parameters:
     ///   - queueLimit: Most that may wait before them; nil for any number.
-    ///   - sinks: Receiver of each request's events.
+    ///   - sinks: Receiver of each request's events, by index and name.
     /// - Throws: `MartletError` for the first request that cannot run, `.limitExceeded` for a full
     ///   queue; none is started then.
     package func run(
         _ requests: [GenerationRequest], queueLimit: Int? = nil,
-        sinks: (Int) -> any GenerationSink
+        sinks: (Int, RequestID) -> any GenerationSink
     ) throws {
         for request in requests { try check(request) }
         try shared.post(requests.count, queueLimit: queueLimit, to: mailbox) { ids in
-            ids.indices.map { .submit(ids[$0], requests[$0], sinks($0)) }
+            ids.indices.map { .submit(ids[$0], requests[$0], sinks($0, ids[$0])) }
         }
     }
+
+    /// Ends a request early; its receiver gets a last event that says so.
+    func cancel(_ id: RequestID) { mailbox.send(.cancel(id)) }
 
     /// From the next step on, says what steps compute; nil for no more.
     ///

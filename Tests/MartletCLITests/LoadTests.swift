@@ -68,6 +68,40 @@ import Testing
         #expect(!result.error.contains("\u{1b}"), "no live view without a terminal")
     }
 
+    /// Some requests are cancelled: nothing stays of them, and the others are answered as alone.
+    @Test func cancelledRequestsLeaveNothing() throws {
+        let program = Program()
+        defer { program.remove() }
+        let result = program.run(
+            Self.small + [
+                "--cancel-share", "0.5", "--check-alone", "--seed", "5", "--output", "json",
+            ])
+        #expect(result.code == 0, "\(result.error)")
+        let row = try #require(try json(result.output).first)
+        let (answered, cancelled) = (row["completed"]?.int ?? 0, row["cancelled"]?.int ?? 0)
+        #expect(answered + cancelled == 24 && answered > 4 && cancelled > 4)
+        #expect(row["repeated_alone"]?.int == answered && row["unlike_alone"]?.int == 0)
+        #expect((row["blocks"]?.int ?? 0) > 0 && row["free_blocks"] == row["blocks"])
+        #expect(row["descriptors_after"] == row["descriptors_before"])
+        let none = program.run(Self.small + ["--cancel-share", "0", "--output", "json"])
+        #expect(try json(none.output).first?["cancelled"]?.int == 0)
+        let wrong = program.run(Self.small + ["--cancel-share", "1.5"])
+        #expect(wrong.code != 0 && wrong.error.contains("--cancel-share is 1.5"))
+    }
+
+    /// Steps of a load are timed for one policy at a time.
+    @Test func aLoadIsProfiled() throws {
+        let program = Program()
+        defer { program.remove() }
+        let result = program.run(Self.small + ["--profile", "--output", "json"])
+        let both = try JSONValue.parse(ByteView(Array(result.output.utf8)), name: "output")
+        #expect(both["policies"]?.array?.count == 1)
+        let steps = try #require(both["steps"]?.array)
+        #expect(steps.contains { ($0["us"]?.int ?? 0) > 0 && ($0["count"]?.int ?? 0) > 0 })
+        let two = program.run(Self.small + ["--profile", "--policy", "static,guaranteedNoEvict"])
+        #expect(two.code != 0 && two.error.contains("one policy"))
+    }
+
     @Test func thePoolIsSharedAsThePolicySays() throws {
         let program = Program()
         defer { program.remove() }

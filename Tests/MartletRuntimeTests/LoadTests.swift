@@ -114,4 +114,32 @@ import Testing
         }
         #expect(executor.violations.isEmpty)
     }
+
+    /// Cancelled requests end behind the token that the plan says, are counted apart, and give back their pages.
+    @Test func cancelsAShareOfALoad() throws {
+        let engine = try InferenceEngine(executor: FakeExecutor())
+        var plan = LoadPlan(
+            count: 200, prompt: .uniform(2...20), answer: .logUniform(2...30), arrivals: .atOnce,
+            vocabularySize: 48, seed: 4)
+        plan.keepsTokens = true
+        plan.cancel(share: 0.5, seed: 9)
+        let moments = plan.entries.compactMap(\.cancelsAfter)
+        #expect((70...130).contains(moments.count) && moments.contains(0))
+        let (records, duration) = try engine.run(plan)
+        for (entry, record) in zip(plan.entries, records) {
+            let length = entry.request.settings.maxTokens
+            #expect(record.tokens.count == record.answerCount)
+            guard let moment = entry.cancelsAfter else {
+                #expect(!record.isCancelled && record.answerCount == length)
+                continue
+            }
+            #expect(moment < length)
+            // Steps under way when the word comes may still bring tokens, or the end.
+            #expect(record.isCancelled || record.answerCount == length)
+            #expect(record.answerCount >= moment)
+        }
+        let metrics = LoadMetrics(records, duration: duration)
+        #expect(metrics.cancelled > 30 && metrics.completed + metrics.cancelled == 200)
+        #expect(metrics.json()["cancelled"]?.int == metrics.cancelled)
+    }
 }

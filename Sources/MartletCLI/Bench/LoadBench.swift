@@ -11,6 +11,8 @@ struct LoadBench {
     let limits: LimitOptions
     /// How answers are drawn; its seed makes the load.
     let settings: SamplingSettings
+    /// Whether steps of the plan are timed.
+    let isProfiling: Bool
 
     /// Loads the model for each policy, runs the load and writes files asked for.
     ///
@@ -28,7 +30,7 @@ struct LoadBench {
         options.maxTokensPerStep = limits.maxNumTokens ?? max(512, options.maxBatchSize)
         options.maxContext = limits.maxContext ?? max(items.map(flags.length).max() ?? 1, 1)
         var results: [LoadResult] = []
-        var precision = ""
+        var (precision, profile) = ("", Table?.none)
         for policy in try scheduling.policies() {
             try scheduling.apply(to: &options, policy: policy)
             let model = try found.load(options)
@@ -37,7 +39,11 @@ struct LoadBench {
                 items: items, settings: settings, declaredLength: flags.declaredOutputLen,
                 arrivals: flags.arrivals, vocabularySize: model.vocabularySize, seed: settings.seed)
             plan.queueLimit = flags.queueLimit
+            plan.keepsTokens = flags.checkAlone
+            plan.cancel(share: flags.cancelShare ?? 0, seed: settings.seed)
+            model.isProfiling = isProfiling
             results.append(try measure(model, plan, policy, goal, isForPeople: form == .text))
+            if isProfiling { profile = ProfileTable.table(model) }
         }
         try writeFiles(results)
         let report = LoadReport(
@@ -45,15 +51,20 @@ struct LoadBench {
         if form == .text {
             Console.line(report.table.rendered(.text))
             Console.line("batch of \(options.maxBatchSize), \(precision)")
+        } else if form == .json, let profile {
+            let both = JSONObject([("policies", report.fields.json), ("steps", profile.json)])
+            Console.line(JSONValue.object(both).serialized(pretty: true))
         } else {
             Console.line(report.fields.rendered(form))
         }
+        if form != .json, let profile { Console.line("\n" + profile.rendered(form)) }
         let failures = results.flatMap(\.records).compactMap(\.failure)
         if let failure = failures.first { Console.error("\(failures.count) failed: \(failure)") }
         guard results.allSatisfy({ $0.metrics.completed > 0 }) else {
             throw MartletError(
                 .checkFailed, "no request was answered", mend: "See the failure above")
         }
+        for result in results { try result.aftermath?.check() }
     }
 
     private func measure(
@@ -68,7 +79,7 @@ struct LoadBench {
         let recorder = LoadRecorder(
             policy: policy, keepsLog: flags.iterationLog != nil,
             keepsTimeline: flags.timeline != nil)
-        let before = model.statistics
+        let (before, holdings) = (model.statistics, LoadAftermath.Holdings())
         let view =
             isForPeople && !flags.quiet && Console.isInteractive
             ? LoadView(policy: policy, requestCount: plan.entries.count, rows: model.rowLimit) : nil
@@ -84,7 +95,9 @@ struct LoadBench {
         return LoadResult(
             policy: policy, records: records,
             metrics: LoadMetrics(records, duration: duration, goal: goal ?? ServiceGoal()),
-            before: before, after: model.statistics, recorder: recorder)
+            before: before, after: model.statistics, recorder: recorder,
+            aftermath: flags.cancelShare != nil || flags.checkAlone
+                ? try LoadAftermath(model, plan, records, before: holdings) : nil)
     }
 
     private func writeFiles(_ results: [LoadResult]) throws {
@@ -108,6 +121,8 @@ struct LoadResult {
     /// The engine's counts before and after the load.
     let before: EngineStatistics, after: EngineStatistics
     let recorder: LoadRecorder
+    /// Where requests are cancelled or checked, what was left of them.
+    let aftermath: LoadAftermath?
 
     /// What a count grew by.
     func growth(_ count: KeyPath<EngineStatistics, Int>) -> Int {

@@ -42,6 +42,12 @@ struct LoadFlags: ParsableArguments {
         help: "Most requests that wait; more are refused and count as failed (default: any number)."
     )
     var queueLimit: Int?
+    @Option(
+        parsing: .unconditional,
+        help: "Share of the requests, 0 to 1, that are cancelled at random moments (default: 0).")
+    var cancelShare: Double?
+    @Flag(help: "Then run each answered request alone and fail if any answer is another one.")
+    var checkAlone = false
     @Flag(help: "Leave out requests of a file that are longer than the context.")
     var skipLong = false
     @Option(
@@ -86,6 +92,11 @@ struct LoadFlags: ParsableArguments {
                 .invalidArgument,
                 "--request-rate is \(requestRate), but must be above 0 and at most 1000000",
                 mend: "Leave it out for all at once")
+        }
+        if let cancelShare, !(0...1).contains(cancelShare) {
+            throw MartletError(
+                .invalidArgument, "--cancel-share is \(cancelShare), but must be 0 to 1",
+                mend: "Such as 0.5 for half of the requests")
         }
         for path in [iterationLog, timeline].compactMap({ $0 }) { try OutputFile.check(path) }
     }

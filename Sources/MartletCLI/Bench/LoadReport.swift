@@ -38,6 +38,7 @@ struct LoadReport {
                         result.after.deviceSeconds - result.before.deviceSeconds)
                 ),
             ]
+            if let rest = result.aftermath { row += Self.fields(rest) }
             return row
         }
         var table = Table(rows.first?.map(\.0) ?? [])
@@ -87,7 +88,28 @@ struct LoadReport {
         add("prompt tokens known", 0) { Double($0.growth(\.reusedTokenCount)) }
         add("pauses", 0) { Double($0.growth(\.preemptionCount)) }
         add("swaps", 0) { Double($0.growth(\.swapCount)) }
+        guard results.allSatisfy({ $0.aftermath != nil }) else { return table }
+        if flags.cancelShare != nil {
+            add("requests cancelled", 0) { Double($0.metrics.cancelled) }
+        }
+        for (index, (name, _)) in (results.first?.aftermath.map(Self.fields) ?? []).enumerated() {
+            add(name.replacing("_", with: " "), 0) { result in
+                Double(result.aftermath.map(Self.fields)?[index].1.int ?? 0)
+            }
+        }
         return table
+    }
+
+    private static func fields(_ rest: LoadAftermath) -> [(String, JSONValue)] {
+        [
+            ("blocks", .int(rest.pageCount)), ("free_blocks", .int(rest.freePageCount)),
+            ("resident_bytes_before", .int(rest.before.residentBytes)),
+            ("resident_bytes_after", .int(rest.after.residentBytes)),
+            ("descriptors_before", .int(rest.before.descriptorCount)),
+            ("descriptors_after", .int(rest.after.descriptorCount)),
+            ("repeated_alone", .int(rest.repeatedCount)),
+            ("unlike_alone", .int(rest.unlikeCount)),
+        ]
     }
 
     private static func number(_ value: Double, _ places: Int) -> JSONValue {

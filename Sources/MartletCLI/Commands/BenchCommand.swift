@@ -135,8 +135,13 @@ struct BenchCommand: AsyncParsableCommand {
         try GivenFlags.refuse(
             [
                 "--batch-size", "--input-output-len", "--num-beams", "--warm-up", "--num-runs",
-                "--duration", "--compare", "--chart", "--format", "-p", "-n", "-r", "--profile",
+                "--duration", "--compare", "--chart", "--format", "-p", "-n", "-r",
             ], "with a load of --random or --requests")
+        if profile, try scheduling.policies().count > 1 {
+            throw MartletError(
+                .invalidArgument, "--profile times the steps of one policy",
+                mend: "Give one --policy, or leave --profile out")
+        }
         var options = try modelOptions.loadOptions()
         try limits.apply(to: &options)
         for policy in try scheduling.policies() {
@@ -149,7 +154,8 @@ struct BenchCommand: AsyncParsableCommand {
         try checkEffect(on: found)
         if limits.retarget == nil { options.retarget = .never }
         try LoadBench(
-            found: found, flags: load, scheduling: scheduling, limits: limits, settings: settings
+            found: found, flags: load, scheduling: scheduling, limits: limits, settings: settings,
+            isProfiling: profile
         ).run(options, form)
     }
 

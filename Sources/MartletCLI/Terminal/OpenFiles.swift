@@ -18,6 +18,16 @@ enum OpenFiles {
     /// Many shards and connections; systems' defaults are about as many.
     private static let wanted: rlim_t = 1024
 
+    /// How many this program has open now; 0 where the system does not tell.
+    static var count: Int {
+        guard let folder = opendir("/proc/self/fd") else { return 0 }
+        defer { closedir(folder) }
+        var names = 0
+        while readdir(folder) != nil { names += 1 }
+        // Two names are the folder and the one above, and one is that of this look.
+        return names - 3
+    }
+
     /// Takes what the system allows up to what is wanted.
     ///
     /// - Throws: `MartletError` `.limitExceeded` where so few are allowed that the runtime library

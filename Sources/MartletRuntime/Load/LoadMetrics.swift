@@ -17,6 +17,10 @@ public struct LoadRecord: Sendable, Hashable {
     public var total = 0.0
     /// Seconds between tokens, in order.
     public var gaps: [Double] = []
+    /// Tokens of the answer, where the plan keeps them.
+    public var tokens: [Int32] = []
+    /// Whether it was cancelled before its end.
+    public var isCancelled = false
     /// Whether it failed.
     public var hasFailed = false
     /// What it failed of.
@@ -75,6 +79,8 @@ public struct LoadMetrics: Sendable {
     public private(set) var completed = 0
     /// Requests that failed.
     public private(set) var failed = 0
+    /// Requests that were cancelled; the other figures leave them out.
+    public private(set) var cancelled = 0
     /// Requests that met the goal.
     public private(set) var good = 0
     /// Tokens of prompts and of answers.
@@ -94,6 +100,10 @@ public struct LoadMetrics: Sendable {
         for record in records {
             if record.hasFailed {
                 failed += 1
+                continue
+            }
+            if record.isCancelled {
+                cancelled += 1
                 continue
             }
             completed += 1
@@ -120,7 +130,8 @@ public struct LoadMetrics: Sendable {
     public func json(percentiles: [Double] = [50, 90, 99]) -> JSONObject {
         var members: [(String, JSONValue)] = [
             ("duration", .double(duration)), ("completed", .int(completed)),
-            ("failed", .int(failed)), ("total_input_tokens", .int(inputTokens)),
+            ("failed", .int(failed)), ("cancelled", .int(cancelled)),
+            ("total_input_tokens", .int(inputTokens)),
             ("total_output_tokens", .int(outputTokens)),
             ("request_throughput", .double(requestRate)),
             ("request_goodput", .double(goodRate)), ("output_throughput", .double(outputRate)),

@@ -11,6 +11,8 @@ public struct LoadPlan: Sendable {
         public var request: GenerationRequest
         /// Seconds after the start; 0 for those that are there from the start.
         public var arrival: Double
+        /// Answer tokens after which it is cancelled, 0 for at once; nil for never.
+        public var cancelsAfter: Int?
 
         /// Pairs a request with its arrival.
         public init(request: GenerationRequest, arrival: Double = 0) {
@@ -39,6 +41,8 @@ public struct LoadPlan: Sendable {
     ///
     /// Nil for any number.
     public var queueLimit: Int?
+    /// Whether records keep the tokens of answers.
+    public var keepsTokens = false
 
     /// A load of given requests.
     public init(entries: [Entry], concurrency: Int? = nil) {
@@ -97,6 +101,21 @@ public struct LoadPlan: Sendable {
         }
         self.init(entries: entries)
         if case .concurrency(let most) = arrivals { concurrency = max(most, 1) }
+    }
+
+    /// Lets a share of the requests be cancelled, each at a random moment: at once, or behind any token but the last.
+    ///
+    /// - Parameters:
+    ///   - share: From 0 for none to 1 for all.
+    ///   - seed: The same seed picks the same ones and moments.
+    public mutating func cancel(share: Double, seed: UInt64) {
+        var random = LoadRandom(seed: seed ^ 0x63_61_6e_63_65_6c)
+        for index in entries.indices {
+            let (isChosen, moment) = (random.unit() < share, random.unit())
+            let request = entries[index].request
+            let answer = request.stopsAfter ?? request.settings.maxTokens
+            entries[index].cancelsAfter = isChosen ? Int(moment * Double(answer)) : nil
+        }
     }
 
     /// Tokens of the longest request, prompt and declared answer.

@@ -43,11 +43,19 @@ extension InferenceEngine {
             } else {
                 Self.sleep(until: arrival)
             }
-            let sinks = group.map { LoadSink(records[$0], arrival: arrival, done) }
+            let sinks = group.map {
+                LoadSink(
+                    records[$0], arrival: arrival, keepsTokens: plan.keepsTokens,
+                    cancelsAfter: plan.entries[$0].cancelsAfter, done)
+            }
             do {
                 try run(
                     plan.entries[group].map(\.request), queueLimit: plan.queueLimit,
-                    sinks: { sinks[$0] })
+                    sinks: { index, id in
+                        sinks[index].cancel = { [weak self] in self?.cancel(id) }
+                        return sinks[index]
+                    })
+                for sink in sinks where sink.cancelsAfter == 0 { sink.cancel() }
             } catch let error as MartletError {
                 for sink in sinks { sink.fail(error) }
             }
@@ -80,19 +88,29 @@ extension InferenceEngine {
 /// engine refuses the request, only the caller does.
 private final class LoadSink: GenerationSink, @unchecked Sendable {
     private let arrival: ContinuousClock.Instant
+    private let keepsTokens: Bool
+    let cancelsAfter: Int?
+    /// Ends the request; set before the engine knows the sink.
+    var cancel: @Sendable () -> Void = {}
     private var last = ContinuousClock.now
     private var record: LoadRecord
     private let done: Mailbox<LoadRecord>
 
-    init(_ record: LoadRecord, arrival: ContinuousClock.Instant, _ done: Mailbox<LoadRecord>) {
+    init(
+        _ record: LoadRecord, arrival: ContinuousClock.Instant, keepsTokens: Bool,
+        cancelsAfter: Int?, _ done: Mailbox<LoadRecord>
+    ) {
         self.record = record
         self.arrival = arrival
+        self.keepsTokens = keepsTokens
+        self.cancelsAfter = cancelsAfter
         self.done = done
     }
 
     func receive(_ event: GenerationEvent) -> Bool {
         let now = ContinuousClock.now
-        if event.token != nil {
+        if let token = event.token {
+            if keepsTokens { record.tokens.append(token) }
             if record.answerCount == 0 {
                 record.firstToken = (now - arrival).seconds
             } else {
@@ -100,8 +118,12 @@ private final class LoadSink: GenerationSink, @unchecked Sendable {
             }
             record.answerCount += 1
             last = now
+            if record.answerCount == cancelsAfter { cancel() }
         }
-        if event.finishReason != nil { post(now) }
+        if let reason = event.finishReason {
+            record.isCancelled = reason == .cancelled
+            post(now)
+        }
         return true
     }
 
