@@ -11,6 +11,9 @@ static const char martlet_cuh[] = {
 static const char batch_linear_cu[] = {
 #embed "kernels/batch/linear.cu"
 };
+static const char batch_linear_norm_cuh[] = {
+#embed "kernels/batch/linear_norm.cuh"
+};
 static const char batch_linear_panels_cuh[] = {
 #embed "kernels/batch/linear_panels.cuh"
 };
@@ -115,6 +118,7 @@ static const char plain_sample_cu[] = {
 
 static const martlet_cuda_source table[] = {
     SOURCE("batch/linear.cu", batch_linear_cu),
+    SOURCE("batch/linear_norm.cuh", batch_linear_norm_cuh),
     SOURCE("batch/linear_panels.cuh", batch_linear_panels_cuh),
     SOURCE("batch/linear_products.cuh", batch_linear_products_cuh),
     SOURCE("batch/linear_results.cuh", batch_linear_results_cuh),

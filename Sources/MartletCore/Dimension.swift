@@ -57,13 +57,21 @@ public struct Dimension: Sendable, Hashable, Codable, ExpressibleByIntegerLitera
         public var logitRows: Int
         /// L.
         public var context: Int
+        /// Requests of one token each in front of all others: a kernel may compute them apart.
+        public var singles: Int
 
         /// Binds T, B, O and L.
-        public init(tokens: Int, requests: Int, logitRows: Int, context: Int) {
+        ///
+        /// - Parameter singles: Requests of one token each in front of all others; nil for all where there are
+        ///   as many tokens as requests, and else for none.
+        public init(
+            tokens: Int, requests: Int, logitRows: Int, context: Int, singles: Int? = nil
+        ) {
             self.tokens = tokens
             self.requests = requests
             self.logitRows = logitRows
             self.context = context
+            self.singles = singles ?? (tokens == requests ? requests : 0)
         }
     }
 

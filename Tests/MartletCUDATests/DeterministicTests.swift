@@ -29,7 +29,8 @@ import Testing
         _ launches: [KernelLaunch], _ step: (tokens: Int, requests: Int)
     ) -> [Variant: Int] {
         let values = Dimension.Values(
-            tokens: step.tokens, requests: step.requests, logitRows: step.requests, context: 64)
+            tokens: step.tokens, requests: step.requests, logitRows: step.requests, context: 64,
+            singles: 0)
         var counts: [Variant: Int] = [:]
         for launch in launches {
             let grid = launch.grid(values)

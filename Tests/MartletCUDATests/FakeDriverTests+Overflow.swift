@@ -30,7 +30,7 @@ extension FakeDriverTests {
         _ = try await runner.run([StepPart(0, [1])])
         // Kernels are told where the word is: behind the counts that are their first argument.
         let counts = try #require(FakeDriver.state.withLock { $0.launches.last?.firstArgument })
-        let word = counts + 16
+        let word = counts + 20
         let linears = try CUDACatalog.launches(
             of: model.compiled.plans, for: KernelArchitecture("sm_90a")
         ).filter { $0.kernel == "linear_decode" }
@@ -39,7 +39,7 @@ extension FakeDriverTests {
             let words = launch.arguments.padded.withUnsafeBytes {
                 Array($0.bindMemory(to: UInt64.self))
             }
-            #expect(words.contains((words.first ?? 0) + 16))
+            #expect(words.contains((words.first ?? 0) + 20))
         }
         for step in 0..<6 {
             let sets = step == 2 || step == 3

@@ -45,7 +45,8 @@ class Shape:
         received = (d["CLUSTER"] - 1) * ceil(rows, 2 * d["CLUSTER"]) * 2 * 64
         barriers = max(x + rings, d["GROUPS"] * rows * 64) + (d["BUFFERS"] + 1) * 16
         sums = d["TOKENS"] * 4 if self.quantized and not d["GROUP"] and d["ZERO"] else 0
-        return max(ceil(barriers, 128) * 128 + received + (d["GROUPS"] + d["CLUSTER"]) * sums, ALONE[self.chip])
+        norm = (max(d["WARPS"] * 32 // d["TOKENS"], 1) * d["TOKENS"] * 4 if d.get("FACTOR") else rows * 4 if d.get("NEXT_NORM") else 0)
+        return max(ceil(barriers, 128) * 128 + received + (d["GROUPS"] + d["CLUSTER"]) * sums + norm, ALONE[self.chip])
 
     def fits(self, limit):
         d = self.d

@@ -83,7 +83,7 @@ def measure(copy, b, length, heads, kv_heads, dim, d, context=0):
     table[:, :used] = torch.randperm(b * used, device=dev, dtype=torch.int32).view(b, used)
     positions = torch.full((b,), length - 1, device=dev, dtype=torch.int32)
     zero = torch.zeros(b, device=dev, dtype=torch.int32)
-    step = torch.tensor([b, b, b, 0], device=dev, dtype=torch.int32)
+    step = torch.tensor([b, b, b, 0, b], device=dev, dtype=torch.int32)
     angle = torch.rand(length, dim // 2, device=dev)
     qkv = torch.randn(b, (heads + 2 * kv_heads) * dim, device=dev).bfloat16()
     y = torch.empty(b, heads * dim, device=dev, dtype=torch.bfloat16)

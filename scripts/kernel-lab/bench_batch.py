@@ -7,7 +7,7 @@ usage: bench_batch.py layer SHAPE FORMAT ROWS,... [KEY=VALUE ...]   all linears 
        bench_batch.py trace SHAPE FORMAT ROWS LINEAR [KEY=VALUE ...]   where a linear's microseconds go
        bench_batch.py build ...                                     compiles what the rest of the line needs
 Rows 1 are the decode kernel's. LINEAR: qkv, o, gate_up, down. Several commands, " / " between them, share one run. With
-NORM=0 in the environment a layer has no norms.
+NORM=kernel in the environment norms are kernels of their own, with NORM=0 a layer has none.
 """
 
 import os
@@ -17,8 +17,8 @@ import batch
 import nvrtc
 
 SHAPES = {"baichuan2-7b": (4096, 11008, 12288, 4096, 8), "mistral-7b": (4096, 14336, 6144, 4096, 8)}
-FORMATS = {"bf16": dict(WEIGHT=2, ACTIVATION=2, RESULT=2), "int8": dict(WEIGHT=8, ACTIVATION=1, RESULT=1),
-           "int4": dict(WEIGHT=4, GROUP=128, ACTIVATION=1, RESULT=1)}
+FORMATS = {"bf16": dict(WEIGHT=2, ACTIVATION=2, RESULT=2), "int8": dict(WEIGHT=8, ACTIVATION=2, RESULT=2),
+           "int4": dict(WEIGHT=4, GROUP=128, ACTIVATION=2, RESULT=2)}
 SHOWN = ("GRID", "CLUSTER", "WARPS", "GROUPS", "STRIPS", "DEPTH", "STEP", "PANEL", "BUFFERS", "WGMMA")
 DEV = "cuda"
 
@@ -34,23 +34,25 @@ def parsed(words):
 
 
 def layer_definitions(shape, form, rows, given):
-    """Of a layer's linears; behind one row's norm is a linear's prologue, else a kernel in front."""
-    found = []
+    """Of a layer's linears; one row's norm is a linear's prologue, else two linears share it, or it is a kernel in front."""
+    found, norms = [], os.environ.get("NORM", "shared")
     for name, kind in kinds(shape).items():
         if rows == 1:
             norm = 2 if name in ("qkv", "gate_up") else 0
             found.append(nvrtc.linear_definitions(**FORMATS[form], **kind, TOKENS=1, NORM=norm,
                                                   INTERLEAVE=given.get("INTERLEAVE", 0)))
             continue
-        if name in ("qkv", "gate_up") and os.environ.get("NORM") != "0":
+        if name in ("qkv", "gate_up") and norms == "kernel":
             found.append(norm_definitions(form, kind["INPUTS"]))
+        if norms == "shared":
+            kind = {**kind, "FACTOR" if name in ("qkv", "gate_up") else "NEXT_NORM": 1}
         found.append(batch.definitions(**FORMATS[form], **kind, TOKENS=rows, **given))
     return found
 
 
 def norm_definitions(form, columns):
     act = FORMATS[form]["ACTIVATION"]
-    return dict(ACTIVATION=act, RESULT=act, COLUMNS=columns)
+    return dict(ACTIVATION=act, COLUMNS=columns)
 
 
 def sweep_definitions(shape, form, rows, kind, words):
@@ -123,6 +125,7 @@ class Bench:
         wide = max(max(d["INPUTS"], d["OUTPUTS"]) for d in linears)
         scales, gamma = torch.full((wide + 16,), 0.0005, device=DEV), torch.ones(wide, device=DEV, dtype=at)
         flow, calls = {}, []
+        squares = torch.ones(132, rows, device=DEV)
 
         def buffer(name, columns):
             if (name, columns) not in flow:
@@ -145,10 +148,11 @@ class Bench:
                 w = dev.pointer(left.pop(0))
                 out = d["OUTPUTS"] // 2 if d["GATED"] else d["OUTPUTS"]
                 ends = (buffer("x", d["INPUTS"]), buffer("y", out), buffer("r", out))
+                norm = dev.SharedNorm(buffer("scaled", wide), dev.pointer(gamma), dev.pointer(squares), rows, 132, 1e-5, 0)
                 if "CLUSTER" in d:
                     traces = self.traces[len(calls)].data_ptr() if self.traces is not None else None
                     a = dev.BatchLinearArguments(dev.tensor_map(flow["x", d["INPUTS"]], rows), *head, *ends, w,
-                                                 dev.pointer(scales), None, None, traces)
+                                                 dev.pointer(scales), None, None, norm, traces)
                 else:
                     a = dev.LinearArguments(*head, *ends, None, w, dev.pointer(scales), None, dev.pointer(gamma), None, None,
                                             dev.pointer(status), 1e-5, 0)

@@ -41,7 +41,7 @@ class Model:
         angle = torch.arange(ctx, device=DEV).double()[:, None] * 10000.0 ** (-torch.arange(64, device=DEV).double() / 64)
         self.cosines, self.sines = angle.cos().float(), angle.sin().float()
         self.embedding = torch.randn(V, H, device=DEV, dtype=at)
-        self.step = torch.tensor([1, 1, 1, 0], device=DEV, dtype=torch.int32)
+        self.step = torch.tensor([1, 1, 1, 0, 1], device=DEV, dtype=torch.int32)
         self.sources = torch.tensor([-1], device=DEV, dtype=torch.int32)
         self.token = torch.tensor([777], device=DEV, dtype=torch.int32)
         nan = lambda *shape, dtype=at: torch.full(shape, float("nan"), device=DEV, dtype=dtype)

@@ -105,7 +105,7 @@ def attention(lengths, kv_heads=2, **given):
     start = torch.zeros(b, device=DEV, dtype=torch.int32)
     slopes = torch.rand(heads, device=DEV) * 0.1
     y = torch.full((b, heads * dim), math.nan, device=DEV, dtype=at)
-    step = torch.tensor([b, b, b, 0], device=DEV, dtype=torch.int32)
+    step = torch.tensor([b, b, b, 0, b], device=DEV, dtype=torch.int32)
     kernel = Kernel("decode/attention.cu", "attention_decode", d)
     tiles = kernel.facts[2]
     partials = torch.zeros(b, heads, d["SPLITS"] // d["CLUSTER"], dim + 2, device=DEV)

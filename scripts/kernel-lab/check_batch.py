@@ -14,7 +14,7 @@ import nvrtc
 
 if sys.argv[1:2] != ["build"]:
     import torch
-    from device import DTYPES, BatchLinearArguments, Kernel, RowCount, Rows, error, pointer, tensor_map
+    from device import DTYPES, BatchLinearArguments, Kernel, RowCount, Rows, SharedNorm, error, pointer, tensor_map
     from layout import pack, paired8, plane, quantize
 
 DEV = "cuda"
@@ -34,7 +34,7 @@ def check(rows, y_pad=0, **given):
     channel = d["WEIGHT"] in (4, 8) and not d["GROUP"]
     scales = plane(s[:, 0], len(w)) if channel else None
     zeros = plane(z[:, 0], len(w)) if channel and z is not None else None
-    xt = DTYPES[1 if d["WEIGHT"] in (4, 8) else d["WEIGHT"]]
+    xt = at
     x = torch.full((rows, k + 8), math.nan, device=DEV, dtype=xt)[:, :k]
     x[:] = (torch.randn(rows, k, device=DEV) * 2).to(xt)
     bias = torch.randn(n, device=DEV).to(at)
@@ -45,7 +45,7 @@ def check(rows, y_pad=0, **given):
     kernel = Kernel("batch/linear.cu", "linear_batch", d)
     assert kernel.facts == [batch.Shape(d).shared_bytes(), d["WARPS"] * 32, d["GRID"]], (kernel.facts, d)
     a = BatchLinearArguments(tensor_map(x, d["TOKENS"]), pointer(step), RowCount(tokens=1), Rows.of(x), Rows.of(y), Rows.of(residual),
-                             pointer(packed), pointer(scales), pointer(zeros), pointer(bias))
+                             pointer(packed), pointer(scales), pointer(zeros), pointer(bias), SharedNorm())
     kernel.launch(a, (d["GRID"], 1, 1))
     torch.cuda.synchronize()
     first = y.clone()
@@ -83,6 +83,8 @@ def cases(short):
         for group in (0, 32, 64, 128):
             for zero in (0, 1, 2):
                 formats.append(dict(WEIGHT=weight, GROUP=group, ZERO=zero, ACTIVATION=1, RESULT=1))
+    formats += [dict(WEIGHT=weight, GROUP=group, ZERO=zero, ACTIVATION=2, RESULT=2) for weight, group, zero in (
+        (8, 32, 2), (8, 64, 1), (8, 128, 0), (4, 32, 1), (4, 64, 2), (4, 0, 0), (4, 0, 1))]
     formats += [dict(WEIGHT=8, ACTIVATION=2, RESULT=2), dict(WEIGHT=4, GROUP=128, ACTIVATION=2, RESULT=2),
                 dict(WEIGHT=8, ZERO=2, ACTIVATION=2, RESULT=2)]
     chosen = [formats[0], formats[2], formats[14 + 9]] if short else formats

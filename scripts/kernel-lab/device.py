@@ -91,9 +91,14 @@ class LinearArguments(ctypes.Structure):
                 ("epsilon", c_float), ("reserved", c_int32), ("trace", c_void_p)]
 
 
+class SharedNorm(ctypes.Structure):
+    _fields_ = [("scaled", Rows), ("weight", c_void_p), ("squares", c_void_p), ("stride", c_int32), ("parts", c_int32),
+                ("epsilon", c_float), ("reserved", c_float)]
+
+
 class BatchLinearArguments(ctypes.Structure):
     _fields_ = [("x_map", c_uint32 * 32), ("step", c_void_p), ("rows", RowCount), ("x", Rows), ("y", Rows), ("residual", Rows),
-                ("weight", c_void_p), ("scales", c_void_p), ("zeros", c_void_p), ("bias", c_void_p), ("trace", c_void_p)]
+                ("weight", c_void_p), ("scales", c_void_p), ("zeros", c_void_p), ("bias", c_void_p), ("norm", SharedNorm), ("trace", c_void_p)]
 
 
 def tensor_map(t, box_rows, box_columns=64):

@@ -33,8 +33,8 @@ def attention_kernel(dim, single=False, heads=32, kv_heads=32, activation=2, win
     return "prefill/attention.cu", "attention_prefill", d, WARPGROUPS
 
 
-def linear_kernel(inputs, outputs, weight, group=0, zero=0, single=True, gated=0, bias=0, residual=0, result=2, interleave=0, tokens=128, stages=0, shared=1, cluster=1):
-    d = dict(WEIGHT=weight, GROUP=group, ZERO=zero, RESULT=result, INPUTS=inputs, OUTPUTS=outputs, GATED=gated, BIAS=bias,
+def linear_kernel(inputs, outputs, weight, group=0, zero=0, single=True, gated=0, bias=0, residual=0, activation=2, result=2, interleave=0, tokens=128, stages=0, shared=1, cluster=1):
+    d = dict(WEIGHT=weight, GROUP=group, ZERO=zero, ACTIVATION=activation, RESULT=result, INPUTS=inputs, OUTPUTS=outputs, GATED=gated, BIAS=bias,
              RESIDUAL=residual, INTERLEAVE=interleave)
     if single:
         return "prefill/linear_mma.cu", "linear_prefill_mma", d | dict(STAGES=stages or (2 if weight < 4 else 3), TOKENS=tokens), SINGLE
@@ -57,6 +57,8 @@ LINEAR_CHECKS = [linear_kernel(512, 272, weight, group, zero, single, gated, bia
                  for single, tokens in ((True, 128), (True, 256), (False, 128), (False, 192), (False, 256))
                  for weight, group, zero in ((2, 0, 0), (8, 0, 0), (8, 32, 2), (4, 0, 0), (4, 32, 1), (4, 64, 0), (4, 128, 2))
                  for gated, bias, residual in ((0, 1, 1), (1, 0, 0))]
+LINEAR_CHECKS += [linear_kernel(512, 272, weight, group, zero, single, activation=1, result=1, residual=1)
+                  for single in (True, False) for weight, group, zero in ((1, 0, 0), (8, 0, 0), (8, 32, 2), (4, 32, 1), (4, 128, 0))]
 LINEAR_CHECKS += [linear_kernel(2048, 4368, 4, 128, 0, single, interleave=132, tokens=128 if single else 256) for single in (True, False)]
 LINEAR_CHECKS += [linear_kernel(4096, 1040, weight, group, 0, False, tokens=tokens, residual=1)
                   for weight, group in ((2, 0), (8, 0), (4, 128)) for tokens in (128, 192, 256)]
@@ -81,7 +83,7 @@ LINEAR_TIMED = [([linear_kernel(k, n, weight, group, single=single, tokens=tile,
 words = sys.argv[1:]
 if "build" not in words:
     import torch
-    from device import (DTYPES, Kernel, Pages, RowCount, Rows, error, graph_time, pointer, tensor_map)
+    from device import (DTYPES, Kernel, Pages, RowCount, Rows, SharedNorm, error, graph_time, pointer, tensor_map)
     from layout import pack, paired8, plane, quantize, random_weights
 
 failures = 0
@@ -130,7 +132,7 @@ def attention(case, rate=None):
     numbers = lambda x: torch.tensor(x, device=dev, dtype=torch.int32)
     starts = [sum(new[:i]) for i in range(b + 1)]
     tables, start, length = numbers(table), numbers([0] * b), numbers(lengths)
-    query_start, step = numbers(starts), numbers([total, b, b, 0])
+    query_start, step = numbers(starts), numbers([total, b, b, 0, 0])
     q = torch.randn(total, heads * dim, device=dev).to(at)
     y = torch.full((total, heads * dim), math.nan, device=dev, dtype=at)
     slopes = torch.tensor([2.0 ** (-8 * (h + 1) / heads) for h in range(heads)], device=dev)
@@ -199,7 +201,7 @@ def linear(case, tokens, rate=None):
     source, name, d, chip = case
     kernel, dev = Kernel(source, name, d, chip), "cuda"
     k, n, weight, group, gated = (d[x] for x in ("INPUTS", "OUTPUTS", "WEIGHT", "GROUP", "GATED"))
-    xt, rt, channel = torch.bfloat16 if weight == 2 else torch.float16, DTYPES[d["RESULT"]], weight >= 4 and not group
+    xt, rt, channel = DTYPES[d["ACTIVATION"]], DTYPES[d["RESULT"]], weight >= 4 and not group
     outputs = n // 2 if gated else n
     # Whole tiles, as an engine's buffers mostly have them: boxes that reach past the last row take twice as long.
     rows = -(-tokens // d.get("TOKENS", 1)) * d.get("TOKENS", 1) if rate else tokens
@@ -226,7 +228,7 @@ def linear(case, tokens, rate=None):
         ("step", c_void_p, pointer(step)), ("rows", RowCount, RowCount(tokens=1)), ("y", Rows, Rows.of(y)),
         ("residual", Rows, Rows.of(residual)), ("weight", c_void_p, pointer(p)), ("scales", c_void_p, pointer(scales)),
         ("zeros", c_void_p, None), ("bias", c_void_p, pointer(bias)), ("sums", c_void_p, pointer(sums)),
-        ("flags", c_void_p, pointer(flags)))) for p in packed]
+        ("flags", c_void_p, pointer(flags)), ("norm", SharedNorm, SharedNorm()))) for p in packed]
     turn = [0]
 
     def work(dependent=False):

@@ -87,7 +87,8 @@ __device__ __forceinline__ float load_any(const void* p, int type, i64 i) {
 /// Counts of the step that runs: grids depend on the bucket only, so kernels look here.
 struct StepCounts {
     i32 tokens, requests, logit_rows;
-    u32 flags;  // bits of STEP_...
+    u32 flags;    // bits of STEP_...
+    i32 singles;  // requests of one token each in front of all others, whose attention is attention_decode's
 };
 
 /// The step has masks of allowed tokens.

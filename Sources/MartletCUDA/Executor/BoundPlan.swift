@@ -58,7 +58,8 @@ struct BoundPlan {
             var vocabularySize: Int?
             for (index, step) in plan.steps.enumerated() {
                 let binder = CUDABinder(
-                    plan: plan, step: step, memory: memory, groups: groups, slots: slots)
+                    plan: plan, step: step, at: index, memory: memory, groups: groups,
+                    slots: slots)
                 guard let family = CUDAFamily.byName[step.family],
                     family.descriptor.op == step.op
                 else {

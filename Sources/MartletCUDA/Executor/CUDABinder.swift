@@ -11,6 +11,8 @@ import MartletEngineFile
 final class CUDABinder {
     let plan: Plan
     let planStep: PlanStep
+    /// Where the step is in the plan; nil for no step of it.
+    private let index: Int?
     let memory: DeviceMap
     /// Where the plan's KV groups are among those of the engine.
     private let groups: [KVGroupUse]
@@ -21,13 +23,23 @@ final class CUDABinder {
     private(set) var vocabularySize: Int?
 
     init(
-        plan: Plan, step: PlanStep, memory: DeviceMap, groups: [KVGroupUse], slots: [UInt64]
+        plan: Plan, step: PlanStep, at index: Int? = nil, memory: DeviceMap, groups: [KVGroupUse],
+        slots: [UInt64]
     ) {
         self.plan = plan
+        self.index = index
         planStep = step
         self.memory = memory
         self.groups = groups
         self.slots = slots
+    }
+
+    /// A step so many behind this one; nil past the plan's ends.
+    func neighbour(_ distance: Int) -> CUDABinder? {
+        guard let index, plan.steps.indices.contains(index + distance) else { return nil }
+        return CUDABinder(
+            plan: plan, step: plan.steps[index + distance], at: index + distance, memory: memory,
+            groups: groups, slots: slots)
     }
 
     func require(_ holds: Bool, _ message: @autoclosure () -> String) throws {

@@ -163,7 +163,10 @@ final class CUDAExecutorCore: @unchecked Sendable {
         }
         try stream.synchronize()
         guard options.usesGraphs, !options.poisonsBuffers else { return }
-        for plan in plans { try plan.recordGraphs(options.limits, on: stream) }
+        for plan in plans {
+            try plan.recordGraphs(
+                options.limits, isDeterministic: options.isDeterministic, on: stream)
+        }
     }
 
     var launchCounts: (graphs: Int, plain: Int) { queue.withLock { ($0.graphs, $0.plain) } }
@@ -201,7 +204,10 @@ final class CUDAExecutorCore: @unchecked Sendable {
                 previousLogitRows: queue.previousLogitRows
             ).check(step)
             let slot = slots[queue.submitted % slots.count]
-            try inputs.write(step, to: slot.inputs, for: plan.bound, ranges: &queue.ranges)
+            // With one kernel for every row none is computed apart.
+            let singles = options.isDeterministic ? 0 : step.leadingSingles
+            try inputs.write(
+                step, to: slot.inputs, for: plan.bound, singles: singles, ranges: &queue.ranges)
             queue.inFlight += 1
             queue.submitted += 1
             queue.previousLogitRows = plan.bound.samples ? step.logitRowCount : 0
@@ -209,7 +215,7 @@ final class CUDAExecutorCore: @unchecked Sendable {
             var failure: MartletError?
             do {
                 try device.makeCurrent()
-                try enqueue(step, plan, slot, &queue)
+                try enqueue(step, singles: singles, plan, slot, &queue)
             } catch let error as MartletError {
                 failure = error
             } catch {
@@ -224,7 +230,8 @@ final class CUDAExecutorCore: @unchecked Sendable {
     }
 
     private func enqueue(
-        _ step: StepRecord, _ plan: DevicePlan, _ slot: StepSlot, _ queue: inout Queue
+        _ step: StepRecord, singles: Int, _ plan: DevicePlan, _ slot: StepSlot,
+        _ queue: inout Queue
     ) throws {
         if let operations = step.section(.blockOperations, BlockOperation.self) {
             for index in 0..<step.blockOperationCount() { try perform(operations[index]) }
@@ -253,7 +260,7 @@ final class CUDAExecutorCore: @unchecked Sendable {
             try plan.launch(
                 Dimension.Values(
                     tokens: tokens, requests: requests, logitRows: rows,
-                    context: options.limits.maxContext), on: stream,
+                    context: options.limits.maxContext, singles: singles), on: stream,
                 marks: isProfiled ? slot.marks : nil)
         }
         try slot.end.record(on: stream)

@@ -94,7 +94,8 @@ final class DevicePlan: @unchecked Sendable {
     private let entries: [Entry]
     private let arguments: UnsafeMutableRawPointer
     private let isDependent: Bool
-    private var graphs: [Int: GraphBox] = [:]
+    /// In order of the requests that they hold.
+    private var graphs: [(size: Int, graph: GraphBox)] = []
 
     init(_ bound: BoundPlan, modules: LoadedModules) throws {
         self.bound = bound
@@ -178,22 +179,28 @@ final class DevicePlan: @unchecked Sendable {
         var size = 1
         while size < largest {
             buckets.append(size)
-            size *= 2
+            // From 64 requests on products take as long as rows there are, by some 32.
+            size = size < 64 ? size * 2 : size < 256 ? size + 32 : size * 2
         }
         return buckets + [largest]
     }
 
     /// Records the graphs of all buckets.
-    func recordGraphs(_ limits: StepLimits, on stream: borrowing CUDAStream) throws(MartletError) {
+    ///
+    /// - Parameter isDeterministic: Whether no requests are computed apart from others.
+    func recordGraphs(
+        _ limits: StepLimits, isDeterministic: Bool, on stream: borrowing CUDAStream
+    ) throws(MartletError) {
         for bucket in Self.buckets(limits) {
             let values = Dimension.Values(
-                tokens: bucket, requests: bucket, logitRows: bucket, context: limits.maxContext)
+                tokens: bucket, requests: bucket, logitRows: bucket, context: limits.maxContext,
+                singles: isDeterministic ? 0 : bucket)
             var failure: MartletError?
             let graph = try stream.capture { () throws(MartletError) in
                 do throws(MartletError) { try launch(values, on: stream) } catch { failure = error }
                 if let failure { throw failure }
             }
-            graphs[bucket] = GraphBox(graph)
+            graphs.append((bucket, GraphBox(graph)))
         }
     }
 
@@ -201,12 +208,7 @@ final class DevicePlan: @unchecked Sendable {
     ///
     /// - Returns: Whether there is one.
     func launchGraph(requests: Int, on stream: borrowing CUDAStream) throws(MartletError) -> Bool {
-        var size = 1
-        while size < requests { size *= 2 }
-        guard
-            let box = graphs[size]
-                ?? graphs.filter({ $0.key >= requests }).min(by: { $0.key < $1.key })?.value
-        else { return false }
+        guard let box = graphs.first(where: { $0.size >= requests })?.graph else { return false }
         try box.graph.launch(on: stream)
         return true
     }

@@ -55,7 +55,8 @@ package struct MemoryPlan: Sendable {
             for bucket in DevicePlan.buckets(options.limits) {
                 let values = Dimension.Values(
                     tokens: bucket, requests: bucket, logitRows: bucket,
-                    context: options.limits.maxContext)
+                    context: options.limits.maxContext,
+                    singles: options.isDeterministic ? 0 : bucket)
                 count += 1
                 kernels += plan.launches.count {
                     let grid = $0.launch.grid(values)

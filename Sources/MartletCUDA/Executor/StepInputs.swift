@@ -13,7 +13,7 @@ import MartletEngineFile
 struct StepInputs {
     /// Bytes of `StepCounts` and of the word behind it, where kernels note that a number exceeded f16: it
     /// comes with the counts, so that each step begins without.
-    private static let countBytes = 20
+    private static let countBytes = 24
     private static let common: [StepField] = [
         .tokenSource, .positions, .requestIndex, .queryStart, .logitRows, .rowUse,
         .samplingParameters, .stateSlot, .historyStart,
@@ -104,7 +104,7 @@ struct StepInputs {
     /// Address of the counts.
     var counts: UInt64 { base }
     /// Address of a word that kernels set where a number exceeded f16.
-    var overflow: UInt64 { base + 16 }
+    var overflow: UInt64 { base + 20 }
     /// Address of a section.
     func address(_ field: StepField) -> UInt64 { base + UInt64(offsets[field] ?? 0) }
     /// Address of a KV group's section.
@@ -126,11 +126,12 @@ struct StepInputs {
     ///   - record: The step.
     ///   - target: `byteCount` bytes.
     ///   - plan: The plan that runs.
+    ///   - singles: Requests of one token each in front of all others that are computed apart.
     ///   - ranges: Gets the parts that must be copied to the device.
     /// - Throws: `MartletError` `.limitExceeded` where the record holds more than is reserved.
     func write(
         _ record: StepRecord, to target: UnsafeMutableRawPointer, for plan: BoundPlan,
-        ranges: inout [Range]
+        singles: Int, ranges: inout [Range]
     ) throws {
         ranges.removeAll(keepingCapacity: true)
         ranges.append(Range(offset: 0, byteCount: commonBytes))
@@ -174,7 +175,8 @@ struct StepInputs {
         counts[1] = UInt32(truncatingIfNeeded: requests)
         counts[2] = UInt32(truncatingIfNeeded: rows)
         counts[3] = flags
-        counts[4] = 0
+        counts[4] = UInt32(truncatingIfNeeded: singles)
+        counts[5] = 0
     }
 
     private func rare(
@@ -257,5 +259,13 @@ struct StepInputs {
                 table[request * stored + column] = max(blocks[request * given + column], 0)
             }
         }
+    }
+}
+
+extension StepRecord {
+    /// Requests of one token each in front of all others.
+    var leadingSingles: Int {
+        guard let start = section(.queryStart, Int32.self) else { return 0 }
+        return (0..<requestCount).first { start[$0 + 1] != $0 + 1 } ?? requestCount
     }
 }

@@ -14,6 +14,8 @@ struct BatchShape {
     /// Most rows of x: 16, 32 or 64.
     let tokens: Int
     private let target: KernelArchitecture
+    /// Which side of a norm without a kernel it is on.
+    private let norm: SharedNorm.Side?
     private(set) var usesWarpgroups = false
     private(set) var cluster = 1
     private(set) var grid = 1
@@ -26,8 +28,12 @@ struct BatchShape {
     private(set) var buffers = 1
 
     /// Nil where no configuration fits the GPU.
-    init?(_ layout: FragmentLayout, tokens: Int, target: KernelArchitecture) {
+    init?(
+        _ layout: FragmentLayout, tokens: Int, target: KernelArchitecture,
+        norm: SharedNorm.Side? = nil
+    ) {
         self.layout = layout
+        self.norm = norm
         self.tokens = tokens
         self.target = target
         strips = layout.strips
@@ -35,9 +41,6 @@ struct BatchShape {
         // x is read once per cluster; the exchange at the end costs 2 us.
         let xBytes = inputs * tokens * 2
         let weightBytes = inputs * Self.ceil(strips, 132) * 2 * bits
-        if target.hasWarpgroups, xBytes > 600 << 10, xBytes >= 2 * weightBytes { cluster = 2 }
-        let clusters = Self.clusterCounts[cluster] ?? 1
-        grid = min(clusters * Self.ceil(strips, 132 * 16), strips) * cluster
         let words = layout.chunkWords
         step =
             words % 2 == 0 && (chunkGroups == 0 || chunkGroups % (words / 2) == 0) ? 2 : words
@@ -45,6 +48,9 @@ struct BatchShape {
         usesWarpgroups =
             target.hasWarpgroups && tokens == 64 && layout.chunkInputs % 64 == 0
             && step * layout.wordInputs >= 32
+        if target.hasWarpgroups, xBytes > 600 << 10, xBytes >= 2 * weightBytes { cluster = 2 }
+        let clusters = Self.clusterCounts[cluster] ?? 1
+        grid = min(clusters * Self.ceil(strips, 132 * 16), strips) * cluster
         guard choose() else { return nil }
     }
 
@@ -143,8 +149,16 @@ struct BatchShape {
         let received = (cluster - 1) * Self.ceil(rows, 2 * cluster) * 2 * 64
         let barriers = max(x + rings, groups * rows * 64) + (buffers + 1) * 16
         let sums = layout.scheme != nil && layout.groupSize == 0 && layout.hasZeros ? tokens * 4 : 0
-        let used = Self.ceil(barriers, 128) * 128 + received + (groups + cluster) * sums
+        let used = Self.ceil(barriers, 128) * 128 + received + (groups + cluster) * sums + normBytes
         return max(used, aloneBytes)
+    }
+
+    private var normBytes: Int {
+        switch norm {
+        case .inFront: max(warps * 32 / tokens, 1) * tokens * 4
+        case .behind: most * tokens * 4
+        case nil: 0
+        }
     }
 
     /// As much as forbids two blocks on a multiprocessor: some would stand idle.
@@ -161,7 +175,8 @@ struct BatchShape {
         [
             "TOKENS": tokens, "GRID": grid, "CLUSTER": cluster, "WARPS": warps, "GROUPS": groups,
             "STRIPS": warpStrips, "WGMMA": usesWarpgroups ? 1 : 0, "DEPTH": depth, "STEP": step,
-            "PANEL": panel, "BUFFERS": buffers,
+            "PANEL": panel, "BUFFERS": buffers, "FACTOR": norm == .inFront ? 1 : 0,
+            "NEXT_NORM": norm == .behind ? 1 : 0,
         ]
     }
 }

@@ -4,7 +4,7 @@
 import MartletBackend
 import MartletCore
 
-/// `attention_decode`: one token of every request.
+/// `attention_decode`: requests of one token each, in front of all others.
 extension CachedAttention {
     /// One launch for each bucket of requests; those of other buckets are empty.
     func decodeLaunches(_ binder: CUDABinder) throws -> [KernelLaunch] {
@@ -30,7 +30,7 @@ extension CachedAttention {
             let from = least
             least = bucket
             return launch(binder, split, partials, counters).limited {
-                $0.tokens == $0.requests && $0.requests > from && $0.requests <= bucket
+                $0.singles > from && $0.singles <= bucket
             }
         }
     }
@@ -56,7 +56,7 @@ extension CachedAttention {
             module: KernelModule("decode/attention.cu", defines(split)),
             kernel: "attention_decode", arguments: arguments, block: split.warps * 32,
             sharedBytes: split.sharedBytes
-        ) { (split.splits, kvTiles, $0.tokens) }
+        ) { (split.splits, kvTiles, $0.singles) }
     }
 
     private func defines(_ split: AttentionSplit) -> [String: String] {

@@ -4,7 +4,8 @@
 import MartletBackend
 import MartletCore
 
-/// `rotate_prefill`, then `attention_prefill` or `attention_prefill_mma`: any tokens of any requests.
+/// `rotate_prefill`, then `attention_prefill` or `attention_prefill_mma`: any tokens of any requests behind those of one
+/// token each.
 extension CachedAttention {
     /// Part of an H100's second cache that keys and values of heads side by side may take, in bytes.
     private static let cachedBytes = 40_000_000
@@ -52,12 +53,12 @@ extension CachedAttention {
             module: KernelModule(
                 "prefill/rows.cu",
                 [
-                    "ACTIVATION": DeviceType.define(views[0].type), "RESULT": "0",
+                    "ACTIVATION": DeviceType.define(views[0].type),
                     "HEADS": "\(heads)", "KV_HEADS": "\(group.kvHeadCount)",
                     "HEAD_DIM": "\(group.headDim)",
                     "ROTARY": "\(rotation.map { $0.isHalf ? 1 : 2 } ?? 0)",
                 ]), kernel: "rotate_prefill", arguments: arguments, block: 256
-        ) { ($0.tokens, (vectors + 255) / 256, 1) }
+        ) { ($0.tokens - $0.singles, (vectors + 255) / 256, 1) }
     }
 
     private func warpgroupLaunch(_ binder: CUDABinder, _ query: DeviceRows) throws -> KernelLaunch {
@@ -82,7 +83,7 @@ extension CachedAttention {
         return KernelLaunch(
             module: module("prefill/attention.cu", ["GROUPS": groups]),
             kernel: "attention_prefill", arguments: arguments, block: (groups + 1) * 128
-        ) { (min(Self.multiprocessors, heads * ($0.tokens / tileRows + $0.requests)), 1, 1) }
+        ) { (min(Self.multiprocessors, heads * Self.headTiles($0, tileRows)), 1, 1) }
     }
 
     private func warpLaunch(_ binder: CUDABinder, _ query: DeviceRows) -> KernelLaunch {
@@ -101,7 +102,12 @@ extension CachedAttention {
                 "prefill/attention_mma.cu",
                 ["WARPS": warps, "ROW_TILES": rowTiles, "KEYS": keys]),
             kernel: "attention_prefill_mma", arguments: arguments, block: warps * 32
-        ) { (heads * ($0.tokens / tileRows + $0.requests), 1, 1) }
+        ) { (heads * Self.headTiles($0, tileRows), 1, 1) }
+    }
+
+    /// Tiles of so many rows of a head, at most.
+    private static func headTiles(_ values: Dimension.Values, _ rows: Int) -> Int {
+        (values.tokens - values.singles) / rows + values.requests - values.singles
     }
 
     /// `AttentionTask`.

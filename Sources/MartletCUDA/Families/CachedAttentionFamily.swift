@@ -51,8 +51,12 @@ extension CUDAFamily {
             // The kernels of decode share a request's keys by the size of the batch.
             if binder.memory.isDeterministic { return prefill ?? plain }
             let decode = try attention.decodeLaunches(binder)
-            // One of the two: the counts say which.
+            guard let prefill else {
+                // One of the two: the counts say which.
+                return decode.map { launch in launch.limited { $0.tokens == $0.singles } }
+                    + plain.map { launch in launch.limited { $0.tokens != $0.singles } }
+            }
             return decode
-                + (prefill ?? plain).map { launch in launch.limited { $0.tokens != $0.requests } }
+                + prefill.map { launch in launch.limited { $0.tokens != $0.singles } }
         })
 }

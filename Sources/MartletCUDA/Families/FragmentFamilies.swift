@@ -24,12 +24,7 @@ extension CUDAFamily {
                 operationsPerSecond: 400e12)
             return (cost, [nil, layout.name, bias])
         },
-        bind: { binder in
-            var linear = try FragmentLinear(
-                binder, weight: 1, x: binder.rows(0), y: binder.result(0))
-            linear.bias = try binder.vector(2, count: linear.weight.outputs)
-            return try linear.launches(binder)
-        })
+        bind: bindFragments)
 
     /// `embedding` from a table that the head shares.
     static let fragmentEmbedding = CUDAFamily(

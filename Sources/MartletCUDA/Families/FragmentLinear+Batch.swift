@@ -11,12 +11,8 @@ extension FragmentLinear {
 
     /// Launches for more rows than one of decode's, up to a limit; nil where the kernel does not fit.
     func batchLaunches(_ binder: CUDABinder, upTo limit: Int) throws -> [KernelLaunch]? {
-        let target = binder.memory.target
-        let shapes = Self.batchSizes.compactMap {
-            BatchShape(layout, tokens: $0, target: target)
-        }
-        guard shapes.count == Self.batchSizes.count, let widest = shapes.last else { return nil }
-        let (prepared, input) = try preparedInput(binder)
+        guard let (shapes, norm, prepared, input) = try batchInput(binder), let widest = shapes.last
+        else { return nil }
         let rows = x.rows
         var launches = prepared.map { launch in
             launch.limited {
@@ -27,34 +23,58 @@ extension FragmentLinear {
         var least = Self.mostDecodeRows
         for shape in shapes {
             let (from, to) = (least, shape.tokens)
-            launches.append(batchLaunch(binder, shape, input, from: 0) { $0 > from && $0 <= to })
+            launches.append(
+                batchLaunch(binder, shape, input, norm, from: 0) { $0 > from && $0 <= to })
             least = to
         }
         for start in stride(from: 0, to: limit, by: widest.tokens) where limit > widest.tokens {
             launches.append(
-                batchLaunch(binder, widest, input, from: start) {
+                batchLaunch(binder, widest, input, norm, from: start) {
                     $0 > widest.tokens && $0 <= limit && start < $0
                 })
         }
         return launches
     }
 
+    /// What kernels of batches need: their shapes, the norm shared with another linear, and x with what makes it; nil where
+    /// a kernel does not fit.
+    private func batchInput(
+        _ binder: CUDABinder
+    ) throws -> (
+        shapes: [BatchShape], norm: SharedNorm?, prepared: [KernelLaunch], input: DeviceRows
+    )? {
+        let (front, behind) = (try normInFront(binder), try normBehind(binder))
+        let side: SharedNorm.Side? = front != nil ? .inFront : behind != nil ? .behind : nil
+        guard let shapes = batchShapes(binder.memory.target, norm: side) else { return nil }
+        if let front { return (shapes, front, [], front.scaled) }
+        let (prepared, input) = try preparedInput(binder)
+        return (shapes, behind, prepared, input)
+    }
+
+    /// How the kernels for each number of rows are built; nil where one does not fit.
+    func batchShapes(
+        _ target: KernelArchitecture, norm side: SharedNorm.Side?
+    ) -> [BatchShape]? {
+        let shapes = Self.batchSizes.compactMap {
+            BatchShape(layout, tokens: $0, target: target, norm: side)
+        }
+        return shapes.count == Self.batchSizes.count ? shapes : nil
+    }
+
     /// Launches of the widest kernel for any count of rows; nil where it does not fit.
     func windowLaunches(_ binder: CUDABinder) throws -> [KernelLaunch]? {
-        guard let tokens = Self.batchSizes.last,
-            let shape = BatchShape(layout, tokens: tokens, target: binder.memory.target)
+        guard let (shapes, norm, prepared, input) = try batchInput(binder), let shape = shapes.last
         else { return nil }
-        let (prepared, input) = try preparedInput(binder)
         let most = x.rows.evaluate(binder.memory.limits.dimensions) ?? 0
         return prepared
-            + stride(from: 0, to: most, by: tokens).map { start in
-                batchLaunch(binder, shape, input, from: start) { start < $0 }
+            + stride(from: 0, to: most, by: shape.tokens).map { start in
+                batchLaunch(binder, shape, input, norm, from: start) { start < $0 }
             }
     }
 
     private func batchLaunch(
-        _ binder: CUDABinder, _ shape: BatchShape, _ input: DeviceRows, from start: Int,
-        isWanted: @escaping @Sendable (Int) -> Bool
+        _ binder: CUDABinder, _ shape: BatchShape, _ input: DeviceRows, _ norm: SharedNorm?,
+        from start: Int, isWanted: @escaping @Sendable (Int) -> Bool
     ) -> KernelLaunch {
         let (x, y) = (input.rows(from: start), y.rows(from: start))
         let most = max((x.rows.evaluate(binder.memory.limits.dimensions) ?? 0) - start, 1)
@@ -74,8 +94,8 @@ extension FragmentLinear {
         arguments.add(weight.codes + UInt64(layout.scaleStart))
         arguments.add(weight.codes + UInt64(layout.zeroStart))
         arguments.add(bias?.address ?? 0)
+        arguments.add(norm, from: start, parts: norm?.batchParts[shape.tokens] ?? 0)
         var defines = kernelDefines
-        defines["ACTIVATION"] = DeviceType.define(self.x.type)
         for (name, value) in shape.defines { defines[name] = "\(value)" }
         let rows = x.rows
         return KernelLaunch(

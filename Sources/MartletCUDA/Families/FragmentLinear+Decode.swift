@@ -25,7 +25,6 @@ extension FragmentLinear {
             ("NORM", norm == nil ? 0 : 2), ("ROW_INDEX", 0), ("LOGITS", 1), ("ARGMAX", 0),
             ("INTERLEAVE", layout.interleave),
         ] { defines[name] = "\(value)" }
-        defines["ACTIVATION"] = DeviceType.define(x.type)
         return defines
     }
 

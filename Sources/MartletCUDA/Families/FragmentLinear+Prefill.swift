@@ -5,9 +5,6 @@ import MartletBackend
 import MartletCore
 
 extension FragmentLinear {
-    /// The type that x is multiplied in: codes are in f16.
-    private var inputType: DType { layout.scheme == nil ? x.type : .f16 }
-
     /// Whether the kernels of prompts fit sizes and types.
     func canPrefill(_ binder: CUDABinder) -> Bool {
         (isHalf(y.type) || canPrefillHead(binder)) && warpTile(binder.memory.target).stages > 1
@@ -29,7 +26,7 @@ extension FragmentLinear {
 
     /// `linear_prefill`, or `linear_prefill_mma` where a GPU has no warpgroups, with the norm or cast in front.
     func prefillLaunches(_ binder: CUDABinder) throws -> [KernelLaunch] {
-        let (prepared, input) = try preparedInput(binder)
+        var (prepared, input) = try preparedInput(binder)
         guard binder.memory.target.hasWarpgroups else {
             return prepared + [warpLaunch(binder, input)]
         }
@@ -37,23 +34,33 @@ extension FragmentLinear {
         let isCodes = layout.scheme != nil
         let tiles =
             binder.memory.isDeterministic ? [PrefillTile.alone] : PrefillTile.all(isCodes: isCodes)
+        let (front, behind) = (try normInFront(binder), try normBehind(binder))
+        let rows = x.rows
+        if front != nil {
+            prepared = prepared.map { launch in
+                launch.limited { (rows.evaluate($0) ?? 0) > SharedNorm.mostRows }
+            }
+        }
         return try prepared
             + tiles.map { tile in
-                try warpgroupLaunch(binder, input, tile).limited { [rows = x.rows] in
+                try warpgroupLaunch(
+                    binder, tile.isShared ? front?.scaled ?? input : input, tile,
+                    inFront: front, behind: behind
+                ).limited {
                     tiles.count == 1
                         || PrefillTile.best(rows.evaluate($0) ?? 0, isCodes: isCodes) == tile
                 }
             }
     }
 
-    /// x as products of many rows take it, normalized and in their type, and what makes it so.
+    /// x as products of many rows take it, normalized, and what makes it so.
     func preparedInput(
         _ binder: CUDABinder
     ) throws -> (launches: [KernelLaunch], input: DeviceRows) {
-        guard norm != nil || inputType != x.type else { return ([], x) }
+        guard let norm else { return ([], x) }
         let input = try scratch(
-            binder, columns: x.columns, type: inputType, for: "inputs of products")
-        return ([try rowLaunch(binder, to: input)], input)
+            binder, columns: x.columns, type: x.type, for: "inputs of products")
+        return ([try normLaunch(binder, norm, to: input)], input)
     }
 
     /// Tokens of a tile of `linear_prefill_mma`, and boxes of 64 k in its shared memory.
@@ -70,7 +77,8 @@ extension FragmentLinear {
     }
 
     private func warpgroupLaunch(
-        _ binder: CUDABinder, _ input: DeviceRows, _ tile: PrefillTile
+        _ binder: CUDABinder, _ input: DeviceRows, _ tile: PrefillTile, inFront: SharedNorm?,
+        behind: SharedNorm?
     ) throws -> KernelLaunch {
         let rows = x.rows.evaluate(binder.memory.limits.dimensions) ?? 0
         var arguments = ArgumentBytes()
@@ -86,11 +94,15 @@ extension FragmentLinear {
                 try binder.memory.scratch(
                     blocks * 128 * PrefillTile.alone.tokens * 4, for: "sums of products"))
             arguments.add(try binder.memory.scratch(blocks * 2 * 4, for: "flags of products"))
+            let norm = inFront ?? behind
+            arguments.add(norm, parts: norm?.prefillParts ?? 0)
         }
         var defines = kernelDefines
         defines["TOKENS"] = "\(tile.tokens)"
         defines["SHARED"] = tile.isShared ? "1" : "0"
         defines["CLUSTER"] = "\(tile.cluster)"
+        defines["FACTOR"] = tile.isShared && inFront != nil ? "1" : "0"
+        defines["NEXT_NORM"] = tile.isShared && behind != nil ? "1" : "0"
         defines["STAGES"] = "\(PrefillTile.stages)"
         defines["WEIGHT_STAGES"] = "\(layout.scheme == nil ? tile.numberStages : tile.codeStages)"
         let tiles = prefillTiles(of: tile.tokens)
@@ -133,27 +145,23 @@ extension FragmentLinear {
         return { rowTiles * (((rows.evaluate($0) ?? 0) + tokens - 1) / tokens) }
     }
 
-    /// x, normalized or as it is, in the type that the product takes.
-    private func rowLaunch(_ binder: CUDABinder, to target: DeviceRows) throws -> KernelLaunch {
+    private func normLaunch(
+        _ binder: CUDABinder, _ norm: (gamma: DeviceVector, epsilon: Float), to target: DeviceRows
+    ) throws -> KernelLaunch {
         var arguments = binder.arguments()
         arguments.add(rows: x.rows)
         arguments.add(x)
         arguments.add(target)
-        let gamma = try norm.map { try binder.memory.converted($0.gamma, to: x.type) }
-        arguments.add(gamma?.address ?? 0)
+        arguments.add(try binder.memory.converted(norm.gamma, to: x.type).address)
         arguments.add(binder.memory.inputs.overflow)
-        arguments.add(norm?.epsilon ?? 0)
-        let (rows, vectors) = (x.rows, (x.columns + 2047) / 2048)
-        let isNorm = norm != nil
+        arguments.add(norm.epsilon)
+        let rows = x.rows
         return KernelLaunch(
             module: KernelModule(
                 "prefill/rows.cu",
-                [
-                    "ACTIVATION": DeviceType.define(x.type),
-                    "RESULT": DeviceType.define(target.type), "COLUMNS": "\(x.columns)",
-                ]), kernel: isNorm ? "norm_prefill" : "cast_prefill", arguments: arguments,
-            block: 256
-        ) { (rows.evaluate($0) ?? 0, isNorm ? 1 : vectors, 1) }
+                ["ACTIVATION": DeviceType.define(x.type), "COLUMNS": "\(x.columns)"]),
+            kernel: "norm_prefill", arguments: arguments, block: 256
+        ) { (rows.evaluate($0) ?? 0, 1, 1) }
     }
 }
 
@@ -173,13 +181,15 @@ struct PrefillTile: Equatable {
     /// Boxes of x in shared memory.
     static let stages = 4
     /// Rows up to which blocks share tiles: of many turns the last one costs little.
-    private static let sharedLimit = 1024
+    static let sharedLimit = 1024
 
     static let alone = PrefillTile(
         tokens: 256, isShared: false, cluster: 1, numberStages: 5, codeStages: 4)
     /// Two blocks convert the same codes twice: up to so many rows one block takes them all.
     private static let whole = [
+        PrefillTile(tokens: 96, isShared: true, cluster: 1, numberStages: 9, codeStages: 8),
         PrefillTile(tokens: 128, isShared: true, cluster: 1, numberStages: 9, codeStages: 7),
+        PrefillTile(tokens: 160, isShared: true, cluster: 1, numberStages: 7, codeStages: 6),
         PrefillTile(tokens: 192, isShared: true, cluster: 1, numberStages: 7, codeStages: 5),
     ]
     private static let halves = [
@@ -188,7 +198,7 @@ struct PrefillTile: Equatable {
         PrefillTile(tokens: 128, isShared: true, cluster: 2, numberStages: 9, codeStages: 7),
         PrefillTile(tokens: 160, isShared: true, cluster: 2, numberStages: 7, codeStages: 6),
         PrefillTile(tokens: 192, isShared: true, cluster: 2, numberStages: 7, codeStages: 5),
-        PrefillTile(tokens: 256, isShared: true, cluster: 2, numberStages: 5, codeStages: 4),
+        PrefillTile(tokens: 256, isShared: true, cluster: 2, numberStages: 4, codeStages: 4),
     ]
 
     /// All kinds that a count of rows may want.
@@ -198,7 +208,7 @@ struct PrefillTile: Equatable {
 
     /// Of codes no count of rows wants the small ones.
     private static func halves(isCodes: Bool) -> ArraySlice<PrefillTile> {
-        isCodes ? halves.dropFirst(whole.count) : halves[...]
+        isCodes ? halves.dropFirst(2) : halves[...]
     }
 
     /// The kind for a count of rows.

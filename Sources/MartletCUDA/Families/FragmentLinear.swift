@@ -74,6 +74,7 @@ struct FragmentLinear {
         var defines = weight.defines
         defines["LAYOUT"] = nil
         defines["SCALE"] = nil
+        defines["ACTIVATION"] = DeviceType.define(x.type)
         defines["RESULT"] = DeviceType.define(y.type)
         for (name, value) in [
             ("GROUP", layout.groupSize), ("INPUTS", layout.inputs), ("OUTPUTS", outputs),

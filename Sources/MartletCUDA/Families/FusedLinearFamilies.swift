@@ -20,7 +20,7 @@ extension CUDAFamily {
                 return (
                     try fragmentCost(query, layout, x), [nil, layout.name, nil, bias]
                 )
-            }, bind: bindLinearAdd),
+            }, bind: bindFragments),
         CUDAFamily(
             "normLinear_mma16x16", op: "normLinear",
             decide: { query in
@@ -31,12 +31,12 @@ extension CUDAFamily {
                 return (
                     try fragmentCost(query, layout, x), [nil, gamma, layout.name, bias]
                 )
-            }, bind: bindNormLinear),
+            }, bind: bindFragments),
         CUDAFamily(
             "normGatedLinear_mma16x16", op: "normGatedLinear",
             decide: { query in
                 let x = try query.operand(0)
-                guard gateNumber(query.attributes["kind"]) != nil else {
+                guard FragmentLinear.gateNumber(query.attributes["kind"]) != nil else {
                     throw Refusal("gates are silu and geluTanh")
                 }
                 let gamma = try query.vector(1, count: x.columns)
@@ -45,16 +45,8 @@ extension CUDAFamily {
                 return (
                     try fragmentCost(query, layout, x), [nil, gamma, layout.name]
                 )
-            }, bind: bindNormGatedLinear),
+            }, bind: bindFragments),
     ]
-
-    private static func gateNumber(_ kind: AttributeValue?) -> Int? {
-        switch kind?.string {
-        case "silu": 1
-        case "geluTanh": 2
-        default: nil
-        }
-    }
 
     private static func fragmentCost(
         _ query: KernelQuery, _ layout: FragmentLayout, _ x: TensorType
@@ -66,47 +58,12 @@ extension CUDAFamily {
             operations: x.rows * (2 * layout.rows * layout.inputs), operationsPerSecond: 400e12)
     }
 
-    private static func norm(
-        _ binder: CUDABinder, _ x: DeviceRows
-    ) throws -> (gamma: DeviceVector, epsilon: Float) {
-        guard let gamma = try binder.vector(1, count: x.columns) else {
-            throw Refusal("operand 1 is missing")
+    /// Launches of a step that is a linear with something before or after it.
+    @Sendable
+    static func bindFragments(_ binder: CUDABinder) throws -> [KernelLaunch] {
+        guard let linear = try FragmentLinear(binder) else {
+            throw Refusal("'\(binder.planStep.family)' is no linear")
         }
-        return (gamma, Float(try binder.float("epsilon")))
-    }
-
-    @Sendable
-    private static func bindLinearAdd(_ binder: CUDABinder) throws -> [KernelLaunch] {
-        let (residual, y) = (try binder.rows(2), try binder.result(0))
-        try binder.requireSame(residual, y)
-        var linear = try FragmentLinear(binder, weight: 1, x: binder.rows(0), y: y)
-        linear.residual = residual
-        linear.bias = try binder.vector(3, count: linear.weight.outputs)
-        return try linear.launches(binder)
-    }
-
-    @Sendable
-    private static func bindNormLinear(_ binder: CUDABinder) throws -> [KernelLaunch] {
-        let (x, y) = (try binder.rows(0), try binder.result(0))
-        _ = try binder.word("kind", of: ["rms"])
-        var linear = try FragmentLinear(binder, weight: 2, x: x, y: y)
-        linear.norm = try norm(binder, x)
-        linear.bias = try binder.vector(3, count: linear.weight.outputs)
-        return try linear.launches(binder)
-    }
-
-    @Sendable
-    private static func bindNormGatedLinear(_ binder: CUDABinder) throws -> [KernelLaunch] {
-        let (x, y) = (try binder.rows(0), try binder.result(0))
-        _ = try binder.word("norm", of: ["rms"])
-        guard let gate = gateNumber(binder.planStep.attributes["kind"]) else {
-            throw Refusal("gates are silu and geluTanh")
-        }
-        var linear = try FragmentLinear(binder, weight: 2, x: x, y: y)
-        try binder.require(
-            y.columns * 2 == linear.weight.outputs, "the result is not half of the weight")
-        linear.norm = try norm(binder, x)
-        linear.gate = gate
         return try linear.launches(binder)
     }
 }

@@ -106,7 +106,7 @@ enum DeviceType: Int32 {
 }
 
 /// Rows of a buffer in device memory.
-struct DeviceRows {
+struct DeviceRows: Equatable {
     let address: UInt64
     /// Elements from a row to the next.
     let stride: Int

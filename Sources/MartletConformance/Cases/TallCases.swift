@@ -53,7 +53,63 @@ extension ConformanceCase {
                         catalog.families.contains { $0.op == fused.rawValue }
                     }.map { tall($0, dtype, scheme, n, k) }
                 }
+            } + chains(dtype, catalog)
+        }
+    }
+
+    /// Two linears with a norm between them, which devices may compute in both.
+    private static func chains(_ dtype: DType, _ catalog: any KernelCatalog) -> [ConformanceCase] {
+        let ops: [Fused] = [.linearAdd, .normLinear, .normGatedLinear]
+        guard ops.allSatisfy({ op in catalog.families.contains { $0.op == op.rawValue } }) else {
+            return []
+        }
+        let schemes: [QuantizationScheme?] = [
+            nil, QuantizationScheme(bits: 8, group: .channel, scaleType: .f32, zero: .none),
+            QuantizationScheme(bits: 4, group: .group(64), scaleType: .f16, zero: .integer),
+        ]
+        return schemes.flatMap { scheme in
+            ops.dropFirst().map { chain($0, dtype, scheme, 1152, 640, 272) }
+        }
+    }
+
+    private static func chain(
+        _ op: Fused, _ dtype: DType, _ scheme: QuantizationScheme?, _ k: Int, _ middle: Int,
+        _ n: Int
+    ) -> ConformanceCase {
+        let weight = scheme.map { "\($0)" } ?? dtype.rawValue
+        return ConformanceCase(
+            op.rawValue, "\(dtype.rawValue) \(weight) behind a linear \(n)x\(middle)x\(k)",
+            tolerance: Tolerances.product + 3 * Tolerances.rounding(dtype),
+            smallestMagnitude: Tolerances.termMagnitude,
+            // Between what one launch of a batch takes and prompts there are batches of 32 and 64 rows.
+            steps: tallSteps + [
+                [Part(request: 0, tokens: tokens(25, from: 3))],
+                [Part(request: 1, tokens: tokens(50, from: 4))],
+            ]
+        ) { builder in
+            func weights(_ name: String, _ shape: [Int]) throws -> ValueID {
+                builder.parameter(
+                    name,
+                    try scheme.map { try builder.random.quantized($0, shape) }
+                        ?? builder.random.plain(dtype, shape))
             }
+            let parts = try builder.ops(
+                "split", [builder.rows(k + middle, dtype)], ["sizes": .ints([k, middle])])
+            let sum = try builder.op(
+                "linearAdd", [parts[0], weights("first", [middle, k]), parts[1], nil], [:])
+            builder.output(sum, "sum")
+            var operands: [ValueID?] = [
+                sum, try builder.parameter("gamma", dtype, [middle], in: 0.5..<1.5),
+                try weights("w", [op == .normGatedLinear ? 2 * n : n, middle]),
+            ]
+            var attributes: [String: AttributeValue] = ["epsilon": .float(0.5)]
+            attributes[op == .normLinear ? "kind" : "norm"] = "rms"
+            if op == .normGatedLinear {
+                attributes["kind"] = "silu"
+            } else {
+                operands.append(nil)
+            }
+            builder.output(try builder.op(op.rawValue, operands, attributes))
         }
     }
 

@@ -15,13 +15,12 @@
 // before the kernel waits for its producers. x comes in panels of PANEL k per group, by the copy engine.
 // At the end parts of sums are added in a fixed order, across the cluster through distributed shared memory.
 // A row's result does not depend on the rows beside it, nor on TOKENS while CLUSTER and GROUPS stay.
-// x has the type that weights are multiplied in: f16 for codes, else the weight's. A norm or a conversion
-// is a kernel of its own in front: 3 us each.
-// Numerics: f32 sums; 8- and 4-bit codes become f16 numbers (exact; those of groups are scaled and rounded
-// to f16 once).
+// Weights are multiplied in the type of x. A norm is a kernel of its own in front.
+// Numerics: f32 sums; 8- and 4-bit codes become numbers of that type (exact; those of groups are scaled and rounded
+// once, beside bf16 their scales too).
 //
 //   WEIGHT GROUP ZERO        format of the weight (mma16x16.cuh); GROUP 0: per channel
-//   ACTIVATION RESULT        types of bias and residual; of y
+//   ACTIVATION RESULT        types of x, bias and residual; of y
 //   INPUTS OUTPUTS           K, and rows of the weight (gate and up together count twice)
 //   TOKENS                   most rows of x, a multiple of 8; rows above the step's are not touched
 //   GRID CLUSTER             blocks; blocks of a cluster, 1 below sm_90
@@ -33,6 +32,7 @@
 //   GATED                    0; 1: y = silu(gate) up, rows `paired8`; 2: gelu(gate) up, tanh form
 //   BIAS RESIDUAL            0 or 1
 //   INTERLEAVE               blocks over which chunks are interleaved; 0: strips as they come
+//   FACTOR NEXT_NORM         0; 1: a norm in front or behind, without a kernel between (linear_norm.cuh)
 #include "linear_results.cuh"
 
 /// Bytes of shared memory, threads, blocks.
@@ -72,6 +72,7 @@ extern "C" __global__ void MARTLET_CLUSTER __launch_bounds__(threads, 1)
     wait_for_producers();
     MARTLET_TRACE(2);
     panel_source.first(a);
+    if (FACTOR) gather_squares(a, panel_source.rows);
     Products products;
     products.begin();
     stream_products(a, panel_source, stream, products, chunks);

@@ -63,6 +63,20 @@ struct Result {
         }
         return total;
     }
+    /// Results times the weight of the norm behind; their squares for the block's sum.
+    __device__ __forceinline__ void write_scaled(const BatchLinearArguments& a, const Four& f) const {
+        const u32 *weights = (const u32*)(a.norm.weight + n), low = pack_pair<RESULT>(f.v[0], f.v[1]),
+                  high = pack_pair<RESULT>(f.v[2], f.v[3]);
+        float squares = 0;
+        const u32 pair[2] = {scaled_pair(low, __ldg(weights), squares), scaled_pair(high, __ldg(weights + 1), squares)};
+        asm volatile("st.global.v2.u32 [%0], {%1,%2};" ::"l"((u16*)a.norm.scaled.base + token * a.norm.scaled.stride + n),
+            "r"(pair[0]), "r"(pair[1]) : "memory");
+        // The four threads of a strip and token are neighbours.
+        const u32 these = 0xfu << (lane_index() & 28);
+        squares += __shfl_xor_sync(these, squares, 1);
+        squares += __shfl_xor_sync(these, squares, 2);
+        if (quad == 0) ((float*)(shared + norm_at))[part_row] = squares;
+    }
     /// Scales and bias of rows from `n_weight` on, of which `n_bias` is the first's bias.
     __device__ __forceinline__ void finish(
         const BatchLinearArguments& a, Four& f, int n_weight, int n_bias, float x_sum) const {
@@ -80,6 +94,7 @@ struct Result {
                     v *= scale;
                 }
             }
+            if (FACTOR) v *= ((const float*)(shared + norm_at))[token];
             f.v[i] = BIAS && n + i < outputs ? v + load<ACTIVATION>(a.bias, n_bias + i) : v;
         }
     }
@@ -188,12 +203,34 @@ __device__ __forceinline__ void exchange(int rank) {
 #endif
 }
 
+/// Sums of squares of the rows in front, several threads a row.
+__device__ __forceinline__ void gather_squares(const BatchLinearArguments& a, int rows) {
+    for (int i = threadIdx.x; i < norm_parts * TOKENS; i += threads) {
+        const int row = i % TOKENS;
+        ((float*)(shared + norm_at))[i] = row < rows ? sum_of_squares(a.norm, row, i / TOKENS, norm_parts) : 0;
+    }
+}
+/// The rows' factors of these sums, in the place of their first part.
+__device__ __forceinline__ void put_factors(const BatchLinearArguments& a) {
+    float* sums = (float*)(shared + norm_at);
+    for (int row = threadIdx.x; row < TOKENS; row += threads) {
+        float total = 0;
+#pragma unroll
+        for (int i = 0; i < norm_parts; ++i) total += sums[i * TOKENS + row];
+        sums[row] = norm_factor(a.norm, total, INPUTS);
+    }
+}
+
 /// Parts of all warps and blocks of the cluster become results.
 __device__ __forceinline__ void finish(const BatchLinearArguments& a, const Products& products, int rank,
     int first, int count, int rows) {
     Result early(threadIdx.x, rank, first, count, rows);
     early.load_residual(a);
+    if (NEXT_NORM) {
+        for (int i = threadIdx.x; i < part_rows; i += threads) ((float*)(shared + norm_at))[i] = 0;
+    }
     __syncthreads();
+    if (FACTOR) put_factors(a);
     put_parts(products, count);
     exchange(rank);
     MARTLET_TRACE(4);
@@ -231,6 +268,16 @@ __device__ __forceinline__ void finish(const BatchLinearArguments& a, const Prod
                 if (RESIDUAL) sums[i][0].v[j] += result.residual.v[j];
             }
             result.write(a, sums[i][0]);
+            if (NEXT_NORM) result.write_scaled(a, sums[i][0]);
+        }
+    }
+    if (NEXT_NORM) {
+        __syncthreads();
+        for (int row = threadIdx.x; row < rows; row += threads) {
+            float total = 0;
+#pragma unroll
+            for (int i = 0; i < most; ++i) total += ((const float*)(shared + norm_at))[i * TOKENS + row];
+            a.norm.squares[(i64)blockIdx.x * a.norm.stride + row] = total;
         }
     }
     cluster_wait();  // no block leaves while another may read what it sent

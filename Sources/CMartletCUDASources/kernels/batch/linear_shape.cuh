@@ -3,8 +3,10 @@
 //
 // What linear_batch is specialised for: arguments, constants, places in shared memory; and PTX.
 #pragma once
+#define MATH ACTIVATION
 #include "mma16x16.cuh"
 #include "wgmma.cuh"
+#include "linear_norm.cuh"
 
 struct BatchLinearArguments {
     TensorMap x_map;       // [rows, K], box TOKENS rows x 64, swizzled over 128 bytes; sm_90 and above
@@ -15,6 +17,7 @@ struct BatchLinearArguments {
     const float* scales;   // [strips x 16], per-channel schemes
     const float* zeros;
     const void* bias;      // [N]
+    SharedNorm norm;       // in front where FACTOR, behind where NEXT_NORM
 #ifdef TRACE
     u64* trace;
 #endif
@@ -77,7 +80,12 @@ constexpr int barriers_at = main_bytes > parts_bytes ? main_bytes : parts_bytes;
 constexpr int received_at = (barriers_at + (BUFFERS + 1) * 16 + 127) / 128 * 128;  // other blocks' parts of the share
 constexpr int sums_at = received_at + (CLUSTER - 1) * share * 64;
 constexpr int sums_bytes = needs_sums ? TOKENS * 4 : 0;  // sums of x: per group, the block's, other blocks'
-constexpr int used_bytes = sums_at + (GROUPS + CLUSTER) * sums_bytes;
+// Sums of squares: of the row in front, by so many threads each, and then its factor; of results, by strip and row.
+constexpr int norm_at = sums_at + (GROUPS + CLUSTER) * sums_bytes;
+constexpr int norm_parts = threads / TOKENS > 1 ? threads / TOKENS : 1;
+constexpr int norm_bytes = FACTOR ? norm_parts * TOKENS * 4 : NEXT_NORM ? part_rows * 4 : 0;
+constexpr int used_bytes = norm_at + norm_bytes;
+static_assert(!NEXT_NORM || RESULT == MARTLET_BF16 && OUTPUTS % 16 == 0 && !GATED, "a norm behind whole strips in bf16");
 // More than half of a multiprocessor's: else some get two blocks as they become free, and others none.
 #if __CUDA_ARCH__ >= 900
 constexpr int alone_bytes = 116 << 10;

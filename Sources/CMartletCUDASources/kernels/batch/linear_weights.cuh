@@ -8,13 +8,19 @@
 namespace {
 /// Scales and zeros of a group as pairs, for rows g and g + 8 of a strip.
 ///
-/// `low` and `high` are what codes less their zero need subtracted from 1024 + code, and from 64 + code.
+/// `low` and `high` are what codes less their zero need subtracted from 1024 + code, and from 64 + code, in f16; in bf16
+/// `low` is it from 128 + code, or from a byte's code - 128.
 struct GroupNumbers {
     u32 scale[2], low[2], high[2], minimum[2];
 
     __device__ __forceinline__ void load(u32 address) {
         constexpr u32 middle = WEIGHT == MARTLET_U4 ? 0x64086408 : 0x64806480;  // 1024 + 8, 1024 + 128
+        constexpr u32 base = WEIGHT == MARTLET_U4 ? 0x43004300 : 0xc300c300;  // 128, -128
         u32 scales = 0, zeros = 0;
+        if (!grouped && math == MARTLET_BF16) {
+            low[0] = low[1] = WEIGHT == MARTLET_U4 ? 0x43084308 : 0;
+            return;
+        }
         if (!grouped) {
             low[0] = low[1] = middle;
             high[0] = high[1] = 0xd480d480;  // -72
@@ -25,14 +31,19 @@ struct GroupNumbers {
         } else {
             asm volatile("ld.shared.u32 %0, [%1];" : "=r"(scales) : "r"(address));
         }
+        if (math == MARTLET_BF16) round_scales(scales, zeros);
         scale[0] = __byte_perm(scales, scales, 0x1010);
         scale[1] = __byte_perm(scales, scales, 0x3232);
         u32 zero[2] = {__byte_perm(zeros, zeros, 0x1010), __byte_perm(zeros, zeros, 0x3232)};
 #pragma unroll
         for (int i = 0; i < 2; ++i) {
-            if (ZERO == MARTLET_ZERO_INTEGER) {
-                low[i] = pair_fused(zero[i], 0x3c003c00, 0x64006400);   // 1024 + zero
-                high[i] = pair_fused(zero[i], 0xbc00bc00, 0xd400d400);  // -64 - zero
+            if (math == MARTLET_BF16) {
+                low[i] = ZERO == MARTLET_ZERO_INTEGER ? pair_fused<math>(zero[i], 0x3f803f80, base)
+                    : WEIGHT == MARTLET_U4 ? 0x43084308 : 0;
+                minimum[i] = zero[i];
+            } else if (ZERO == MARTLET_ZERO_INTEGER) {
+                low[i] = pair_fused<math>(zero[i], 0x3c003c00, 0x64006400);   // 1024 + zero
+                high[i] = pair_fused<math>(zero[i], 0xbc00bc00, 0xd400d400);  // -64 - zero
             } else {
                 low[i] = ZERO == MARTLET_ZERO_NONE ? middle : 0x64006400;
                 high[i] = ZERO == MARTLET_ZERO_NONE ? 0xd480d480 : 0xd400d400;
@@ -42,8 +53,8 @@ struct GroupNumbers {
     }
     __device__ __forceinline__ u32 scaled(u32 code, int row8) const {
         if (!grouped) return code;
-        if (ZERO == MARTLET_ZERO_MINIMUM) return pair_fused(code, scale[row8], minimum[row8]);
-        return pair_multiply(code, scale[row8]);
+        if (ZERO == MARTLET_ZERO_MINIMUM) return pair_fused<math>(code, scale[row8], minimum[row8]);
+        return pair_multiply<math>(code, scale[row8]);
     }
 };
 
@@ -55,19 +66,37 @@ __device__ __forceinline__ void fragments(u32 (&a)[2][4], const Word (&w)[STEP],
 #pragma unroll
     for (int i = 0; i < 2; ++i) {
         u32 t = tiles[i], t8 = t >> 8;
-        a[i][0] = n.scaled(pair_subtract(nibbles<0x000f000f>(t), n.low[0]), 0);
-        a[i][1] = n.scaled(pair_subtract(nibbles<0x000f000f>(t8), n.low[1]), 1);
+        if (math == MARTLET_BF16) {
+            const u32 parts[4] = {t, t8, t >> 4, t >> 12};
+#pragma unroll
+            for (int j = 0; j < 4; ++j) {
+                a[i][j] = n.scaled(
+                    pair_subtract<math>(nibbles<0x000f000f, 0x43004300>(parts[j]), n.low[j & 1]), j & 1);
+            }
+            continue;
+        }
+        a[i][0] = n.scaled(pair_subtract<math>(nibbles<0x000f000f>(t), n.low[0]), 0);
+        a[i][1] = n.scaled(pair_subtract<math>(nibbles<0x000f000f>(t8), n.low[1]), 1);
         // (1024 + 16 code) / 16
-        a[i][2] = n.scaled(pair_fused(nibbles<0x00f000f0>(t), 0x2c002c00, n.high[0]), 0);
-        a[i][3] = n.scaled(pair_fused(nibbles<0x00f000f0>(t8), 0x2c002c00, n.high[1]), 1);
+        a[i][2] = n.scaled(pair_fused<math>(nibbles<0x00f000f0>(t), 0x2c002c00, n.high[0]), 0);
+        a[i][3] = n.scaled(pair_fused<math>(nibbles<0x00f000f0>(t8), 0x2c002c00, n.high[1]), 1);
     }
 #elif WEIGHT == MARTLET_U8
-    const u32 magic = 0x64646464;
     u32 tiles[4] = {w[I].x, w[I].y, w[I].z, w[I].w};
 #pragma unroll
     for (int i = 0; i < 4; ++i) {
-        a[i / 2][i % 2 * 2] = n.scaled(pair_subtract(__byte_perm(tiles[i], magic, 0x4140), n.low[0]), 0);
-        a[i / 2][i % 2 * 2 + 1] = n.scaled(pair_subtract(__byte_perm(tiles[i], magic, 0x4342), n.low[1]), 1);
+#pragma unroll
+        for (int j = 0; j < 2; ++j) {
+            // The high byte of each half is that of 1024; where it does not matter, of nothing.
+            u32 pair = __byte_perm(tiles[i], 0x64646464, j ? 0x4342 : 0x4140);
+            if (math == MARTLET_BF16) {
+                pair = centred_bytes(pair);
+                if (ZERO == MARTLET_ZERO_INTEGER && grouped) pair = pair_subtract<math>(pair, n.low[j]);
+            } else {
+                pair = pair_subtract<math>(pair, n.low[j]);
+            }
+            a[i / 2][i % 2 * 2 + j] = n.scaled(pair, j);
+        }
     }
 #else
     constexpr int last = 2 * I + 1 < STEP ? 2 * I + 1 : 2 * I;

@@ -26,7 +26,7 @@ struct Attention {
         // All at once: the loads of keys and values depend on them, and each costs a round trip.
         request = IDENTITY ? row : a.requests[row];
         table = a.kv.table + (i64)request * a.kv.table_columns;
-        tokens = a.step->tokens;
+        tokens = a.step->singles;
         position = a.positions[row];
         first_column = a.kv.start[request];
         pages = lane < a.kv.table_columns ? table[lane] : 0;

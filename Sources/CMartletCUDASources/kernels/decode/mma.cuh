@@ -28,18 +28,24 @@ __device__ __forceinline__ u16 load_fresh_16(const void* p) {
     asm volatile("ld.global.cg.u16 %0, [%1];" : "=h"(v) : "l"(p));
     return v;
 }
-// Pairs of f16 numbers.
-__device__ __forceinline__ u32 pair_subtract(u32 a, u32 b) {
+// Pairs of f16 or bf16 numbers; before sm_90 those of bf16 know one instruction.
+template <int TYPE> __device__ __forceinline__ u32 pair_fused(u32 a, u32 b, u32 c) {
+    u32 r;
+    if (TYPE == MARTLET_BF16) {
+        asm("fma.rn.bf16x2 %0, %1, %2, %3;" : "=r"(r) : "r"(a), "r"(b), "r"(c));
+    } else {
+        asm("fma.rn.f16x2 %0, %1, %2, %3;" : "=r"(r) : "r"(a), "r"(b), "r"(c));
+    }
+    return r;
+}
+template <int TYPE> __device__ __forceinline__ u32 pair_subtract(u32 a, u32 b) {
+    if (TYPE == MARTLET_BF16) return pair_fused<TYPE>(b, 0xbf80bf80, a);
     u32 r;
     asm("sub.f16x2 %0, %1, %2;" : "=r"(r) : "r"(a), "r"(b));
     return r;
 }
-__device__ __forceinline__ u32 pair_fused(u32 a, u32 b, u32 c) {
-    u32 r;
-    asm("fma.rn.f16x2 %0, %1, %2, %3;" : "=r"(r) : "r"(a), "r"(b), "r"(c));
-    return r;
-}
-__device__ __forceinline__ u32 pair_multiply(u32 a, u32 b) {
+template <int TYPE> __device__ __forceinline__ u32 pair_multiply(u32 a, u32 b) {
+    if (TYPE == MARTLET_BF16) return pair_fused<TYPE>(a, b, 0x80008000);
     u32 r;
     asm("mul.f16x2 %0, %1, %2;" : "=r"(r) : "r"(a), "r"(b));
     return r;
@@ -94,11 +100,18 @@ __device__ __forceinline__ u32 transpose(u32 pair) {
     asm volatile("movmatrix.sync.aligned.m8n8.trans.b16 %0, %1;" : "=r"(r) : "r"(pair));
     return r;
 }
-/// (word & MASK) | 0x64006400: codes as f16 numbers 1024 + code (or 1024 + 16 code).
-template <u32 MASK> __device__ __forceinline__ u32 nibbles(u32 word) {
+/// (word & MASK) | MAGIC: codes as f16 numbers 1024 + code (or 1024 + 16 code), or as bf16 numbers 128 + code.
+template <u32 MASK, u32 MAGIC = 0x64006400> __device__ __forceinline__ u32 nibbles(u32 word) {
     u32 r;
-    asm("lop3.b32 %0, %1, %2, %3, 0xea;" : "=r"(r) : "r"(word), "n"(MASK), "n"(0x64006400));
+    asm("lop3.b32 %0, %1, %2, %3, 0xea;" : "=r"(r) : "r"(word), "n"(MASK), "n"(MAGIC));
     return r;
+}
+/// Codes of two bytes, low halves of a pair, less 128 as bf16 numbers, exactly.
+__device__ __forceinline__ u32 centred_bytes(u32 pair) {
+    u32 low = nibbles<0x007f007f, 0x43004300>(pair), rest;  // 128 + code % 128
+    // -256, or -128 where the code is at least that.
+    asm("lop3.b32 %0, %1, %2, %3, 0xae;" : "=r"(rest) : "r"(pair), "n"(0x00800080), "n"(0xc300c300));
+    return pair_fused<MARTLET_BF16>(low, 0x3f803f80, rest);
 }
 
 // With -DTRACE=1 a block's first thread leaves the time of six moments, for scripts/kernel-lab.

@@ -21,8 +21,11 @@
 
 namespace layout {
 constexpr bool quantized = WEIGHT == MARTLET_U4 || WEIGHT == MARTLET_U8;
-// Codes become exact f16 numbers; f16 and bf16 weights are multiplied in their own type.
-constexpr int math = quantized ? MARTLET_F16 : WEIGHT;
+// Codes become exact f16 numbers, or exact bf16 ones beside x in bf16 (MATH, the type of x); f16 and bf16 weights are multiplied in their own type.
+#ifndef MATH
+#define MATH MARTLET_F16
+#endif
+constexpr int math = quantized ? MATH : WEIGHT;
 constexpr int word_k = WEIGHT == MARTLET_U4 ? 64 : WEIGHT == MARTLET_U8 ? 32 : 16;
 constexpr int strip_words = INPUTS / word_k;
 constexpr int words = strip_words % 4 == 0 ? 4 : strip_words % 2 == 0 ? 2 : 1;
@@ -38,6 +41,17 @@ constexpr int chunk_bytes = words * 512 + (grouped ? chunk_sums * group_bytes : 
 static_assert(INPUTS % word_k == 0, "inputs must fill whole words of the layout");
 static_assert(!grouped || chunk_k % GROUP == 0, "a chunk must hold whole groups");
 static_assert(!quantized || sum_k % 32 == 0, "groups of 32, 64 or 128");
+
+/// Makes bf16 pairs of a group's f16 scales and zeros. A minimum becomes that of codes less their middle: it is small then,
+/// and so is its rounding.
+__device__ __forceinline__ void round_scales(u32& scales, u32& zeros) {
+    constexpr float middle = ZERO != MARTLET_ZERO_MINIMUM ? 0 : WEIGHT == MARTLET_U4 ? 8 : 128;
+    const float s[2] = {low_half<MARTLET_F16>(scales), high_half<MARTLET_F16>(scales)};
+    scales = pack_pair<MARTLET_BF16>(s[0], s[1]);
+    if (!has_zeros) return;
+    zeros = pack_pair<MARTLET_BF16>(
+        fmaf(middle, s[0], low_half<MARTLET_F16>(zeros)), fmaf(middle, s[1], high_half<MARTLET_F16>(zeros)));
+}
 
 /// Which chunk of the weight is the i-th of a strip.
 __device__ __forceinline__ i64 chunk_index(int strip, int i) {

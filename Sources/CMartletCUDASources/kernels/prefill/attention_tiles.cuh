@@ -34,20 +34,24 @@ struct Tile {
 };
 
 /// Tiles by number, all of a group of heads before the next group's. Later rows of a request, which see more
-/// keys, come first. Some numbers have no tile.
+/// keys, come first. Some numbers have no tile. Requests of one token each in front of all others are left out.
 struct Tiles {
     const AttentionTask& a;
-    const int head_tiles;  // of one head, at most
+    const int singles, head_tiles;  // of one head, at most
 
     __device__ __forceinline__ explicit Tiles(const AttentionTask& a)
-        : a(a), head_tiles(a.step->tokens / tile_rows + a.step->requests) {}
+        : a(a), singles(a.step->singles),
+          head_tiles((a.step->tokens - singles) / tile_rows + a.step->requests - singles), request(singles) {}
     __device__ __forceinline__ int count() const { return head_tiles * HEADS; }
 
     /// Finds a tile; quick where numbers grow.
     __device__ __forceinline__ bool find(int number, Tile& tile) {
         const int group_tiles = head_tiles * a.head_group, place = number % group_tiles / a.head_group;
         tile.head = number / group_tiles * a.head_group + number % a.head_group;
-        if (place < tiles_before) request = tiles_before = 0;
+        if (place < tiles_before) {
+            request = singles;
+            tiles_before = 0;
+        }
         for (; request < a.step->requests; ++request) {
             int start = a.query_start[request], count = a.query_start[request + 1] - start;
             int tiles = (count + tile_rows - 1) / tile_rows, index = place - tiles_before;
@@ -69,7 +73,7 @@ struct Tiles {
     }
 
   private:
-    int request = 0, tiles_before = 0;  // that the search has passed
+    int request, tiles_before = 0;  // that the search has passed
 };
 
 __device__ __forceinline__ float exp2_fast(float x) {

@@ -17,11 +17,12 @@
 // the copies: without it each chunk waited for a word from there. Results leave by prompt_results.cuh.
 // A chunk is given back by all lanes, behind the products that read it: given back by one lane behind its loads it was
 // overwritten before other loads had ended (tiles of 192: 29 of 600 launches wrong; racecheck names it).
-// Numerics: f32 sums. Codes of grouped schemes are scaled before they are multiplied, rounded to f16 once;
-// per-channel scales are applied to the sums. Quantized weights want x in f16.
+// Numerics: f32 sums. Codes become numbers of the type of x; those of grouped schemes are scaled before they are
+// multiplied, rounded once, beside bf16 their scales too; per-channel scales are applied to the sums.
 //
 //   WEIGHT GROUP ZERO        format of the weight (mma16x16.cuh); GROUP 0: per channel
-//   RESULT                   type of bias, residual and y; x has the type that weights are multiplied in. f32: y alone
+//   ACTIVATION               type of x, in which weights are multiplied
+//   RESULT                   type of bias, residual and y. f32: y alone
 //   INPUTS OUTPUTS           K, and rows of the weight (gate and up together count twice)
 //   GATED                    0; 1: y = silu(gate) up, rows `paired8`; 2: gelu(gate) up, tanh form
 //   BIAS RESIDUAL            0 or 1
@@ -30,6 +31,7 @@
 //   CLUSTER                  2, where SHARED: two blocks with the same weight and different tokens bring half of it each, for both
 //   STAGES WEIGHT_STAGES     depths of the rings
 //   INTERLEAVE               of the layout, or 0
+//   FACTOR NEXT_NORM         0; 1, where SHARED: a norm in front or behind, without a kernel between (linear_norm.cuh)
 #include "prompt_results.cuh"
 #include "linear_shares.cuh"
 
@@ -44,6 +46,7 @@ struct PrefillLinearArguments {
     const void* bias;      // [N]
 #if SHARED
     Sums sums;             // of tiles that are shared out along k
+    SharedNorm norm;       // in front where FACTOR, behind where NEXT_NORM
 #endif
 };
 
@@ -55,8 +58,10 @@ constexpr int consumers = 2, cluster = CLUSTER;
 // Shared memory, from a multiple of 1024.
 constexpr int weights_at = STAGES * box_bytes;
 constexpr int staging_at = weights_at + WEIGHT_STAGES * weight_bytes;
-constexpr int barriers_at = staging_at + consumers * staging_bytes;
-constexpr int shared_bytes = barriers_at + STAGES * 16 + WEIGHT_STAGES * 24;
+constexpr int factors_at = staging_at + consumers * staging_bytes;  // of the tile's tokens
+constexpr int barriers_at = factors_at + (FACTOR ? tile_tokens * 4 : 0);
+constexpr int shared_bytes = barriers_at + STAGES * 16 + WEIGHT_STAGES * 24 + (FACTOR ? 8 : 0);
+static_assert(SHARED || !FACTOR && !NEXT_NORM, "a norm between linears is for shared tiles");
 static_assert(shared_bytes <= 227 << 10, "the rings do not fit a block's shared memory");
 extern __shared__ __align__(1024) u8 shared[];
 
@@ -80,6 +85,8 @@ struct Barriers {
     __device__ __forceinline__ u32 weight_free(int i) const { return base + STAGES * 16 + i * 24 + 8; }
     /// The cluster's other block has this place free too.
     __device__ __forceinline__ u32 weight_free_there(int i) const { return base + STAGES * 16 + i * 24 + 16; }
+    /// The factors of the block's tokens are there.
+    __device__ __forceinline__ u32 factors_full() const { return base + STAGES * 16 + WEIGHT_STAGES * 24; }
 };
 
 /// Tiles of tokens; a cluster's blocks have one each.
@@ -171,6 +178,19 @@ __device__ __forceinline__ void announce_places(const PrefillLinearArguments& a,
     }
 }
 
+#if FACTOR
+/// Makes the factors of the block's tokens, which all its tiles have, while products are under way. A warp.
+__device__ __forceinline__ void make_factors(const PrefillLinearArguments& a, Barriers barriers, int tokens) {
+    const Work work{token_tiles_of(tokens)};
+    const int first = work.at(Part{0, 0, 0}).token;
+    for (int i = threadIdx.x & 31; i < tile_tokens; i += 32) {
+        const float squares = first + i < tokens ? sum_of_squares(a.norm, first + i, 0, 1) : 0;
+        ((float*)(shared + factors_at))[i] = norm_factor(a.norm, squares, INPUTS);
+    }
+    barrier_arrive(barriers.factors_full());
+}
+#endif
+
 __device__ __forceinline__ void consume(
     const PrefillLinearArguments& a, Barriers barriers, int group, int tokens) {
     const int warp = (threadIdx.x & 127) >> 5, lane = threadIdx.x & 31;
@@ -220,7 +240,8 @@ __device__ __forceinline__ void consume(
         }
         if (!part.is_end()) a.sums.add_rest(c, work, part, group);
 #endif
-        finish(a, c, base + staging_at + group * staging_bytes, group, at.place + group * 4, at.token, tokens);
+        if (FACTOR) barrier_wait(barriers.factors_full(), 0);
+        finish(a, c, base + staging_at + group * staging_bytes, base + factors_at, group, at.place + group * 4, at.token, tokens);
     }
 }
 }  // namespace
@@ -245,6 +266,7 @@ extern "C" __global__ void
             barrier_init(barriers.weight_free(i), consumers * 128);
             barrier_init(barriers.weight_free_there(i), 1);
         }
+        if (FACTOR) barrier_init(barriers.factors_full(), 32);
         barrier_init_fence();
     }
     if (cluster > 1) cluster_meet();
@@ -259,6 +281,12 @@ extern "C" __global__ void
         }
         if (threadIdx.x >= 32 && threadIdx.x < 64) bring_chunks(a, barriers, a.rows.of(a.step));
         if (cluster > 1 && threadIdx.x == 64) announce_places(a, barriers, a.rows.of(a.step));
+#if FACTOR
+        if (threadIdx.x >= 96) {
+            wait_for_producers();
+            make_factors(a, barriers, a.rows.of(a.step));
+        }
+#endif
     } else {
         take_registers<232>();
         wait_for_producers();

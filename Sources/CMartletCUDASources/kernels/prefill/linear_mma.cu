@@ -9,11 +9,12 @@
 // by cp.async, some ahead: x swizzled for ldmatrix, the weight as it lies in memory, where a lane's 16 bytes are
 // its operands. Operands of the next 16 k are read between the products of the present ones, over the boxes'
 // ends too. Results leave transposed through shared memory.
-// Numerics: f32 sums. Codes of grouped schemes are scaled before they are multiplied, rounded to f16 once;
-// per-channel scales are applied to the sums. Quantized weights want x in f16.
+// Numerics: f32 sums. Codes become numbers of the type of x; those of grouped schemes are scaled before they are
+// multiplied, rounded once, beside bf16 their scales too; per-channel scales are applied to the sums.
 //
 //   WEIGHT GROUP ZERO        format of the weight (mma16x16.cuh); GROUP 0: per channel
-//   RESULT                   type of bias, residual and y; x has the type that weights are multiplied in
+//   ACTIVATION               type of x, in which weights are multiplied
+//   RESULT                   type of bias, residual and y
 //   INPUTS OUTPUTS           K, and rows of the weight (gate and up together count twice)
 //   GATED                    0; 1: y = silu(gate) up, rows `paired8`; 2: gelu(gate) up, tanh form
 //   BIAS RESIDUAL            0 or 1

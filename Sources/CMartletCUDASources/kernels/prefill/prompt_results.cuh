@@ -5,21 +5,23 @@
 // 16 bytes of a token's row leave at once.
 #pragma once
 #include "hopper.cuh"
+#include "linear_norm.cuh"
 #include "weight_tiles.cuh"
 
 namespace {
 #if RESULT == MARTLET_F32
-static_assert(!GATED && !BIAS && !RESIDUAL, "f32 results are those of a head");
+static_assert(!GATED && !BIAS && !RESIDUAL && !FACTOR, "f32 results are those of a head");
 constexpr int staged_tokens = 32, staging_pitch = 64 * 4 + 16;  // 64 rows of a token, spread over the banks
 #else
-constexpr int staged_tokens = tile_tokens % 64 ? 32 : 64, staging_pitch = 64 * 2 + 16;
+// Fewer at once where registers or shared memory are short.
+constexpr int staged_tokens = tile_tokens % 64 || (FACTOR || NEXT_NORM) && tile_tokens == 256 ? 32 : 64, staging_pitch = 64 * 2 + 16;
 #endif
 constexpr int staging_bytes = staged_tokens * staging_pitch;  // of a warpgroup
 
 #if RESULT == MARTLET_F32
 /// Sums of a warpgroup's 64 rows and a tile's tokens become results, 32 tokens at a time.
 template <class Arguments>
-__device__ __forceinline__ void finish(const Arguments& a, float (&c)[tile_tokens / 2], u32 staging, int group,
+__device__ __forceinline__ void finish(const Arguments& a, float (&c)[tile_tokens / 2], u32 staging, u32 factors, int group,
     int first_place, int first_token, int tokens) {
     constexpr int vectors = 16, rounds = staged_tokens * vectors / 128;  // of four rows
     const int thread = threadIdx.x & 127, warp = thread >> 5, lane = thread & 31;
@@ -64,7 +66,7 @@ __device__ __forceinline__ void finish(const Arguments& a, float (&c)[tile_token
 ///
 /// `staged_tokens` at a time.
 template <class Arguments>
-__device__ __forceinline__ void finish(const Arguments& a, float (&c)[tile_tokens / 2], u32 staging, int group,
+__device__ __forceinline__ void finish(const Arguments& a, float (&c)[tile_tokens / 2], u32 staging, u32 factors, int group,
     int first_place, int first_token, int tokens) {
     constexpr int columns = GATED ? 32 : 64;  // results of a token in this warpgroup
     const int thread = threadIdx.x & 127, warp = thread >> 5, lane = thread & 31;
@@ -106,6 +108,10 @@ __device__ __forceinline__ void finish(const Arguments& a, float (&c)[tile_token
 #endif
     };
     fetch(0);
+#if NEXT_NORM
+    Word weights = {0, 0, 0, 0};
+    if (inside) weights = load_once(a.norm.weight + first_column);
+#endif
 #pragma unroll
     for (int part = 0; part < tile_tokens / staged_tokens; ++part) {
         if (part + 1 < tile_tokens / staged_tokens) fetch(part + 1);
@@ -116,6 +122,13 @@ __device__ __forceinline__ void finish(const Arguments& a, float (&c)[tile_token
 #pragma unroll
             for (int n = 0; n < (GATED ? 4 : 2); ++n) {
                 float* s = &c[(part * (staged_tokens / 8) + j + n) * 4];
+#if FACTOR
+                float factor[2];
+                asm volatile("ld.shared.v2.f32 {%0,%1}, [%2];" : "=f"(factor[0]), "=f"(factor[1])
+                             : "r"(factors + ((part * (staged_tokens / 8) + j + n) * 8 + (lane & 3) * 2) * 4));
+#pragma unroll
+                for (int i = 0; i < 4; ++i) s[i] *= factor[i & 1];
+#endif
                 float low[2] = {s[0] * scale[0] + bias[0], s[1] * scale[0] + bias[0]};
                 float high[2] = {s[2] * scale[1] + bias[1], s[3] * scale[1] + bias[1]};
                 if (GATED) {
@@ -152,6 +165,22 @@ __device__ __forceinline__ void finish(const Arguments& a, float (&c)[tile_token
                 asm volatile("st.global.v4.u32 [%0], {%1,%2,%3,%4};" ::"l"(target), "r"(v.x), "r"(v.y),
                     "r"(v.z), "r"(v.w) : "memory");
             }
+#if NEXT_NORM
+            float squares = 0;
+            if (y_row < tokens && inside) {
+                Word p = {scaled_pair(v.x, weights.x, squares), scaled_pair(v.y, weights.y, squares),
+                    scaled_pair(v.z, weights.z, squares), scaled_pair(v.w, weights.w, squares)};
+                asm volatile("st.global.v4.u32 [%0], {%1,%2,%3,%4};" ::"l"(
+                                 (u16*)a.norm.scaled.base + y_row * a.norm.scaled.stride + first_column),
+                    "r"(p.x), "r"(p.y), "r"(p.z), "r"(p.w) : "memory");
+            }
+            // The eight threads of a token are neighbours.
+#pragma unroll
+            for (int other = 1; other < vectors; other *= 2) squares += __shfl_xor_sync(~0u, squares, other);
+            if (thread % vectors == 0 && y_row < tokens) {
+                a.norm.squares[(i64)(first_place / 4) * a.norm.stride + y_row] = squares;
+            }
+#endif
         }
         group_barrier(1 + group, 128);
     }

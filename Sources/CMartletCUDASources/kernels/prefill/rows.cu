@@ -1,12 +1,11 @@
 // Part of Martlet. See LICENSE.
 // SPDX-License-Identifier: Apache-2.0
 //
-// What stands between the large products of a prefill: norm_prefill, cast_prefill and rotate_prefill. Each
+// What stands between the large products of a prefill: norm_prefill and rotate_prefill. Each
 // reads its rows once and writes its results once, 16 bytes a thread and access; floor: bytes / copy bandwidth.
 //
-//   ACTIVATION               type of rows read: f16 or bf16
-//   RESULT                   type of rows written by norm and cast: f16 or bf16
-//   COLUMNS                  of norm and cast, a multiple of 8
+//   ACTIVATION               type of rows: f16 or bf16
+//   COLUMNS                  of norm, a multiple of 8
 //   HEADS KV_HEADS HEAD_DIM  of rotate; HEAD_DIM a multiple of 8
 //   ROTARY                   0: none; 1: halves; 2: neighbours
 #include "martlet.cuh"
@@ -23,10 +22,10 @@ __device__ __forceinline__ void put(const Rows& rows, i64 row, int column, const
     *(Eight*)((u16*)rows.base + row * rows.stride + column) = value;
 }
 
-/// Rounds to the result's type; says whether a finite number became infinite.
+/// Rounds to the rows' type; says whether a finite number became infinite.
 __device__ __forceinline__ bool rounded(Eight& to, int i, float x) {
-    to.x[i] = Number<RESULT>::put(x);
-    return RESULT == MARTLET_F16 && (to.x[i] & 0x7fff) == 0x7c00 && x - x == 0;
+    to.x[i] = Number<ACTIVATION>::put(x);
+    return ACTIVATION == MARTLET_F16 && (to.x[i] & 0x7fff) == 0x7c00 && x - x == 0;
 }
 }  // namespace
 
@@ -35,7 +34,7 @@ struct RowNormArguments {
     const StepCounts* step;
     RowCount rows;
     Rows x, y;
-    const u16* weight;  // [COLUMNS], of ACTIVATION's type; norm only
+    const u16* weight;  // [COLUMNS], of ACTIVATION's type
     u32* overflow;      // set where a number exceeded f16
     float epsilon;
 };
@@ -75,22 +74,6 @@ MARTLET_KERNEL __launch_bounds__(256) norm_prefill(const __grid_constant__ RowNo
         }
         put(a.y, row, column, y);
     }
-    if (exceeded) *a.overflow = 1;
-}
-
-/// The same numbers in another type.
-MARTLET_KERNEL __launch_bounds__(256) cast_prefill(const __grid_constant__ RowNormArguments a) {
-    // The linear behind asks for its first weights meanwhile.
-    release_dependents();
-    wait_for_producers();
-    i64 row = blockIdx.x;
-    int column = (blockIdx.y * 256 + threadIdx.x) * 8;
-    if (row >= a.rows.of(a.step) || column >= COLUMNS) return;
-    Eight x = eight(a.x, row, column), y;
-    bool exceeded = false;
-#pragma unroll
-    for (int i = 0; i < 8; ++i) exceeded |= rounded(y, i, Number<ACTIVATION>::get(x.x[i]));
-    put(a.y, row, column, y);
     if (exceeded) *a.overflow = 1;
 }
 #endif
@@ -139,11 +122,12 @@ __device__ __forceinline__ Eight rotated(const RotateArguments& a, const Rows& x
 }
 }  // namespace
 
-/// q and k rotated by their positions; k and v into their pages. A thread 8 elements of a token.
+/// q and k rotated by their positions; k and v into their pages. A thread 8 elements of a token; not of requests of one token
+/// in front of all others.
 MARTLET_KERNEL __launch_bounds__(256) rotate_prefill(const __grid_constant__ RotateArguments a) {
     wait_for_producers();
     release_dependents();
-    i64 row = blockIdx.x;
+    i64 row = blockIdx.x + a.step->singles;
     int index = blockIdx.y * 256 + threadIdx.x, head = index / (HEAD_DIM / 8), d = index % (HEAD_DIM / 8) * 8;
     if (row >= a.step->tokens || head >= HEADS + 2 * KV_HEADS) return;
     if (head < HEADS) {

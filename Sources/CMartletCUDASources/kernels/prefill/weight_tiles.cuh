@@ -4,6 +4,7 @@
 // What the prompts' linear kernels have in common: tiles of 128 rows of a weight in the layout `mma16x16` and 256
 // tokens, taken 64 k (a box) at a time, and codes that become operands of the matrix instructions.
 #pragma once
+#define MATH ACTIVATION
 #include "mma16x16.cuh"
 
 namespace {
@@ -71,22 +72,37 @@ __device__ __forceinline__ u32 twice_high(u32 pair) { return __byte_perm(pair, p
 /// The codes of 16 k of a word as operand of the matrix instruction, less the middle of symmetric schemes.
 __device__ __forceinline__ void numbers(u32 (&a)[4], const Word& word, int part) {
     u32 w[4] = {word.x, word.y, word.z, word.w};
+    if (math == MARTLET_BF16 && quantized) {
+#pragma unroll
+        for (int i = 0; i < 4; ++i) {
+#if WEIGHT == MARTLET_U4
+            // Rows g and g + 8 of the first eight k, then of the others: 128 + code, less 128 or 136
+            u32 code = w[part] >> (i & 1) * 8 + (i >> 1) * 4;
+            const u32 middle = ZERO == MARTLET_ZERO_INTEGER ? 0x43004300 : 0x43084308;
+            a[i] = pair_subtract<math>(nibbles<0x000f000f, 0x43004300>(code), middle);
+#else
+            a[i] = centred_bytes(__byte_perm(w[2 * part + i / 2], 0, i & 1 ? 0x4342 : 0x4140));
+            if (ZERO == MARTLET_ZERO_INTEGER) a[i] = pair_subtract<math>(a[i], 0xc300c300);  // -128
+#endif
+        }
+        return;
+    }
 #if WEIGHT == MARTLET_U4
     // 1024 + code, or 1024 + 16 code, less 1024 or 1032
     const u32 low_middle = has_zeros ? 0x64006400 : 0x64086408;
     const u32 high_middle = has_zeros ? 0xd400d400 : 0xd480d480;
     u32 high = w[part] >> 8;
-    a[0] = pair_subtract(nibbles<0x000f000f>(w[part]), low_middle);
-    a[1] = pair_subtract(nibbles<0x000f000f>(high), low_middle);
-    a[2] = pair_fused(nibbles<0x00f000f0>(w[part]), 0x2c002c00, high_middle);
-    a[3] = pair_fused(nibbles<0x00f000f0>(high), 0x2c002c00, high_middle);
+    a[0] = pair_subtract<math>(nibbles<0x000f000f>(w[part]), low_middle);
+    a[1] = pair_subtract<math>(nibbles<0x000f000f>(high), low_middle);
+    a[2] = pair_fused<math>(nibbles<0x00f000f0>(w[part]), 0x2c002c00, high_middle);
+    a[3] = pair_fused<math>(nibbles<0x00f000f0>(high), 0x2c002c00, high_middle);
 #elif WEIGHT == MARTLET_U8
     // 1024 + code, less 1024 or 1152
     const u32 magic = 0x64646464, middle = has_zeros ? 0x64006400 : 0x64806480;
-    a[0] = pair_subtract(__byte_perm(w[2 * part], magic, 0x4140), middle);
-    a[1] = pair_subtract(__byte_perm(w[2 * part], magic, 0x4342), middle);
-    a[2] = pair_subtract(__byte_perm(w[2 * part + 1], magic, 0x4140), middle);
-    a[3] = pair_subtract(__byte_perm(w[2 * part + 1], magic, 0x4342), middle);
+    a[0] = pair_subtract<math>(__byte_perm(w[2 * part], magic, 0x4140), middle);
+    a[1] = pair_subtract<math>(__byte_perm(w[2 * part], magic, 0x4342), middle);
+    a[2] = pair_subtract<math>(__byte_perm(w[2 * part + 1], magic, 0x4140), middle);
+    a[3] = pair_subtract<math>(__byte_perm(w[2 * part + 1], magic, 0x4342), middle);
 #else
     a[0] = w[0], a[1] = w[1], a[2] = w[2], a[3] = w[3];
 #endif
@@ -102,6 +118,7 @@ struct GroupScale {
         u32 at = group + (lane >> 2) * (has_zeros ? 8 : 4);
         asm volatile("ld.shared.u32 %0, [%1];" : "=r"(scales) : "r"(at));
         if (has_zeros) asm volatile("ld.shared.u32 %0, [%1];" : "=r"(zeros) : "r"(at + 4));
+        if (math == MARTLET_BF16) round_scales(scales, zeros);
     }
     __device__ __forceinline__ void apply(u32 (&a)[4]) const {
         const u32 factor[2] = {twice_low(scales), twice_high(scales)};
@@ -109,11 +126,11 @@ struct GroupScale {
 #pragma unroll
         for (int j = 0; j < 4; ++j) {
 #if ZERO == MARTLET_ZERO_INTEGER
-            a[j] = pair_multiply(pair_subtract(a[j], zero[j & 1]), factor[j & 1]);
+            a[j] = pair_multiply<math>(pair_subtract<math>(a[j], zero[j & 1]), factor[j & 1]);
 #elif ZERO == MARTLET_ZERO_MINIMUM
-            a[j] = pair_fused(a[j], factor[j & 1], zero[j & 1]);
+            a[j] = pair_fused<math>(a[j], factor[j & 1], zero[j & 1]);
 #else
-            a[j] = pair_multiply(a[j], factor[j & 1]);
+            a[j] = pair_multiply<math>(a[j], factor[j & 1]);
 #endif
         }
     }

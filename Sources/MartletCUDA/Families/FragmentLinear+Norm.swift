@@ -1,0 +1,146 @@
+// Part of Martlet. See LICENSE.
+// SPDX-License-Identifier: Apache-2.0
+
+import MartletBackend
+import MartletCore
+import MartletEngineFile
+
+/// A norm between two linears that has no kernel of its own (`linear_norm.cuh`): what the linear in front leaves.
+struct SharedNorm {
+    /// Which of the two a linear is.
+    enum Side { case inFront, behind }
+
+    /// Most rows of a step that prompts' kernels do it for; for more a kernel of its own costs little.
+    static let mostRows = PrefillTile.sharedLimit
+
+    /// Results times the norm's weight.
+    let scaled: DeviceRows
+    let gamma: DeviceVector
+    let epsilon: Float
+    /// Sums of squares of rows, `[parts][rowLimit]` in f32.
+    let squares: UInt64
+    let rowLimit: Int
+    /// Parts that `linear_batch` in front leaves, by its most rows, and those of `linear_prefill`.
+    let batchParts: [Int: Int]
+    let prefillParts: Int
+
+}
+
+extension ArgumentBytes {
+    /// `SharedNorm` of the kernels; zeros for an absent one.
+    ///
+    /// - Parameters:
+    ///   - start: First row.
+    ///   - parts: How many blocks or warpgroups add up squares of a row.
+    mutating func add(_ norm: SharedNorm?, from start: Int = 0, parts: Int) {
+        add(norm?.scaled.rows(from: start))
+        add(norm?.gamma.address ?? 0)
+        add(norm.map { $0.squares + UInt64(start * 4) } ?? 0)
+        add(int: norm?.rowLimit ?? 0)
+        add(int: parts)
+        add(norm?.epsilon ?? 0)
+        add(Float(0))
+    }
+}
+
+extension FragmentLinear {
+    /// The linear of a step with all that stands before and after it; nil if it is another op.
+    init?(_ binder: CUDABinder) throws {
+        let step = binder.planStep
+        switch step.family {
+        case "linear_mma16x16":
+            try self.init(binder, weight: 1, x: binder.rows(0), y: binder.result(0))
+            bias = try binder.vector(2, count: weight.outputs)
+        case "linearAdd_mma16x16":
+            let (added, y) = (try binder.rows(2), try binder.result(0))
+            try binder.requireSame(added, y)
+            try self.init(binder, weight: 1, x: binder.rows(0), y: y)
+            residual = added
+            bias = try binder.vector(3, count: weight.outputs)
+        case "normLinear_mma16x16":
+            _ = try binder.word("kind", of: ["rms"])
+            try self.init(binder, weight: 2, x: binder.rows(0), y: binder.result(0))
+            norm = try Self.norm(binder, x)
+            bias = try binder.vector(3, count: weight.outputs)
+        case "normGatedLinear_mma16x16":
+            _ = try binder.word("norm", of: ["rms"])
+            guard let gate = Self.gateNumber(step.attributes["kind"]) else {
+                throw Refusal("gates are silu and geluTanh")
+            }
+            let y = try binder.result(0)
+            try self.init(binder, weight: 2, x: binder.rows(0), y: y)
+            try binder.require(
+                y.columns * 2 == weight.outputs, "the result is not half of the weight")
+            norm = try Self.norm(binder, x)
+            self.gate = gate
+        default: return nil
+        }
+    }
+
+    /// How kernels count gates.
+    static func gateNumber(_ kind: AttributeValue?) -> Int? {
+        switch kind?.string {
+        case "silu": 1
+        case "geluTanh": 2
+        default: nil
+        }
+    }
+
+    private static func norm(
+        _ binder: CUDABinder, _ x: DeviceRows
+    ) throws -> (gamma: DeviceVector, epsilon: Float) {
+        guard let gamma = try binder.vector(1, count: x.columns) else {
+            throw Refusal("operand 1 is missing")
+        }
+        return (gamma, Float(try binder.float("epsilon")))
+    }
+
+    /// The norm that the step behind begins with, if this linear does its part of it.
+    func normBehind(_ binder: CUDABinder) throws -> SharedNorm? {
+        guard residual != nil, let other = binder.neighbour(1),
+            let behind = try FragmentLinear(other)
+        else { return nil }
+        return try Self.sharedNorm(self, behind, binder)
+    }
+
+    /// The norm that this linear begins with, if the one in front does its part of it.
+    func normInFront(_ binder: CUDABinder) throws -> SharedNorm? {
+        guard norm != nil, let other = binder.neighbour(-1),
+            let front = try FragmentLinear(other), front.residual != nil
+        else { return nil }
+        return try Self.sharedNorm(front, self, binder)
+    }
+
+    /// What two linears in a row share, the second with a norm of what the first results in.
+    private static func sharedNorm(
+        _ front: FragmentLinear, _ behind: FragmentLinear, _ binder: CUDABinder
+    ) throws -> SharedNorm? {
+        let memory = binder.memory
+        // Numbers that are not normalized may exceed f16.
+        guard let norm = behind.norm, memory.target.hasWarpgroups,
+            front.y == behind.x, front.y.type == .bf16, front.x.type == .bf16,
+            behind.y.type == .bf16, front.outputs % 16 == 0,
+            front.canPrefill(binder) && behind.canPrefill(binder),
+            let shapes = front.batchShapes(memory.target, norm: .behind),
+            behind.batchShapes(memory.target, norm: .inFront) != nil
+        else { return nil }
+        var most = front.y.rows.evaluate(memory.limits.dimensions) ?? 0
+        if !memory.isDeterministic { most = min(most, SharedNorm.mostRows) }
+        guard memory.isDeterministic || most > mostDecodeRows else { return nil }
+        let batchParts = Dictionary(uniqueKeysWithValues: shapes.map { ($0.tokens, $0.grid) })
+        let prefillParts = (front.outputs + 127) / 128 * 2
+        let parts = max(prefillParts, batchParts.values.max() ?? 0)
+        let stride = (front.y.columns + 7) / 8 * 8
+        // Boxes of x are whole ones.
+        let rows = (most + 255) / 256 * 256
+        return SharedNorm(
+            scaled: DeviceRows(
+                address: try memory.scratch(
+                    rows * stride * DType.bf16.byteCount, for: "rows of a shared norm"),
+                stride: stride, columns: front.y.columns, rows: front.y.rows, type: .bf16),
+            gamma: try memory.converted(norm.gamma, to: .bf16), epsilon: norm.epsilon,
+            squares: try memory.scratch(
+                rows * parts * 4, for: "squares of a shared norm"), rowLimit: rows,
+            batchParts: batchParts, prefillParts: prefillParts)
+    }
+}
