@@ -9,13 +9,13 @@ import Synchronization
 import Testing
 
 extension FakeDriverTests {
-    /// A linear of many rows is one launch, of the kind for their count: up to 1,024 rows all blocks of an H100 share
-    /// the tiles that are left, above each has tiles of its own.
-    @Test(arguments: [66, 128, 129, 193, 257, 1024, 1025])
-    func oneKindOfTileForACount(rows: Int) async throws {
+    /// What a step of one request with so many tokens starts.
+    private func launches(
+        _ rows: Int, _ dtype: DType, _ architecture: String
+    ) async throws -> [FakeDriver.Launch] {
         FakeDriver.reset()
-        let model = try FakeModel(dtype: .bf16, headDim: 64)
-        let images = try FakeModel.images(of: model.compiled.plans, for: "sm_90a")
+        let model = try FakeModel(dtype: dtype, headDim: 64)
+        let images = try FakeModel.images(of: model.compiled.plans, for: architecture)
         let executor = try model.executor {
             $0.images = images
             $0.limits.maxTokens = 1040
@@ -27,6 +27,14 @@ extension FakeDriverTests {
         let before = FakeDriver.state.withLock { $0.launches.count }
         _ = try await runner.run([StepPart(0, (0..<rows).map { Int32($0 % 8) })])
         let launches = FakeDriver.state.withLock { Array($0.launches.dropFirst(before)) }
+        return launches
+    }
+
+    /// A linear of many rows is one launch, of the kind for their count: up to 1,024 rows all blocks of an H100 share
+    /// the tiles that are left, above each has tiles of its own.
+    @Test(arguments: [66, 128, 129, 193, 257, 1024, 1025])
+    func oneKindOfTileForACount(rows: Int) async throws {
+        let launches = try await launches(rows, .bf16, "sm_90a")
         let prefill = launches.filter { $0.kernel == "linear_prefill" }
         // Seven linears of the model have sizes and types that the kernel takes, its head with f32 results among them.
         #expect(prefill.count == 7)
@@ -45,20 +53,7 @@ extension FakeDriverTests {
     func normsBetweenLinearsHaveNoKernel(
         dtype: DType, architecture: String, rows: Int, expected: Int
     ) async throws {
-        FakeDriver.reset()
-        let model = try FakeModel(dtype: dtype, headDim: 64)
-        let images = try FakeModel.images(of: model.compiled.plans, for: architecture)
-        let executor = try model.executor {
-            $0.images = images
-            $0.limits.maxTokens = 1040
-            $0.limits.maxLogitRows = 1040
-            $0.limits.maxContext = 1040
-            $0.pageCount = 20
-        }
-        var runner = StepRunner(executor)
-        let before = FakeDriver.state.withLock { $0.launches.count }
-        _ = try await runner.run([StepPart(0, (0..<rows).map { Int32($0 % 8) })])
-        let launches = FakeDriver.state.withLock { Array($0.launches.dropFirst(before)) }
+        let launches = try await launches(rows, dtype, architecture)
         #expect(launches.count { $0.kernel == "norm_prefill" } == expected)
     }
 

@@ -80,7 +80,10 @@ extension FragmentLinear {
         _ binder: CUDABinder, _ input: DeviceRows, _ tile: PrefillTile, inFront: SharedNorm?,
         behind: SharedNorm?
     ) throws -> KernelLaunch {
-        let rows = x.rows.evaluate(binder.memory.limits.dimensions) ?? 0
+        // Of rows that a norm is shared for there are no more than that.
+        let rows = min(
+            x.rows.evaluate(binder.memory.limits.dimensions) ?? 0,
+            tile.isShared ? inFront?.rowLimit ?? .max : .max)
         var arguments = ArgumentBytes()
         arguments.add(
             TensorMatrix(
