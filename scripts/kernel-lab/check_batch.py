@@ -41,18 +41,23 @@ def check(rows, y_pad=0, **given):
     outputs = n // 2 if d["GATED"] else n
     residual = torch.randn(rows, outputs + y_pad, device=DEV).to(at)[:, :outputs]
     y = torch.full((d["TOKENS"], outputs + y_pad), math.nan, device=DEV, dtype=rt)
+    parts, gamma = d["GRID"] if d.get("NEXT_NORM") else 7, torch.randn(outputs, device=DEV).bfloat16()
+    squares = torch.rand(parts, d["TOKENS"], device=DEV) * k
+    scaled = torch.full((d["TOKENS"], outputs), math.nan, device=DEV, dtype=torch.bfloat16)
+    factor = (squares.sum(0).double() / k + 1e-5).rsqrt()[:rows, None]
+    norm = SharedNorm(Rows.of(scaled), gamma.data_ptr(), squares.data_ptr(), d["TOKENS"], parts, 1e-5, 0)
     step = torch.tensor([rows, 0, 0, 0], device=DEV, dtype=torch.int32)
     kernel = Kernel("batch/linear.cu", "linear_batch", d)
     assert kernel.facts == [batch.Shape(d).shared_bytes(), d["WARPS"] * 32, d["GRID"]], (kernel.facts, d)
     a = BatchLinearArguments(tensor_map(x, d["TOKENS"]), pointer(step), RowCount(tokens=1), Rows.of(x), Rows.of(y), Rows.of(residual),
-                             pointer(packed), pointer(scales), pointer(zeros), pointer(bias), SharedNorm())
+                             pointer(packed), pointer(scales), pointer(zeros), pointer(bias), norm)
     kernel.launch(a, (d["GRID"], 1, 1))
     torch.cuda.synchronize()
     first = y.clone()
     y.fill_(math.nan)
     kernel.launch(a, (d["GRID"], 1, 1))
     torch.cuda.synchronize()
-    r = x.double()
+    r = x.double() * (factor if d.get("FACTOR") else 1)
     if d["GATED"]:
         pairs = decoded.double().view(-1, 2, 8, k)
         gate, up = (r @ pairs[:, i].reshape(-1, k).T[:, :outputs] for i in (0, 1))
@@ -67,6 +72,9 @@ def check(rows, y_pad=0, **given):
     if d["RESIDUAL"]:
         r = r + residual.double()
     e, limit = error(y[:rows, :outputs], r), 6e-3 if 2 in (d["ACTIVATION"], d["RESULT"]) else 1e-3
+    if d.get("NEXT_NORM"):
+        stored = y[:rows].double()
+        e = max(e, error(scaled[:rows], stored * gamma.double()), error(squares.sum(0)[:rows], (stored ** 2).sum(1)))
     same = torch.equal(first[:rows, :outputs], y[:rows, :outputs])
     kept = bool(y[rows:].isnan().all() and y[:, outputs:].isnan().all())
     bad = not (e <= limit and same and kept)
@@ -107,6 +115,13 @@ def cases(short):
     yield 64, 0, dict(formats[0], INPUTS=4096, OUTPUTS=4096, TOKENS=64, CLUSTER=2, RESIDUAL=1)
     yield 31, 0, dict(asymmetric, INPUTS=11008, OUTPUTS=4096, TOKENS=32, CLUSTER=2, WGMMA=1, RESIDUAL=1)
     yield 16, 0, dict(int8, ZERO=1, INPUTS=4096, OUTPUTS=12288, TOKENS=16, CLUSTER=4)
+    # Norms that linears share: rows of each kind of launch.
+    for tokens in (16, 32, 64):
+        for f in (formats[0], dict(WEIGHT=8, ACTIVATION=2, RESULT=2), dict(WEIGHT=4, GROUP=128, ACTIVATION=2, RESULT=2)):
+            yield tokens - 3, 0, dict(f, INPUTS=11008, OUTPUTS=4096, TOKENS=tokens, RESIDUAL=1, NEXT_NORM=1)
+            yield tokens, 0, dict(f, INPUTS=4096, OUTPUTS=4096, TOKENS=tokens, RESIDUAL=1, NEXT_NORM=1)
+            yield tokens, 0, dict(f, INPUTS=4096, OUTPUTS=12288, TOKENS=tokens, FACTOR=1, BIAS=1)
+            yield tokens - 1, 0, dict(f, INPUTS=4096, OUTPUTS=2 * 5504, TOKENS=tokens, GATED=1, FACTOR=1)
     if not short:
         yield 5, 0, dict(formats[0], INPUTS=1040, OUTPUTS=41, TOKENS=8, BIAS=1)
         yield 33, 0, dict(formats[1], INPUTS=1040, OUTPUTS=2 * 37, TOKENS=40, GATED=1, BIAS=1)

@@ -33,14 +33,15 @@ def attention_kernel(dim, single=False, heads=32, kv_heads=32, activation=2, win
     return "prefill/attention.cu", "attention_prefill", d, WARPGROUPS
 
 
-def linear_kernel(inputs, outputs, weight, group=0, zero=0, single=True, gated=0, bias=0, residual=0, activation=2, result=2, interleave=0, tokens=128, stages=0, shared=1, cluster=1):
+def linear_kernel(inputs, outputs, weight, group=0, zero=0, single=True, gated=0, bias=0, residual=0, activation=2, result=2, interleave=0, tokens=128, stages=0, shared=1, cluster=1, factor=0, next_norm=0):
     d = dict(WEIGHT=weight, GROUP=group, ZERO=zero, ACTIVATION=activation, RESULT=result, INPUTS=inputs, OUTPUTS=outputs, GATED=gated, BIAS=bias,
              RESIDUAL=residual, INTERLEAVE=interleave)
     if single:
         return "prefill/linear_mma.cu", "linear_prefill_mma", d | dict(STAGES=stages or (2 if weight < 4 else 3), TOKENS=tokens), SINGLE
-    stages, numbers, codes = {64: (4, 11, 8), 96: (4, 9, 8), 128: (4, 9, 7), 160: (4, 7, 6), 192: (4, 7, 5), 256: (4, 5, 4)}[tokens]
+    stages, numbers, codes = {64: (4, 11, 8), 96: (4, 9, 8), 128: (4, 9, 7), 160: (4, 7, 6), 192: (4, 7, 5), 256: (4, 4 if shared else 5, 4)}[tokens]
     return "prefill/linear.cu", "linear_prefill", d | dict(
-        TOKENS=tokens, SHARED=shared, CLUSTER=cluster, STAGES=stages, WEIGHT_STAGES=numbers if weight < 4 else codes), WARPGROUPS
+        TOKENS=tokens, SHARED=shared, CLUSTER=cluster, FACTOR=factor, NEXT_NORM=next_norm, STAGES=stages,
+        WEIGHT_STAGES=numbers if weight < 4 else codes), WARPGROUPS
 
 
 # (kernel, lengths, new tokens): cases that are checked, and those that are timed.
@@ -70,6 +71,12 @@ LINEAR_CHECKS += [linear_kernel(inputs, outputs, weight, group, 0, False, tokens
                   for weight, group in ((2, 0), (8, 0), (4, 128))]
 LINEAR_CHECKS += [linear_kernel(4096, 1040, weight, 0, 0, False, tokens=tokens, shared=shared, result=0)
                   for weight in (2, 8) for tokens, shared in ((128, 1), (192, 1), (256, 0))]
+# Norms that linears share: with each kind of tile that has them.
+LINEAR_CHECKS += [linear_kernel(inputs, outputs, weight, group, 0, False, tokens=tokens, cluster=cluster, **more)
+                  for weight, group, tiles in ((2, 0, ((64, 2), (96, 2), (128, 2), (160, 2), (192, 2), (256, 2))), (8, 0, (
+                      (96, 1), (128, 1), (160, 1), (192, 1), (128, 2), (160, 2), (192, 2), (256, 2))), (4, 128, ((96, 1), (192, 1), (256, 2))))
+                  for tokens, cluster in tiles
+                  for inputs, outputs, more in ((2048, 4096, dict(residual=1, next_norm=1)), (4096, 1040, dict(factor=1)), (512, 272, dict(gated=1, factor=1)))]
 SHAPES = [(4096, 12288, {}), (4096, 4096, dict(residual=1)), (4096, 22016, dict(gated=1)), (11008, 4096, dict(residual=1))]
 # Kernels of a layer, and the tokens they are timed with: a tile's tokens, whether blocks share tiles, blocks of a cluster.
 LINEAR_TIMED = [([linear_kernel(k, n, weight, group, single=single, tokens=tile, shared=shared, cluster=cluster, **more)
@@ -223,12 +230,17 @@ def linear(case, tokens, rate=None):
     y = torch.full((tokens, outputs), math.nan, device=dev, dtype=rt)
     step = torch.tensor([tokens, 1, 1, 0], device=dev, dtype=torch.int32)
     tiles = -(-n // 128) * -(-tokens // d.get("TOKENS", 256))
+    parts, gamma = -(-n // 128) * 2 if d.get("NEXT_NORM") else 5, torch.randn(outputs, device=dev).bfloat16()
+    squares = torch.rand(parts, tokens, device=dev) * k
+    scaled = torch.full((tokens, outputs), math.nan, device=dev, dtype=torch.bfloat16)
+    factor = (squares.sum(0).double() / k + 1e-5).rsqrt()[:, None]
+    norm = SharedNorm(Rows.of(scaled), gamma.data_ptr(), squares.data_ptr(), tokens, parts, 1e-5, 0)
     calls = [aligned(structure(
         ("x", *((c_uint32 * 32, tensor_map(x, d["TOKENS"])) if source == "prefill/linear.cu" else (Rows, Rows.of(x)))),
         ("step", c_void_p, pointer(step)), ("rows", RowCount, RowCount(tokens=1)), ("y", Rows, Rows.of(y)),
         ("residual", Rows, Rows.of(residual)), ("weight", c_void_p, pointer(p)), ("scales", c_void_p, pointer(scales)),
         ("zeros", c_void_p, None), ("bias", c_void_p, pointer(bias)), ("sums", c_void_p, pointer(sums)),
-        ("flags", c_void_p, pointer(flags)), ("norm", SharedNorm, SharedNorm()))) for p in packed]
+        ("flags", c_void_p, pointer(flags)), ("norm", SharedNorm, norm))) for p in packed]
     turn = [0]
 
     def work(dependent=False):
@@ -245,7 +257,7 @@ def linear(case, tokens, rate=None):
         print(f"     {name} {weight} bits {k} x {n}, {tokens} tokens in tiles of {d['TOKENS']}: {ms * 1e3:.0f} us "
               f"{flop / ms / rate * 100:.1f} % of G, weight {moved / ms / 1e9:.2f} TB/s", flush=True)
         return ms, flop
-    r = x.double()
+    r = x.double() * (factor if d.get("FACTOR") else 1)
     if gated:
         pairs = decoded.double().view(-1, 2, 8, k)
         gate, up = (r @ pairs[:, i].reshape(-1, k).T[:, :outputs] for i in (0, 1))
@@ -257,6 +269,11 @@ def linear(case, tokens, rate=None):
         if d["RESIDUAL"]:
             r = r + residual.double()
     shown = " ".join(f"{k}={v}" for k, v in d.items() if v)
+    if d.get("NEXT_NORM"):
+        # What the norm behind needs, beside results as they are stored.
+        stored = y.double()
+        off = max(error(scaled, stored * gamma.double()), error(squares.sum(0), (stored ** 2).sum(1)))
+        verdict(f"{name} {tokens} tokens, for the norm behind, {shown}", off, 6e-3)
     # A second launch finds the flags as the first did, and adds in the same order.
     first = y.clone()
     work()

@@ -252,6 +252,7 @@ final class CUDAExecutorCore: @unchecked Sendable {
         slot.marks.begin()
         let isProfiled = profiler.isOn
         if !isProfiled, tokens == requests, rows <= requests,
+            options.isDeterministic || singles == requests,
             try plan.launchGraph(requests: requests, on: stream)
         {
             queue.graphs += 1

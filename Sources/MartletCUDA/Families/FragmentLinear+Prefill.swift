@@ -24,7 +24,7 @@ extension FragmentLinear {
 
     private func isHalf(_ type: DType) -> Bool { type == .f16 || type == .bf16 }
 
-    /// `linear_prefill`, or `linear_prefill_mma` where a GPU has no warpgroups, with the norm or cast in front.
+    /// `linear_prefill`, or `linear_prefill_mma` where a GPU has no warpgroups, with a norm in front where no other linear shares it.
     func prefillLaunches(_ binder: CUDABinder) throws -> [KernelLaunch] {
         var (prepared, input) = try preparedInput(binder)
         guard binder.memory.target.hasWarpgroups else {

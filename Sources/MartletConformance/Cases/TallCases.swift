@@ -67,25 +67,30 @@ extension ConformanceCase {
             nil, QuantizationScheme(bits: 8, group: .channel, scaleType: .f32, zero: .none),
             QuantizationScheme(bits: 4, group: .group(64), scaleType: .f16, zero: .integer),
         ]
+        // Behind many inputs two blocks of a GPU cut them.
+        let long = schemes.prefix(2).map { scheme in
+            chain(.normLinear, dtype, scheme, 9600, 640, 272, steps: [chainSteps[1]])
+        }
         return schemes.flatMap { scheme in
             ops.dropFirst().map { chain($0, dtype, scheme, 1152, 640, 272) }
-        }
+        } + long
     }
+
+    /// Between what one launch of a batch takes and prompts there are batches of 32 and 64 rows.
+    private static let chainSteps = [
+        [Part(request: 0, tokens: tokens(25, from: 3))],
+        [Part(request: 1, tokens: tokens(50, from: 4))],
+    ]
 
     private static func chain(
         _ op: Fused, _ dtype: DType, _ scheme: QuantizationScheme?, _ k: Int, _ middle: Int,
-        _ n: Int
+        _ n: Int, steps: [[Part]] = tallSteps + chainSteps
     ) -> ConformanceCase {
         let weight = scheme.map { "\($0)" } ?? dtype.rawValue
         return ConformanceCase(
             op.rawValue, "\(dtype.rawValue) \(weight) behind a linear \(n)x\(middle)x\(k)",
             tolerance: Tolerances.product + 3 * Tolerances.rounding(dtype),
-            smallestMagnitude: Tolerances.termMagnitude,
-            // Between what one launch of a batch takes and prompts there are batches of 32 and 64 rows.
-            steps: tallSteps + [
-                [Part(request: 0, tokens: tokens(25, from: 3))],
-                [Part(request: 1, tokens: tokens(50, from: 4))],
-            ]
+            smallestMagnitude: Tolerances.termMagnitude, steps: steps
         ) { builder in
             func weights(_ name: String, _ shape: [Int]) throws -> ValueID {
                 builder.parameter(

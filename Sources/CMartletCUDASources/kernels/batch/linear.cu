@@ -4,10 +4,10 @@
 // linear_batch: y = epilogue(x W^T) for 8 to 64 rows of x, weights in the layout `mma16x16`.
 //
 // Bytes: the packed weight once; FLOP 2 T K N; floor: weight bytes / copy bandwidth (C).
-// Measured on an H100 80GB, linears of a layer in order with the two norms in front, % of C: baichuan2-7b bf16 8 rows
-// 89.6, 16 93.3, 32 91.4, 64 86.5 (interleaved weights 87.8); without the norms 16 98, 32 95, 64 91. mistral-7b bf16
-// 89.3, 93.5, 91.8, 87.8. int8 81.6, 76, 75.5, 66.6. int4 g128 against the decode kernel's one row (41.9 us): 8 rows
-// 1.24, 16 1.31, 32 1.60, 64 2.03; without the norms 16 1.16, 32 1.40. What bounds which: scripts/kernel-lab/NOTES.md.
+// Measured on an H100 80GB, linears of a layer in order with the two norms that they share, % of C: baichuan2-7b bf16 8 rows
+// 96.7, 16 95.6, 32 92.9, 64 87.6 to 88.0; int8 16 84.6, 32 76.4, 64 65.5; int4 g128 against the decode kernel's one row (42.6
+// us): 16 1.29, 32 1.59, 64 1.90. With kernels for the norms bf16 89.6, 93.3, 91.4, 86.5 (mistral-7b 89.3, 93.5, 91.8,
+// 87.8). What bounds which: scripts/kernel-lab/NOTES.md.
 // A cluster of blocks owns whole strips and cuts K between its blocks, and each block between groups of its
 // warps: x is read clusters times instead of once per block. A warp keeps its strips' sums for all rows in
 // registers, so each weight fragment is loaded once. Weights come through a ring of asynchronous copies in
@@ -15,7 +15,7 @@
 // before the kernel waits for its producers. x comes in panels of PANEL k per group, by the copy engine.
 // At the end parts of sums are added in a fixed order, across the cluster through distributed shared memory.
 // A row's result does not depend on the rows beside it, nor on TOKENS while CLUSTER and GROUPS stay.
-// Weights are multiplied in the type of x. A norm is a kernel of its own in front.
+// Weights are multiplied in the type of x. Norms: linear_norm.cuh, or a kernel of its own in front.
 // Numerics: f32 sums; 8- and 4-bit codes become numbers of that type (exact; those of groups are scaled and rounded
 // once, beside bf16 their scales too).
 //
