@@ -83,8 +83,18 @@ import Testing
         #expect(row["repeated_alone"]?.int == answered && row["unlike_alone"]?.int == 0)
         #expect((row["blocks"]?.int ?? 0) > 0 && row["free_blocks"] == row["blocks"])
         #expect(row["descriptors_after"] == row["descriptors_before"])
-        let none = program.run(Self.small + ["--cancel-share", "0", "--output", "json"])
-        #expect(try json(none.output).first?["cancelled"]?.int == 0)
+        // Nor are the runs alone in the log of the load.
+        let log = program.folder + "/log.jsonl"
+        let none = program.run(
+            Self.small + [
+                "--cancel-share", "0", "--check-alone", "--iteration-log", log, "--output", "json",
+            ])
+        let whole = try #require(try json(none.output).first)
+        #expect(whole["cancelled"]?.int == 0 && whole["repeated_alone"]?.int == 24)
+        let tokens = try String(decoding: program.bytes("log.jsonl"), as: UTF8.self)
+            .split(separator: "\n").map { try JSONValue.parse(String($0), name: "line") }
+            .reduce(0) { $0 + ($1["answer_tokens"]?.int ?? 0) }
+        #expect(tokens == (whole["total_output_tokens"]?.int ?? 0) - 24)
         let wrong = program.run(Self.small + ["--cancel-share", "1.5"])
         #expect(wrong.code != 0 && wrong.error.contains("--cancel-share is 1.5"))
     }

@@ -41,7 +41,6 @@ struct LoadBench {
             plan.queueLimit = flags.queueLimit
             plan.keepsTokens = flags.checkAlone
             plan.cancel(share: flags.cancelShare ?? 0, seed: settings.seed)
-            model.isProfiling = isProfiling
             results.append(try measure(model, plan, policy, goal, isForPeople: form == .text))
             if isProfiling { profile = ProfileTable.table(model) }
         }
@@ -91,7 +90,11 @@ struct LoadBench {
         }
         view?.start { model.statistics.finishedRequestCount - before.finishedRequestCount }
         defer { view?.stop() }
+        model.isProfiling = isProfiling
         let (records, duration) = try model.run(plan)
+        // What is run alone afterwards belongs to no log and no profile.
+        model.isProfiling = false
+        model.observe(nil)
         return LoadResult(
             policy: policy, records: records,
             metrics: LoadMetrics(records, duration: duration, goal: goal ?? ServiceGoal()),

@@ -38,7 +38,7 @@ struct LoadReport {
                         result.after.deviceSeconds - result.before.deviceSeconds)
                 ),
             ]
-            if let rest = result.aftermath { row += Self.fields(rest) }
+            row += Self.counts(result).map { ($0, .int($1)) }
             return row
         }
         var table = Table(rows.first?.map(\.0) ?? [])
@@ -88,27 +88,25 @@ struct LoadReport {
         add("prompt tokens known", 0) { Double($0.growth(\.reusedTokenCount)) }
         add("pauses", 0) { Double($0.growth(\.preemptionCount)) }
         add("swaps", 0) { Double($0.growth(\.swapCount)) }
-        guard results.allSatisfy({ $0.aftermath != nil }) else { return table }
         if flags.cancelShare != nil {
             add("requests cancelled", 0) { Double($0.metrics.cancelled) }
         }
-        for (index, (name, _)) in (results.first?.aftermath.map(Self.fields) ?? []).enumerated() {
-            add(name.replacing("_", with: " "), 0) { result in
-                Double(result.aftermath.map(Self.fields)?[index].1.int ?? 0)
-            }
+        for (index, count) in (results.first.map(Self.counts) ?? []).enumerated() {
+            add(count.name.replacing("_", with: " "), 0) { Double(Self.counts($0)[index].value) }
         }
         return table
     }
 
-    private static func fields(_ rest: LoadAftermath) -> [(String, JSONValue)] {
-        [
-            ("blocks", .int(rest.pageCount)), ("free_blocks", .int(rest.freePageCount)),
-            ("resident_bytes_before", .int(rest.before.residentBytes)),
-            ("resident_bytes_after", .int(rest.after.residentBytes)),
-            ("descriptors_before", .int(rest.before.descriptorCount)),
-            ("descriptors_after", .int(rest.after.descriptorCount)),
-            ("repeated_alone", .int(rest.repeatedCount)),
-            ("unlike_alone", .int(rest.unlikeCount)),
+    /// What was left of requests, where that was looked at: under every policy or none.
+    private static func counts(_ result: LoadResult) -> [(name: String, value: Int)] {
+        guard let rest = result.aftermath else { return [] }
+        return [
+            ("blocks", rest.pageCount), ("free_blocks", rest.freePageCount),
+            ("resident_bytes_before", rest.before.residentBytes),
+            ("resident_bytes_after", rest.after.residentBytes),
+            ("descriptors_before", rest.before.descriptorCount),
+            ("descriptors_after", rest.after.descriptorCount),
+            ("repeated_alone", rest.repeatedCount), ("unlike_alone", rest.unlikeCount),
         ]
     }
 

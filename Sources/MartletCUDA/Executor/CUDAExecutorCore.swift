@@ -163,10 +163,7 @@ final class CUDAExecutorCore: @unchecked Sendable {
         }
         try stream.synchronize()
         guard options.usesGraphs, !options.poisonsBuffers else { return }
-        for plan in plans {
-            try plan.recordGraphs(
-                options.limits, isDeterministic: options.isDeterministic, on: stream)
-        }
+        for plan in plans { try plan.recordGraphs(options, on: stream) }
     }
 
     var launchCounts: (graphs: Int, plain: Int) { queue.withLock { ($0.graphs, $0.plain) } }
@@ -204,8 +201,7 @@ final class CUDAExecutorCore: @unchecked Sendable {
                 previousLogitRows: queue.previousLogitRows
             ).check(step)
             let slot = slots[queue.submitted % slots.count]
-            // With one kernel for every row none is computed apart.
-            let singles = options.isDeterministic ? 0 : step.leadingSingles
+            let singles = options.singles(step.leadingSingles)
             try inputs.write(
                 step, to: slot.inputs, for: plan.bound, singles: singles, ranges: &queue.ranges)
             queue.inFlight += 1
@@ -252,7 +248,7 @@ final class CUDAExecutorCore: @unchecked Sendable {
         slot.marks.begin()
         let isProfiled = profiler.isOn
         if !isProfiled, tokens == requests, rows <= requests,
-            options.isDeterministic || singles == requests,
+            singles == options.singles(requests),
             try plan.launchGraph(requests: requests, on: stream)
         {
             queue.graphs += 1

@@ -30,6 +30,9 @@ package struct CUDAOptions: Sendable {
     /// Whether one kernel does an operation whatever the step holds, so that a request's tokens do not depend on
     /// the requests beside it, on how its prompt is cut, or on what is known of its beginning.
     package var isDeterministic = false
+    /// How many of so many requests of one token, in front of all others, are computed apart: with one kernel for
+    /// every row none is.
+    func singles(_ count: Int) -> Int { isDeterministic ? 0 : count }
     /// Whether decode steps run as graphs.
     package var usesGraphs = true
     /// Whether buffers are filled with NaN before each step, to find reads of what was not written.

@@ -180,21 +180,19 @@ final class DevicePlan: @unchecked Sendable {
         while size < largest {
             buckets.append(size)
             // From 64 requests on products take as long as rows there are, by some 32.
-            size = size < 64 ? size * 2 : size < 256 ? size + 32 : size * 2
+            size = (64..<256).contains(size) ? size + 32 : size * 2
         }
         return buckets + [largest]
     }
 
     /// Records the graphs of all buckets.
-    ///
-    /// - Parameter isDeterministic: Whether no requests are computed apart from others.
     func recordGraphs(
-        _ limits: StepLimits, isDeterministic: Bool, on stream: borrowing CUDAStream
+        _ options: CUDAOptions, on stream: borrowing CUDAStream
     ) throws(MartletError) {
-        for bucket in Self.buckets(limits) {
+        for bucket in Self.buckets(options.limits) {
             let values = Dimension.Values(
-                tokens: bucket, requests: bucket, logitRows: bucket, context: limits.maxContext,
-                singles: isDeterministic ? 0 : bucket)
+                tokens: bucket, requests: bucket, logitRows: bucket,
+                context: options.limits.maxContext, singles: options.singles(bucket))
             var failure: MartletError?
             let graph = try stream.capture { () throws(MartletError) in
                 do throws(MartletError) { try launch(values, on: stream) } catch { failure = error }

@@ -56,7 +56,7 @@ package struct MemoryPlan: Sendable {
                 let values = Dimension.Values(
                     tokens: bucket, requests: bucket, logitRows: bucket,
                     context: options.limits.maxContext,
-                    singles: options.isDeterministic ? 0 : bucket)
+                    singles: options.singles(bucket))
                 count += 1
                 kernels += plan.launches.count {
                     let grid = $0.launch.grid(values)

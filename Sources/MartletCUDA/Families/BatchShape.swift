@@ -41,6 +41,9 @@ struct BatchShape {
         // x is read once per cluster; the exchange at the end costs 2 us.
         let xBytes = inputs * tokens * 2
         let weightBytes = inputs * Self.ceil(strips, 132) * 2 * bits
+        if target.hasWarpgroups, xBytes > 600 << 10, xBytes >= 2 * weightBytes { cluster = 2 }
+        let clusters = Self.clusterCounts[cluster] ?? 1
+        grid = min(clusters * Self.ceil(strips, 132 * 16), strips) * cluster
         let words = layout.chunkWords
         step =
             words % 2 == 0 && (chunkGroups == 0 || chunkGroups % (words / 2) == 0) ? 2 : words
@@ -48,9 +51,6 @@ struct BatchShape {
         usesWarpgroups =
             target.hasWarpgroups && tokens == 64 && layout.chunkInputs % 64 == 0
             && step * layout.wordInputs >= 32
-        if target.hasWarpgroups, xBytes > 600 << 10, xBytes >= 2 * weightBytes { cluster = 2 }
-        let clusters = Self.clusterCounts[cluster] ?? 1
-        grid = min(clusters * Self.ceil(strips, 132 * 16), strips) * cluster
         guard choose() else { return nil }
     }
 
@@ -175,8 +175,7 @@ struct BatchShape {
         [
             "TOKENS": tokens, "GRID": grid, "CLUSTER": cluster, "WARPS": warps, "GROUPS": groups,
             "STRIPS": warpStrips, "WGMMA": usesWarpgroups ? 1 : 0, "DEPTH": depth, "STEP": step,
-            "PANEL": panel, "BUFFERS": buffers, "FACTOR": norm == .inFront ? 1 : 0,
-            "NEXT_NORM": norm == .behind ? 1 : 0,
-        ]
+            "PANEL": panel, "BUFFERS": buffers,
+        ].merging(SharedNorm.Side.defines(norm)) { own, _ in own }
     }
 }

@@ -11,8 +11,10 @@ extension FragmentLinear {
 
     /// Launches for more rows than one of decode's, up to a limit; nil where the kernel does not fit.
     func batchLaunches(_ binder: CUDABinder, upTo limit: Int) throws -> [KernelLaunch]? {
-        guard let (shapes, norm, prepared, input) = try batchInput(binder), let widest = shapes.last
+        guard let shapes = batchShapes(binder.memory.target, norm: shared?.side),
+            let widest = shapes.last
         else { return nil }
+        let (prepared, input) = try batchInput(binder)
         let rows = x.rows
         var launches = prepared.map { launch in
             launch.limited {
@@ -23,32 +25,24 @@ extension FragmentLinear {
         var least = Self.mostDecodeRows
         for shape in shapes {
             let (from, to) = (least, shape.tokens)
-            launches.append(
-                batchLaunch(binder, shape, input, norm, from: 0) { $0 > from && $0 <= to })
+            launches.append(batchLaunch(binder, shape, input, from: 0) { $0 > from && $0 <= to })
             least = to
         }
         for start in stride(from: 0, to: limit, by: widest.tokens) where limit > widest.tokens {
             launches.append(
-                batchLaunch(binder, widest, input, norm, from: start) {
+                batchLaunch(binder, widest, input, from: start) {
                     $0 > widest.tokens && $0 <= limit && start < $0
                 })
         }
         return launches
     }
 
-    /// What kernels of batches need: their shapes, the norm shared with another linear, and x with what makes it; nil where
-    /// a kernel does not fit.
+    /// x as kernels of batches take it, and what makes it so.
     private func batchInput(
         _ binder: CUDABinder
-    ) throws -> (
-        shapes: [BatchShape], norm: SharedNorm?, prepared: [KernelLaunch], input: DeviceRows
-    )? {
-        let (front, behind) = (try normInFront(binder), try normBehind(binder))
-        let side: SharedNorm.Side? = front != nil ? .inFront : behind != nil ? .behind : nil
-        guard let shapes = batchShapes(binder.memory.target, norm: side) else { return nil }
-        if let front { return (shapes, front, [], front.scaled) }
-        let (prepared, input) = try preparedInput(binder)
-        return (shapes, behind, prepared, input)
+    ) throws -> (launches: [KernelLaunch], input: DeviceRows) {
+        if let scaledInput { return ([], scaledInput) }
+        return try preparedInput(binder)
     }
 
     /// How the kernels for each number of rows are built; nil where one does not fit.
@@ -63,18 +57,19 @@ extension FragmentLinear {
 
     /// Launches of the widest kernel for any count of rows; nil where it does not fit.
     func windowLaunches(_ binder: CUDABinder) throws -> [KernelLaunch]? {
-        guard let (shapes, norm, prepared, input) = try batchInput(binder), let shape = shapes.last
+        guard let shape = batchShapes(binder.memory.target, norm: shared?.side)?.last
         else { return nil }
+        let (prepared, input) = try batchInput(binder)
         let most = x.rows.evaluate(binder.memory.limits.dimensions) ?? 0
         return prepared
             + stride(from: 0, to: most, by: shape.tokens).map { start in
-                batchLaunch(binder, shape, input, norm, from: start) { start < $0 }
+                batchLaunch(binder, shape, input, from: start) { start < $0 }
             }
     }
 
     private func batchLaunch(
-        _ binder: CUDABinder, _ shape: BatchShape, _ input: DeviceRows, _ norm: SharedNorm?,
-        from start: Int, isWanted: @escaping @Sendable (Int) -> Bool
+        _ binder: CUDABinder, _ shape: BatchShape, _ input: DeviceRows, from start: Int,
+        isWanted: @escaping @Sendable (Int) -> Bool
     ) -> KernelLaunch {
         let (x, y) = (input.rows(from: start), y.rows(from: start))
         let most = max((x.rows.evaluate(binder.memory.limits.dimensions) ?? 0) - start, 1)
@@ -94,7 +89,7 @@ extension FragmentLinear {
         arguments.add(weight.codes + UInt64(layout.scaleStart))
         arguments.add(weight.codes + UInt64(layout.zeroStart))
         arguments.add(bias?.address ?? 0)
-        arguments.add(norm, from: start, parts: norm?.batchParts[shape.tokens] ?? 0)
+        arguments.add(shared, from: start, parts: shared?.batchParts[shape.tokens] ?? 0)
         var defines = kernelDefines
         for (name, value) in shape.defines { defines[name] = "\(value)" }
         let rows = x.rows

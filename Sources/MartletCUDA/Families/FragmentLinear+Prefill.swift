@@ -34,18 +34,16 @@ extension FragmentLinear {
         let isCodes = layout.scheme != nil
         let tiles =
             binder.memory.isDeterministic ? [PrefillTile.alone] : PrefillTile.all(isCodes: isCodes)
-        let (front, behind) = (try normInFront(binder), try normBehind(binder))
         let rows = x.rows
-        if front != nil {
+        if scaledInput != nil {
             prepared = prepared.map { launch in
-                launch.limited { (rows.evaluate($0) ?? 0) > SharedNorm.mostRows }
+                launch.limited { (rows.evaluate($0) ?? 0) > PrefillTile.sharedLimit }
             }
         }
         return try prepared
             + tiles.map { tile in
                 try warpgroupLaunch(
-                    binder, tile.isShared ? front?.scaled ?? input : input, tile,
-                    inFront: front, behind: behind
+                    binder, tile.isShared ? scaledInput ?? input : input, tile
                 ).limited {
                     tiles.count == 1
                         || PrefillTile.best(rows.evaluate($0) ?? 0, isCodes: isCodes) == tile
@@ -77,13 +75,11 @@ extension FragmentLinear {
     }
 
     private func warpgroupLaunch(
-        _ binder: CUDABinder, _ input: DeviceRows, _ tile: PrefillTile, inFront: SharedNorm?,
-        behind: SharedNorm?
+        _ binder: CUDABinder, _ input: DeviceRows, _ tile: PrefillTile
     ) throws -> KernelLaunch {
-        // Of rows that a norm is shared for there are no more than that.
+        let shared = tile.isShared ? shared : nil
         let rows = min(
-            x.rows.evaluate(binder.memory.limits.dimensions) ?? 0,
-            tile.isShared ? inFront?.rowLimit ?? .max : .max)
+            x.rows.evaluate(binder.memory.limits.dimensions) ?? 0, shared?.rowLimit ?? .max)
         var arguments = ArgumentBytes()
         arguments.add(
             TensorMatrix(
@@ -97,15 +93,13 @@ extension FragmentLinear {
                 try binder.memory.scratch(
                     blocks * 128 * PrefillTile.alone.tokens * 4, for: "sums of products"))
             arguments.add(try binder.memory.scratch(blocks * 2 * 4, for: "flags of products"))
-            let norm = inFront ?? behind
-            arguments.add(norm, parts: norm?.prefillParts ?? 0)
+            arguments.add(shared, parts: shared?.prefillParts ?? 0)
         }
         var defines = kernelDefines
         defines["TOKENS"] = "\(tile.tokens)"
         defines["SHARED"] = tile.isShared ? "1" : "0"
         defines["CLUSTER"] = "\(tile.cluster)"
-        defines["FACTOR"] = tile.isShared && inFront != nil ? "1" : "0"
-        defines["NEXT_NORM"] = tile.isShared && behind != nil ? "1" : "0"
+        for (name, value) in SharedNorm.Side.defines(shared?.side) { defines[name] = "\(value)" }
         defines["STAGES"] = "\(PrefillTile.stages)"
         defines["WEIGHT_STAGES"] = "\(layout.scheme == nil ? tile.numberStages : tile.codeStages)"
         let tiles = prefillTiles(of: tile.tokens)

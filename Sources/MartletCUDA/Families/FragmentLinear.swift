@@ -24,6 +24,8 @@ struct FragmentLinear {
     var norm: (gamma: DeviceVector, epsilon: Float)?
     /// 1: silu(gate) up; 2: gelu.
     var gate = 0
+    /// A norm that it shares with a linear beside it.
+    var shared: SharedNorm?
 
     /// Reads the weight of an operand.
     init(_ binder: CUDABinder, weight index: Int, x: DeviceRows, y: DeviceRows) throws {

@@ -61,9 +61,10 @@ extension CUDAFamily {
     /// Launches of a step that is a linear with something before or after it.
     @Sendable
     static func bindFragments(_ binder: CUDABinder) throws -> [KernelLaunch] {
-        guard let linear = try FragmentLinear(binder) else {
+        guard var linear = try FragmentLinear(binder) else {
             throw Refusal("'\(binder.planStep.family)' is no linear")
         }
+        linear.shared = try linear.sharedNorm(binder)
         return try linear.launches(binder)
     }
 }

@@ -7,11 +7,20 @@ import MartletCore
 /// A norm between two linears that has no kernel of its own (`linear_norm.cuh`): what the linear in front leaves.
 struct SharedNorm {
     /// Which of the two a linear is.
-    enum Side { case inFront, behind }
+    enum Side {
+        /// It applies the norm that it begins with.
+        case inFront
+        /// It leaves what the norm behind it needs.
+        case behind
 
-    /// Most rows of a step that prompts' kernels do it for; for more a kernel of its own costs little.
-    static let mostRows = PrefillTile.sharedLimit
+        /// Definitions of the kernels.
+        static func defines(_ side: Side?) -> [String: Int] {
+            ["FACTOR": side == .inFront ? 1 : 0, "NEXT_NORM": side == .behind ? 1 : 0]
+        }
+    }
 
+    /// Where the norm stands of the linear that has this.
+    let side: Side
     /// Results times the norm's weight.
     let scaled: DeviceRows
     let gamma: DeviceVector
@@ -42,29 +51,30 @@ extension ArgumentBytes {
 }
 
 extension FragmentLinear {
-    /// The norm that the step behind begins with, if this linear does its part of it.
-    func normBehind(_ binder: CUDABinder) throws -> SharedNorm? {
-        guard residual != nil, let other = binder.neighbour(1),
-            let behind = try FragmentLinear(other)
-        else { return nil }
-        return try Self.sharedNorm(self, behind, binder)
-    }
+    /// Rows that the linear in front has multiplied by the norm's weight; nil where it has not.
+    var scaledInput: DeviceRows? { shared?.side == .inFront ? shared?.scaled : nil }
 
-    /// The norm that this linear begins with, if the one in front does its part of it.
-    func normInFront(_ binder: CUDABinder) throws -> SharedNorm? {
-        guard norm != nil, let other = binder.neighbour(-1),
-            let front = try FragmentLinear(other), front.residual != nil
-        else { return nil }
-        return try Self.sharedNorm(front, self, binder)
+    /// The norm that this linear and one beside it share, if they do.
+    func sharedNorm(_ binder: CUDABinder) throws -> SharedNorm? {
+        if norm != nil, let other = binder.neighbour(-1), let front = try FragmentLinear(other) {
+            return try Self.sharedNorm(front, self, binder, .inFront)
+        }
+        if residual != nil, let other = binder.neighbour(1),
+            let behind = try FragmentLinear(other)
+        {
+            return try Self.sharedNorm(self, behind, binder, .behind)
+        }
+        return nil
     }
 
     /// What two linears in a row share, the second with a norm of what the first results in.
     private static func sharedNorm(
-        _ front: FragmentLinear, _ behind: FragmentLinear, _ binder: CUDABinder
+        _ front: FragmentLinear, _ behind: FragmentLinear, _ binder: CUDABinder,
+        _ side: SharedNorm.Side
     ) throws -> SharedNorm? {
         let memory = binder.memory
         // Numbers that are not normalized may exceed f16.
-        guard let norm = behind.norm, memory.target.hasWarpgroups,
+        guard let norm = behind.norm, front.residual != nil, memory.target.hasWarpgroups,
             front.y == behind.x, front.y.type == .bf16, front.x.type == .bf16,
             behind.y.type == .bf16, front.outputs % 16 == 0,
             front.canPrefill(binder) && behind.canPrefill(binder),
@@ -72,7 +82,8 @@ extension FragmentLinear {
             behind.batchShapes(memory.target, norm: .inFront) != nil
         else { return nil }
         var most = front.y.rows.evaluate(memory.limits.dimensions) ?? 0
-        if !memory.isDeterministic { most = min(most, SharedNorm.mostRows) }
+        // For more rows a kernel of its own costs little.
+        if !memory.isDeterministic { most = min(most, PrefillTile.sharedLimit) }
         guard memory.isDeterministic || most > mostDecodeRows else { return nil }
         let batchParts = Dictionary(uniqueKeysWithValues: shapes.map { ($0.tokens, $0.grid) })
         let prefillParts = (front.outputs + 127) / 128 * 2
@@ -81,6 +92,7 @@ extension FragmentLinear {
         // Boxes of x are whole ones.
         let rows = (most + 255) / 256 * 256
         return SharedNorm(
+            side: side,
             scaled: DeviceRows(
                 address: try memory.scratch(
                     rows * stride * DType.bf16.byteCount, for: "rows of a shared norm"),

@@ -4,7 +4,8 @@
 // A root-mean-square norm between two linears of many rows, without a kernel of its own: the linear in front (NEXT_NORM)
 // also writes its results times the norm's weight, and each of its blocks sums of their squares; the one behind
 // (FACTOR) multiplies these and applies 1 / rms to its sums. For bf16, whose range takes rows that are not normalized yet.
-// A kernel between them costs 8 to 9 us a step: two waits, and a read and a write of the rows.
+// Measured on an H100 (`bench_batch.py layer`), the four linears of a layer of baichuan2-7b with two norms, us with kernels
+// between and without: 64 rows bf16 155, 153, int8 106, 103, int4 g128 86, 81.
 #pragma once
 #include "mma.cuh"
 

@@ -14,13 +14,11 @@ struct GroupNumbers {
     u32 scale[2], low[2], high[2], minimum[2];
 
     __device__ __forceinline__ void load(u32 address) {
-        constexpr u32 middle = WEIGHT == MARTLET_U4 ? 0x64086408 : 0x64806480;  // 1024 + 8, 1024 + 128
-        constexpr u32 base = WEIGHT == MARTLET_U4 ? 0x43004300 : 0xc300c300;  // 128, -128
+        // For a zero, and for the middle code: 1024 + it in f16; 128 or -128 + it in bf16.
+        constexpr u32 base = math == MARTLET_F16 ? 0x64006400 : WEIGHT == MARTLET_U4 ? 0x43004300 : 0xc300c300;
+        constexpr u32 middle = math == MARTLET_F16 ? (WEIGHT == MARTLET_U4 ? 0x64086408 : 0x64806480)
+                                                   : (WEIGHT == MARTLET_U4 ? 0x43084308 : 0);
         u32 scales = 0, zeros = 0;
-        if (!grouped && math == MARTLET_BF16) {
-            low[0] = low[1] = WEIGHT == MARTLET_U4 ? 0x43084308 : 0;
-            return;
-        }
         if (!grouped) {
             low[0] = low[1] = middle;
             high[0] = high[1] = 0xd480d480;  // -72
@@ -38,14 +36,13 @@ struct GroupNumbers {
 #pragma unroll
         for (int i = 0; i < 2; ++i) {
             if (math == MARTLET_BF16) {
-                low[i] = ZERO == MARTLET_ZERO_INTEGER ? pair_fused<math>(zero[i], 0x3f803f80, base)
-                    : WEIGHT == MARTLET_U4 ? 0x43084308 : 0;
+                low[i] = ZERO == MARTLET_ZERO_INTEGER ? pair_fused<math>(zero[i], 0x3f803f80, base) : middle;
                 minimum[i] = zero[i];
             } else if (ZERO == MARTLET_ZERO_INTEGER) {
-                low[i] = pair_fused<math>(zero[i], 0x3c003c00, 0x64006400);   // 1024 + zero
+                low[i] = pair_fused<math>(zero[i], 0x3c003c00, base);
                 high[i] = pair_fused<math>(zero[i], 0xbc00bc00, 0xd400d400);  // -64 - zero
             } else {
-                low[i] = ZERO == MARTLET_ZERO_NONE ? middle : 0x64006400;
+                low[i] = ZERO == MARTLET_ZERO_NONE ? middle : base;
                 high[i] = ZERO == MARTLET_ZERO_NONE ? 0xd480d480 : 0xd400d400;
                 minimum[i] = zero[i];
             }

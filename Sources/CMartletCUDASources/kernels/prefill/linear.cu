@@ -181,7 +181,7 @@ __device__ __forceinline__ void announce_places(const PrefillLinearArguments& a,
 #if FACTOR
 /// Makes the factors of the block's tokens, which all its tiles have, while products are under way. A warp.
 __device__ __forceinline__ void make_factors(const PrefillLinearArguments& a, Barriers barriers, int tokens) {
-    const Work work{token_tiles_of(tokens > 0 ? tokens : 1)};
+    const Work work{token_tiles_of(tokens)};
     const int first = work.at(Part{0, 0, 0}).token;
     for (int i = threadIdx.x & 31; i < tile_tokens; i += 32) {
         const float squares = first + i < tokens ? sum_of_squares(a.norm, first + i, 0, 1) : 0;
