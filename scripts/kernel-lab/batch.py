@@ -46,7 +46,8 @@ class Shape:
         barriers = max(x + rings, d["GROUPS"] * rows * 64) + (d["BUFFERS"] + 1) * 16
         sums = d["TOKENS"] * 4 if self.quantized and not d["GROUP"] and d["ZERO"] else 0
         norm = (max(d["WARPS"] * 32 // d["TOKENS"], 1) * d["TOKENS"] * 4 if d.get("FACTOR") else rows * 4 if d.get("NEXT_NORM") else 0)
-        return max(ceil(barriers, 128) * 128 + received + (d["GROUPS"] + d["CLUSTER"]) * sums + norm, ALONE[self.chip])
+        channels = self.most * 64 * (2 if d["ZERO"] else 1) if self.quantized and not d["GROUP"] else 0
+        return max(ceil(barriers, 128) * 128 + received + (d["GROUPS"] + d["CLUSTER"]) * sums + norm + channels, ALONE[self.chip])
 
     def fits(self, limit):
         d = self.d
@@ -86,9 +87,11 @@ def definitions(chip="sm_90a", **given):
 
     # For 64 rows warpgroup instructions: each reads x from shared memory once for 64 rows of the weight.
     choose("WGMMA", int(is_hopper and tokens == 64 and word_k * words % 64 == 0))
-    # Two blocks cut K where x is long, and twice what a block reads of the weight: the exchange costs 2 us.
+    # Two blocks cut K where x is long, and twice what a block reads of the weight: the exchange costs 2 us. Sooner
+    # where a block would have two strips, half of what a warpgroup multiplies.
     x_bytes, weight_bytes = d["INPUTS"] * tokens * 2, d["INPUTS"] * ceil(strips, CLUSTERS[1]) * 2 * bits
-    cluster = choose("CLUSTER", 2 if is_hopper and x_bytes > 600 << 10 and x_bytes >= 2 * weight_bytes else 1)
+    long = (500 if strips <= 2 * CLUSTERS[1] else 600) << 10
+    cluster = choose("CLUSTER", 2 if is_hopper and x_bytes > long and x_bytes >= 2 * weight_bytes else 1)
     # One block a multiprocessor, of at most 16 strips.
     choose("GRID", min(CLUSTERS[cluster] * cluster * ceil(strips, CLUSTERS[1] * 16), strips * cluster))
     most = ceil(strips, d["GRID"] // cluster)
@@ -99,8 +102,9 @@ def definitions(chip="sm_90a", **given):
     for strip_count, share in itertools.product((1, 2, 3, 4), (8, 6, 4, 3, 2, 1)):
         choose("STRIPS", strip_count)
         rows = row_warps(d, most)
-        most_warps = 16 if d["WGMMA"] else max(12 * share // 8, rows)
-        choose("GROUPS", next((g for g in (4, 2) if rows * g <= most_warps and g * cluster <= chunks), 1))
+        # 4-bit codes take longest to become operands: more warps for them.
+        most_warps = 16 if d["WGMMA"] else max((16 if bits == 4 else 12) * share // 8, rows)
+        choose("GROUPS", next((g for g in (8, 4, 2) if rows * g <= most_warps and g * cluster <= chunks), 1))
         if choose("WARPS", rows * d["GROUPS"]) > 16:
             continue
         # x: four panels of 128 KB in all. Weights: 16-bit ones want 100 KB under way; more of others delays x.

@@ -38,10 +38,12 @@ struct BatchShape {
         self.target = target
         strips = layout.strips
         let inputs = layout.inputs
-        // x is read once per cluster; the exchange at the end costs 2 us.
+        // x is read once per cluster; the exchange at the end costs 2 us. Blocks of two strips, half of what a
+        // warpgroup multiplies, want it sooner.
         let xBytes = inputs * tokens * 2
         let weightBytes = inputs * Self.ceil(strips, 132) * 2 * bits
-        if target.hasWarpgroups, xBytes > 600 << 10, xBytes >= 2 * weightBytes { cluster = 2 }
+        let long = (strips <= 2 * 132 ? 500 : 600) << 10
+        if target.hasWarpgroups, xBytes > long, xBytes >= 2 * weightBytes { cluster = 2 }
         let clusters = Self.clusterCounts[cluster] ?? 1
         grid = min(clusters * Self.ceil(strips, 132 * 16), strips) * cluster
         let words = layout.chunkWords
@@ -86,9 +88,10 @@ struct BatchShape {
     private mutating func chooseWarps(_ share: Int) -> Bool {
         let fours = usesWarpgroups ? 4 : 1
         let rowWarps = Self.ceil(Self.ceil(most, warpStrips), fours) * fours
-        let limit = usesWarpgroups ? 16 : 12 * share / 8
+        // 4-bit codes take longest to become operands: more warps for them.
+        let limit = usesWarpgroups ? 16 : (bits == 4 ? 16 : 12) * share / 8
         groups =
-            [4, 2, 1].first { rowWarps * $0 <= limit && $0 * cluster <= layout.stripChunks } ?? 1
+            [8, 4, 2, 1].first { rowWarps * $0 <= limit && $0 * cluster <= layout.stripChunks } ?? 1
         warps = rowWarps * groups
         return warps <= 16
     }
@@ -150,7 +153,12 @@ struct BatchShape {
         let barriers = max(x + rings, groups * rows * 64) + (buffers + 1) * 16
         let sums = layout.scheme != nil && layout.groupSize == 0 && layout.hasZeros ? tokens * 4 : 0
         let used = Self.ceil(barriers, 128) * 128 + received + (groups + cluster) * sums + normBytes
-        return max(used, aloneBytes)
+        return max(used + channelBytes, aloneBytes)
+    }
+
+    /// Scales and zeros per channel.
+    private var channelBytes: Int {
+        layout.scheme != nil && layout.groupSize == 0 ? most * (layout.hasZeros ? 128 : 64) : 0
     }
 
     private var normBytes: Int {

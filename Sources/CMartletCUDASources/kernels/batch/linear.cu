@@ -5,9 +5,8 @@
 //
 // Bytes: the packed weight once; FLOP 2 T K N; floor: weight bytes / copy bandwidth (C).
 // Measured on an H100 80GB, linears of a layer in order with the two norms that they share, % of C: baichuan2-7b bf16 8 rows
-// 96.7, 16 95.6, 32 92.9, 64 87.6 to 88.0; int8 16 84.6, 32 76.4, 64 65.5; int4 g128 against the decode kernel's one row (42.6
-// us): 16 1.29, 32 1.59, 64 1.90. With kernels for the norms bf16 89.6, 93.3, 91.4, 86.5 (mistral-7b 89.3, 93.5, 91.8,
-// 87.8). What bounds which: scripts/kernel-lab/NOTES.md.
+// 96.7, 16 95.8, 32 93.3, 64 90.3; int8 16 86.0, 32 80.5, 64 71.2; int4 g128 against the decode kernel's one row (43 us): 16 1.26,
+// 32 1.56, 64 1.77. What bounds which: scripts/kernel-lab/NOTES.md.
 // A cluster of blocks owns whole strips and cuts K between its blocks, and each block between groups of its
 // warps: x is read clusters times instead of once per block. A warp keeps its strips' sums for all rows in
 // registers, so each weight fragment is loaded once. Weights come through a ring of asynchronous copies in
@@ -48,15 +47,15 @@ extern "C" __global__ void MARTLET_CLUSTER __launch_bounds__(threads, 1)
     linear_batch(const __grid_constant__ BatchLinearArguments a) {
     release_dependents();
     MARTLET_TRACE(0);
+    const StepNumbers numbers(a.step);
     const int rank = cluster_rank(), cluster = blockIdx.x / CLUSTER, warp = warp_index();
     const int first = (int)((i64)strips * cluster / clusters);
     const int count = (int)((i64)strips * (cluster + 1) / clusters) - first;
     const int part = rank * GROUPS + warp / row_warps, own = warp % row_warps * STRIPS;
     const int from = part_start(part), chunks = part_start(part + 1) - from;
+    ask_channels(a, first, count);
     Stream stream;
     stream.begin(a, first + own, max(min(STRIPS, count - own), 0), from, chunks);
-    // No kernel writes the counts.
-    const Panels panel_source{rank, min(a.rows.of(a.step), TOKENS)};
 #if __CUDA_ARCH__ >= 900
     if (threadIdx.x == 0) asm volatile("prefetch.tensormap [%0];" ::"l"(&a.x_map) : "memory");
 #endif
@@ -71,13 +70,16 @@ extern "C" __global__ void MARTLET_CLUSTER __launch_bounds__(threads, 1)
     MARTLET_TRACE(1);
     wait_for_producers();
     MARTLET_TRACE(2);
+    const Panels panel_source{rank, min(numbers.rows(a.rows), TOKENS)};
     panel_source.first(a);
     if (FACTOR) gather_squares(a, panel_source.rows);
+    Result early(threadIdx.x, rank, first, count, panel_source.rows);
+    early.load_residual(a);
     Products products;
     products.begin();
     stream_products(a, panel_source, stream, products, chunks);
     products.end();
     MARTLET_TRACE(3);
-    finish(a, products, rank, first, count, panel_source.rows);
+    finish(a, products, rank, first, count, panel_source.rows, early);
     MARTLET_TRACE(5);
 }

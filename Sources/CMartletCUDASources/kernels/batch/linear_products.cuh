@@ -121,14 +121,16 @@ __device__ __forceinline__ void panel_of_chunk(int chunk, bool is_there, Begin b
 /// All chunks of a warp, panel by panel.
 __device__ __forceinline__ void stream_products(const BatchLinearArguments& a, const Panels& source, Stream& stream,
     Products& products, int chunks) {
-    const int lane = lane_index(), group = warp_index() / row_warps;
+    // Said to be the same in all lanes, descriptors of x stay in uniform registers.
+    const int lane = lane_index(), group = in_all_lanes(warp_index() / row_warps);
+    chunks = in_all_lanes(chunks);
     // Warps of a warpgroup must issue its instructions together, whether they have strips or not.
     const bool is_active = stream.have > 0 || WGMMA;
     int slot = 0;
     auto begin = [&](int panel) {
         source.wait(a, panel);
         if (needs_sums) source.add_sums(panel);
-        return shared_address(shared) + panel % BUFFERS * panel_bytes + group * group_panel_bytes;
+        return in_all_lanes(shared_address(shared) + panel % BUFFERS * panel_bytes + group * group_panel_bytes);
     };
     auto end = [&](int panel) {
 #if WGMMA

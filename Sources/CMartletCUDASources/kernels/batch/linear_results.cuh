@@ -18,7 +18,7 @@ __device__ __forceinline__ int place_of(int part_row, int row) {
 struct Result {
     int part_row, strip, token, quad, n;
     bool is_there;
-    Four residual;
+    u32 residual[2];  // pairs as they come: who converts them waits for them
 
     __device__ __forceinline__ Result(int item, int rank, int first, int count, int rows) {
         quad = item % quads;
@@ -36,15 +36,20 @@ struct Result {
         if (!RESIDUAL || !is_there) return;
         const u16* p = (const u16*)a.residual.base + token * a.residual.stride + n;
         if (n + 4 <= outputs && is_vector<ACTIVATION>(a.residual)) {
-            u32 low, high;
-            asm volatile("ld.global.cg.v2.u32 {%0,%1}, [%2];" : "=r"(low), "=r"(high) : "l"(p));
-            residual = {{low_half<ACTIVATION>(low), high_half<ACTIVATION>(low), low_half<ACTIVATION>(high),
-                high_half<ACTIVATION>(high)}};
+            asm volatile("ld.global.cg.v2.u32 {%0,%1}, [%2];" : "=r"(residual[0]), "=r"(residual[1]) : "l"(p));
         } else {
 #pragma unroll
-            for (int i = 0; i < 4; ++i) {
-                residual.v[i] = n + i < outputs ? Number<ACTIVATION>::get(load_fresh_16(p + i)) : 0;
+            for (int i = 0; i < 2; ++i) {
+                const u32 low = n + 2 * i < outputs ? load_fresh_16(p + 2 * i) : 0;
+                residual[i] = low | (n + 2 * i + 1 < outputs ? (u32)load_fresh_16(p + 2 * i + 1) << 16 : 0);
             }
+        }
+    }
+    __device__ __forceinline__ void add_residual(Four& f) const {
+#pragma unroll
+        for (int i = 0; i < 2; ++i) {
+            f.v[2 * i] += low_half<ACTIVATION>(residual[i]);
+            f.v[2 * i + 1] += high_half<ACTIVATION>(residual[i]);
         }
     }
     /// Sums of this token and four rows from `row` of the strip on: all parts, in their order.
@@ -77,17 +82,21 @@ struct Result {
         squares += __shfl_xor_sync(these, squares, 2);
         if (quad == 0) ((float*)(shared + norm_at))[part_row] = squares;
     }
-    /// Scales and bias of rows from `n_weight` on, of which `n_bias` is the first's bias.
+    /// Scales and bias of rows from `row` of the strip on, of which `n_bias` is the first's bias.
     __device__ __forceinline__ void finish(
-        const BatchLinearArguments& a, Four& f, int n_weight, int n_bias, float x_sum) const {
+        const BatchLinearArguments& a, Four& f, int row, int n_bias, float x_sum) const {
+        const u32 channels = shared_address(shared) + channels_at + (strip * 16 + row) * 4;
+        Four scales, zeros;
+        if (channels_bytes > 0) scales = four_at(channels);
+        if (channels_bytes > 0 && has_zeros) zeros = four_at(channels + channels_bytes);
 #pragma unroll
         for (int i = 0; i < 4; ++i) {
             float v = f.v[i];
-            if (quantized && !grouped) {
-                float scale = __ldg(a.scales + n_weight + i);
+            if (channels_bytes > 0) {
+                const float scale = scales.v[i];
                 if (has_zeros) {
                     constexpr float middle = WEIGHT == MARTLET_U4 ? 8 : 128;
-                    float zero = __ldg(a.zeros + n_weight + i);
+                    const float zero = zeros.v[i];
                     v = ZERO == MARTLET_ZERO_INTEGER ? scale * fmaf(middle - zero, x_sum, v)
                                                      : fmaf(scale, v, fmaf(middle, scale, zero) * x_sum);
                 } else {
@@ -223,12 +232,11 @@ __device__ __forceinline__ void put_factors(const BatchLinearArguments& a) {
 
 /// Parts of all warps and blocks of the cluster become results.
 __device__ __forceinline__ void finish(const BatchLinearArguments& a, const Products& products, int rank,
-    int first, int count, int rows) {
-    Result early(threadIdx.x, rank, first, count, rows);
-    early.load_residual(a);
+    int first, int count, int rows, const Result& early) {
     if (NEXT_NORM) {
         for (int i = threadIdx.x; i < part_rows; i += threads) ((float*)(shared + norm_at))[i] = 0;
     }
+    copies_wait<0>();
     __syncthreads();
     if (FACTOR) put_factors(a);
     put_parts(products, count);
@@ -250,23 +258,19 @@ __device__ __forceinline__ void finish(const BatchLinearArguments& a, const Prod
             Result result((turn + i) * threads + threadIdx.x, rank, first, count, rows);
             if (!result.is_there) continue;
             if (turn + i == 0) {
-                result.residual = early.residual;
+                result.residual[0] = early.residual[0], result.residual[1] = early.residual[1];
             } else {
                 result.load_residual(a);
             }
-            int n = (first + result.strip) * 16 + result.quad * 4;
             float x = needs_sums ? x_sum(result.token, rank) : 0;
-            result.finish(a, sums[i][0], n, result.n, x);
+            result.finish(a, sums[i][0], result.quad * 4, result.n, x);
             if (GATED) {
                 Four& up = sums[i][GATED ? 1 : 0];
-                result.finish(a, up, n + 8, outputs + result.n, x);
+                result.finish(a, up, 8 + result.quad * 4, outputs + result.n, x);
 #pragma unroll
                 for (int j = 0; j < 4; ++j) sums[i][0].v[j] = gated(sums[i][0].v[j], up.v[j]);
             }
-#pragma unroll
-            for (int j = 0; j < 4; ++j) {
-                if (RESIDUAL) sums[i][0].v[j] += result.residual.v[j];
-            }
+            if (RESIDUAL) result.add_residual(sums[i][0]);
             result.write(a, sums[i][0]);
             if (NEXT_NORM) result.write_scaled(a, sums[i][0]);
         }

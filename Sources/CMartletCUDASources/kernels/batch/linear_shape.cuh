@@ -84,7 +84,10 @@ constexpr int sums_bytes = needs_sums ? TOKENS * 4 : 0;  // sums of x: per group
 constexpr int norm_at = sums_at + (GROUPS + CLUSTER) * sums_bytes;
 constexpr int norm_parts = threads / TOKENS > 1 ? threads / TOKENS : 1;
 constexpr int norm_bytes = FACTOR ? norm_parts * TOKENS * 4 : NEXT_NORM ? part_rows * 4 : 0;
-constexpr int used_bytes = norm_at + norm_bytes;
+// Scales and zeros per channel of the block's strips.
+constexpr int channels_at = norm_at + norm_bytes;
+constexpr int channels_bytes = quantized && !grouped ? most * 64 : 0;
+constexpr int used_bytes = channels_at + (has_zeros ? 2 : 1) * channels_bytes;
 static_assert(!NEXT_NORM || RESULT == MARTLET_BF16 && OUTPUTS % 16 == 0 && !GATED, "a norm behind whole strips in bf16");
 // More than half of a multiprocessor's: else some get two blocks as they become free, and others none.
 #if __CUDA_ARCH__ >= 900
@@ -120,6 +123,8 @@ __device__ __forceinline__ Word matrices(u32 address) {
                  : "=r"(v.x), "=r"(v.y), "=r"(v.z), "=r"(v.w) : "r"(address) : "memory");
     return v;
 }
+/// A number that all lanes have, which the compiler cannot see.
+__device__ __forceinline__ int in_all_lanes(int v) { return __shfl_sync(~0u, v, 0); }
 __device__ __forceinline__ int cluster_rank() {
 #if CLUSTER > 1
     u32 rank;
@@ -131,12 +136,13 @@ __device__ __forceinline__ int cluster_rank() {
 }
 __device__ __forceinline__ void cluster_arrive() {
 #if CLUSTER > 1
-    asm volatile("barrier.cluster.arrive.release.aligned;" ::: "memory");
+    // A release would wait for all copies under way; what blocks send each other is counted by barriers.
+    asm volatile("barrier.cluster.arrive.relaxed.aligned;" ::: "memory");
 #endif
 }
 __device__ __forceinline__ void cluster_wait() {
 #if CLUSTER > 1
-    asm volatile("barrier.cluster.wait.acquire.aligned;" ::: "memory");
+    asm volatile("barrier.cluster.wait.aligned;" ::: "memory");
 #endif
 }
 /// Copies bytes of this block's shared memory to another block of the cluster, whose barrier counts them.

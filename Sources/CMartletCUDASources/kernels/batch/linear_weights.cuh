@@ -102,6 +102,15 @@ __device__ __forceinline__ void fragments(u32 (&a)[2][4], const Word (&w)[STEP],
 #endif
 }
 
+/// Asks for the numbers per channel of so many strips, which the results need.
+__device__ __forceinline__ void ask_channels(const BatchLinearArguments& a, int strip, int count) {
+    const int piece = threadIdx.x;
+    if (channels_bytes == 0 || piece >= count * 4) return;
+    const u32 at = shared_address(shared) + channels_at + piece * 16;
+    copy<16>(at, a.scales + strip * 16 + piece * 4);
+    if (has_zeros) copy<16>(at + channels_bytes, a.zeros + strip * 16 + piece * 4);
+}
+
 /// A warp's strips along its part of K: what it has asked for, and the ring that this arrives in.
 struct Stream {
     static constexpr int places = INTERLEAVE ? STRIPS : 1;
