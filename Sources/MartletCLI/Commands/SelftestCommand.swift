@@ -70,9 +70,14 @@ struct SelftestCommand: AsyncParsableCommand {
                 counts.checks += report.entries.count
                 counts.failures += report.failures.count
                 counts.refusals += report.refusals.count
-                table.add(
-                    report, device: label, op: name,
-                    seconds: (clock.now - start).seconds)
+                let seconds = (clock.now - start).seconds
+                table.add(report, device: label, op: name, seconds: seconds)
+                // A log without a bar shows what was checked before the program was cut off.
+                if !Console.isInteractive {
+                    Console.error(
+                        "\(label) \(name): \(report.passedCount) of \(report.entries.count) passed, "
+                            + "\(report.failures.count) failed (\(Int(seconds)) s)")
+                }
             }
             meter.clear()
         }
