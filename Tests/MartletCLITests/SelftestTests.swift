@@ -22,7 +22,15 @@ import Testing
             #expect(row["failed"]?.int == 0)
         }
         let total = rows.reduce(0) { $0 + ($1["checks"]?.int ?? 0) }
-        #expect(result.error == "\(total) of \(total) checks passed\n")
+        // A line for each op as it ends, as behind a cut-off program in a log, and one for all.
+        let lines = result.error.split(separator: "\n")
+        #expect(lines.count == 3 && lines.last == "\(total) of \(total) checks passed")
+        for (line, row) in zip(lines, rows) {
+            let (op, count) = (row["op"]?.string ?? "", row["checks"]?.int ?? 0)
+            #expect(
+                line.hasPrefix("cpu-scalar \(op): \(count) of \(count) passed, 0 failed ("),
+                "\(line)")
+        }
     }
 
     @Test func everyNthCaseIsChecked() throws {
