@@ -50,17 +50,9 @@ extension LanguageModel {
         settings.stopTokens += stopTokens
         let events = try events(
             GenerationRequest(prompt: promptTokens(prompt, system: system), settings: settings))
-        return AsyncThrowingStream { continuation in
-            let task = Task {
-                do {
-                    for try await event in events where !event.text.isEmpty {
-                        continuation.yield(event.text)
-                    }
-                    continuation.finish()
-                } catch { continuation.finish(throwing: error) }
-            }
-            continuation.onTermination = { _ in task.cancel() }
-        }
+        // Pulled by the reader, so that its request pauses where it is behind.
+        let pieces = TextPieces(events)
+        return AsyncThrowingStream { try await pieces.next() }
     }
 
     /// Answers of several requests, run together; blocks the calling thread.
@@ -82,6 +74,23 @@ extension LanguageModel {
 
     /// Bytes of all weights in the engine.
     public var weightBytes: Int { engine.parameters.values.reduce(0) { $0 + $1.count } }
+}
+
+/// The text of a request's events, for one reader.
+private final class TextPieces: @unchecked Sendable {
+    // Only ever used by the one stream that holds it, which asks for one piece after the other.
+    private var events: AsyncThrowingStream<GenerationEvent, any Error>.Iterator
+
+    init(_ events: AsyncThrowingStream<GenerationEvent, any Error>) {
+        self.events = events.makeAsyncIterator()
+    }
+
+    func next() async throws -> String? {
+        while let event = try await events.next() {
+            if !event.text.isEmpty { return event.text }
+        }
+        return nil
+    }
 }
 
 extension EnginePrecision {

@@ -91,10 +91,9 @@ package struct BeamSearch: Sendable {
         length = next
         let longest = settings.stopping == .never && settings.lengthPenalty > 0
         let best = scores[0] / power(longest ? maxTokens : next)
-        // The worst of the finished, where there are as many as beams.
-        let worst =
-            finished.count < width ? Self.impossible : finished.map(\.score).min() ?? 0
-        canImprove = canImprove && best > worst
+        // Nothing is good enough to end the search before as many answers as beams have ended.
+        let worst = finished.map(\.score).min() ?? 0
+        canImprove = canImprove && (finished.count < width || best > worst)
         isDone =
             !canImprove || (settings.stopping == .early && finished.count >= width)
             || !ends.contains(false)
@@ -162,5 +161,7 @@ package struct BeamSearch: Sendable {
         return Step(parents: chosen.map(\.parent), tokens: chosen.map(\.token))
     }
 
-    private func power(_ length: Int) -> Float { powf(Float(length), settings.lengthPenalty) }
+    private func power(_ length: Int) -> Float {
+        max(powf(Float(length), settings.lengthPenalty), .leastNormalMagnitude)
+    }
 }

@@ -30,6 +30,8 @@ package struct RequestState: Sendable {
     var isPreempted = false
     /// Whether its reader is behind, so that no more is computed for now.
     package internal(set) var isPaused = false
+    /// Whether it has ever had a row.
+    var hasStarted = false
     /// Whether it has finished, and its row is computed on for nothing.
     var isPadding = false
     let promptCount: Int

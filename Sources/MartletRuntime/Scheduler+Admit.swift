@@ -10,6 +10,7 @@ extension Scheduler {
     /// One whose prompt begins like that of a request under way waits until that part is there.
     mutating func admit() {
         if policy.isStatic, !active.isEmpty { return }
+        setPausedAside()
         var place = waitingHead
         while place < waiting.count {
             let slot = waiting[place]
@@ -50,7 +51,7 @@ extension Scheduler {
     }
 
     /// Whether rows, sampling state and pages are there for a request.
-    private func hasRoom(_ slot: Int) -> Bool {
+    func hasRoom(_ slot: Int) -> Bool {
         let facts = states[slot].facts
         guard active.count + awaitedRows + facts.rowCount <= rowLimit,
             !facts.needsState || !freeStateSlots.isEmpty
@@ -105,6 +106,7 @@ extension Scheduler {
         states[slot].knownCount = states[slot].tokens.count
         states[slot].mustReset = true
         states[slot].phase = .active
+        states[slot].hasStarted = true
         active.append(slot)
         states[slot].awaitedRows = states[slot].facts.rowCount - 1
         awaitedRows += states[slot].awaitedRows

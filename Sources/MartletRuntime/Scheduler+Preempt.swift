@@ -45,10 +45,34 @@ extension Scheduler {
         return best
     }
 
+    /// Lets requests whose readers are behind give rows and pages to the next that waits.
+    ///
+    /// Not searches with beams, which nobody reads before their end, nor batches that run until all end.
+    mutating func setPausedAside() {
+        guard mayHavePaused, !policy.isStatic, waitingHead < waiting.count else { return }
+        var paused = active.filter { states[$0].isPaused && states[$0].facts.rowCount == 1 }
+        mayHavePaused = !paused.isEmpty
+        while let next = waiting[waitingHead...].first(where: { !states[$0].isPaused }),
+            !hasRoom(next),
+            let place = paused.lastIndex(where: {
+                states[$0].inFlight == 0 && !states[$0].isPreempted
+            })
+        {
+            asideCount += 1
+            suspend(paused.remove(at: place))
+        }
+    }
+
     /// Takes a preempted request's pages and puts it at the head of those that wait.
     mutating func suspend(_ slot: Int) {
         share(slot, atEnd: true)
-        if !prefersSwap(slot) || !swapOut(slot) {
+        if states[slot].admitted {
+            reservedPages -= states[slot].reservedPages
+            states[slot].reservedPages = states[slot].facts.reservedPages
+            states[slot].admitted = false
+        }
+        // Where pages are set aside, it has to wait for as many again.
+        if policy != .maxUtilization || !prefersSwap(slot) || !swapOut(slot) {
             releasePages(slot)
             states[slot].computed = 0
             states[slot].source.reset()

@@ -147,12 +147,24 @@ extension Scheduler {
     }
 
     /// Prompts: longer runs in order of priority, then admission, as much of each as the step has
-    /// room for.
+    /// room for. Every other time in order of admission alone, so that none starves.
     private mutating func addRuns(to step: inout ScheduledStep) {
         var next: Int?
+        var differ = false
         for slot in active where wantsRun(slot) && !states[slot].facts.isExclusive {
             let priority = states[slot].facts.priority
+            differ = differ || next.map { $0 != priority } ?? false
             if next.map({ $0 < priority }) ?? true { next = priority }
+        }
+        if differ {
+            runsByAdmission.toggle()
+            if !runsByAdmission {
+                for slot in active where wantsRun(slot) && !states[slot].facts.isExclusive {
+                    if isFull(step) { return }
+                    _ = add(slot, to: &step)
+                }
+                return
+            }
         }
         while let priority = next {
             next = nil

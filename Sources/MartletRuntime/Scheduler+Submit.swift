@@ -156,8 +156,13 @@ extension Scheduler {
         }
     }
 
-    /// Computes no more for a request until it is resumed; its pages stay.
-    package mutating func pause(_ id: RequestID) { setPaused(true, id) }
+    /// Computes no more for a request until it is resumed.
+    ///
+    /// Its row and pages stay its own until others want them.
+    package mutating func pause(_ id: RequestID) {
+        setPaused(true, id)
+        mayHavePaused = true
+    }
 
     /// Goes on with a request that was paused.
     package mutating func resume(_ id: RequestID) { setPaused(false, id) }

@@ -33,6 +33,8 @@ package struct Scheduler: Sendable {
     package let reusesPrefixes: Bool
     /// Positions that were not computed because they were known.
     package internal(set) var reusedTokenCount = 0
+    /// Times that a request whose reader was behind gave its row to another.
+    package internal(set) var asideCount = 0
     /// Times that a request was paused for its pages.
     package internal(set) var preemptionCount = 0
     /// Those of them whose pages were copied to the host.
@@ -67,6 +69,10 @@ package struct Scheduler: Sendable {
     /// Whether a running request waits for pages that another gives up.
     var isShortOfPages = false
     var lastWasExclusive = false
+    /// Whether the next prompts go by admission alone, whatever their priority.
+    var runsByAdmission = false
+    /// Whether a reader may be behind whose request has a row.
+    var mayHavePaused = false
 
     /// An idle scheduler.
     ///
@@ -122,21 +128,33 @@ package struct Scheduler: Sendable {
     /// All prompts that run may be before it, B L tokens; what answers leave of a step, at least
     /// T - B + 1 tokens, goes to them in order of admission. Prompts whose logits are wanted take
     /// O - B + 1 rows at least; prompts and sources that have steps of their own take every other step.
-    /// Steps in flight come on top. Among requests of one priority; under `maxUtilization` from the last
-    /// time that the request was paused.
+    /// Steps in flight come on top. Where priorities differ, every other step with prompts goes by them.
+    /// A request that gives up its row or pages waits longer: `returnBound`.
     ///
     /// - Parameters:
     ///   - withPromptLogits: Whether anyone wants logits of a prompt.
     ///   - withNamedOutputs: Whether anyone wants named outputs.
+    ///   - withPriorities: Whether requests have different priorities.
     package func fairnessBound(
-        withPromptLogits: Bool = false, withNamedOutputs: Bool = false
+        withPromptLogits: Bool = false, withNamedOutputs: Bool = false,
+        withPriorities: Bool = false
     ) -> Int {
         let rows = rowLimit
         var share = limits.maxTokens - rows + 1
         if withPromptLogits { share = min(share, limits.maxLogitRows - rows + 1) }
         let steps = (rows * limits.maxContext + share - 1) / share + budget.depth
-        return withNamedOutputs || streams.source != nil ? 2 * steps : steps
+        let isShared = withNamedOutputs || streams.source != nil
+        return steps * (isShared ? 2 : 1) * (withPriorities ? 2 : 1)
     }
+
+    /// Steps within which a request that has started draws its next token, though it gave up its row or
+    /// pages meanwhile.
+    ///
+    /// It waits at the head of its priority, so only those that run may be before it, and each of them
+    /// ends within L times their bound. Among requests of one priority, whose readers are not behind.
+    ///
+    /// - Parameter bound: `fairnessBound`.
+    package func returnBound(_ bound: Int) -> Int { (limits.maxContext + 1) * bound }
 
     /// Numbers of requests and pages now.
     package var counts: SchedulerCounts {
@@ -153,6 +171,13 @@ package struct Scheduler: Sendable {
         active.compactMap {
             states[$0].isPadding || states[$0].isPaused || states[$0].isPreempted
                 ? nil : states[$0].id
+        }
+    }
+
+    /// Requests and beams that have started and want tokens, whether they have a row now or not.
+    package var started: [RequestID] {
+        (active + waiting[waitingHead...].filter { states[$0].hasStarted }).compactMap {
+            states[$0].isPadding || states[$0].isPaused ? nil : states[$0].id
         }
     }
 

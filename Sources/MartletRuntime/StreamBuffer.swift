@@ -70,7 +70,8 @@ final class StreamBuffer: GenerationSink {
                 return (Optional(reader), true)
             }
             state.events.append(event)
-            state.isPaused = state.unread >= capacity && state.end == nil
+            // Only the reader ends a pause, and says so: events of steps in flight come behind its begin.
+            if state.unread >= capacity, state.end == nil { state.isPaused = true }
             return (nil, !state.isPaused)
         }
         reader?.resume(returning: event)

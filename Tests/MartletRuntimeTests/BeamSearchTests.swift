@@ -184,6 +184,22 @@ struct BeamSearchTests {
         #expect(engine.statistics.freePageCount == 900)
     }
 
+    /// A penalty far below 0 makes scores that no limit of ours may take for impossible.
+    @Test(arguments: [-10, -40, 40] as [Float]) func extremePenaltiesGiveAnswers(penalty: Float) {
+        var settings = SamplingSettings()
+        settings.beamCount = 4
+        settings.beams.lengthPenalty = penalty
+        var search = BeamSearch(settings, maxTokens: 12)
+        let list = (0..<8).map { TokenLogProbability(token: $0, logProbability: -1 - Float($0)) }
+        var steps = 0
+        while !search.isDone, steps < 20 {
+            _ = search.advance([[TokenLogProbability]](repeating: list, count: steps == 0 ? 1 : 4))
+            steps += 1
+        }
+        #expect(search.isDone && steps <= 12)
+        #expect(search.answers(4).count == 4)
+    }
+
     @Test func beamsShareTheirBlocks() throws {
         let executor = FakeExecutor(
             limits: StepLimits(maxTokens: 32, maxRequests: 8, maxLogitRows: 8, maxContext: 64),

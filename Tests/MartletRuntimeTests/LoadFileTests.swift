@@ -50,14 +50,33 @@ import Testing
             \u{feff}TIMESTAMP,ContextTokens,GeneratedTokens\r
             2023-12-31 23:59:58.5000000,4808,10\r
             2024-01-01 00:00:01.7500000,110,27\r
-            2024-03-01 00:00:00+00:00,8,0
+            2024-01-30 00:00:00+00:00,8,0
             """
         let items = try LoadFile.parse(text, name: "x.csv").items
         #expect(items.map(\.promptCount) == [4808, 110, 8])
         #expect(items.map(\.answerCount) == [10, 27, 0])
-        // January and a leap year's February.
-        #expect(items.map(\.arrival) == [0, 3.25, 1.5 + 60 * 86_400])
+        #expect(items.map(\.arrival) == [0, 3.25, 1.5 + 29 * 86_400])
         #expect(items[2].place == "x.csv:4")
+        // A leap year's February, in no order; 30 days are the most.
+        let days = """
+            TIMESTAMP,ContextTokens,GeneratedTokens
+            2024-03-01 00:00:00,1,1
+            2024-02-28 00:00:00,1,1
+            2024-03-29 00:00:00,1,1
+            """
+        #expect(
+            try LoadFile.parse(days, name: "x.csv").items.map(\.arrival)
+                == [2 * 86_400, 0, 30 * 86_400])
+    }
+
+    /// Lists of blocks as traces write them; quotes around cells, doubled ones within.
+    @Test(arguments: [
+        ("\"[0, 14, 15]\"", [0, 14, 15]), ("\"[3 4]\"", [3, 4]), ("7", [7]), ("[]", []), ("", []),
+        (" \"9223372036854775807,0\" ", [Int.max, 0]),
+    ]) func readsBlocks(cell: String, blocks: [Int]) throws {
+        let text = "hash_ids,\"input_length\",output_length,timestamp\n\(cell),5,6,\"0\"\r\n"
+        let items = try LoadFile.parse(text, name: "x.csv").items
+        #expect(items.map(\.prompt) == [.length(5, blocks: blocks)])
     }
 
     @Test(arguments: [
@@ -125,6 +144,42 @@ import Testing
             "f:2: '2023-13-01 00:00:00' is no time"
         ),
         ("no file of requests", "f:1: there is no column"),
+        (
+            "{\"prompt\": \"x\", \"output_tokens\": 3}\n{\"prompt\": \"\", \"output_tokens\": 3}",
+            "f:2: \"prompt\" is empty"
+        ),
+        ("{\"input_ids\": [], \"output_tokens\": 3}", "f:1: \"input_ids\" is []"),
+        ("{\"input_ids\": [1, -5], \"output_tokens\": 3}", "f:1: \"input_ids\" holds -5"),
+        ("{\"input_ids\": \"1\", \"output_tokens\": 3}", "f:1: \"input_ids\" is \"1\""),
+        (
+            "TIMESTAMP,ContextTokens,GeneratedTokens\n5,1,2\n2023-11-16 18:15:46,1,2",
+            "f:3: '2023-11-16 18:15:46' is a date, but the time of f:2 is a number"
+        ),
+        (
+            "TIMESTAMP,ContextTokens,GeneratedTokens\n2023-11-16 18:15:46,1,2\n5,1,2",
+            "f:3: '5' is a number, but the time of f:2 is a date"
+        ),
+        (
+            "TIMESTAMP,ContextTokens,GeneratedTokens\n0,1,2\n-2e14,1,2\n9e14,1,2\n1,1,2",
+            "f:4: comes 1100000000000000 s after f:3, but a trace lasts at most 2592000 s (30 days)"
+        ),
+        (
+            "{\"timestamp\": 0, \"input_length\": 5, \"output_length\": 1}\n"
+                + "{\"timestamp\": 2592000001, \"input_length\": 5, \"output_length\": 1}",
+            "f:2: comes 2592001 s after f:1"
+        ),
+        (mooncake + "0,1,2,\"[1, 99999999999999999999]\"", "f:2: hash_ids: '99999999999"),
+        (mooncake + "0,1,2,\"[1, -5]\"", "f:2: hash_ids: '-5' is no name of a block"),
+        (mooncake + "0,1,2,\"[1, 2\"", "f:2: hash_ids: '[1'"),
+        (mooncake + "0,1,2,\"[1,, 2]\"", "f:2: hash_ids: ''"),
+        (mooncake + "0,1,2,one", "f:2: hash_ids: 'one'"),
+        (mooncake + "0,1,2,[1]\n0,1,2,\"[1]", "f:3: cell 4 has a quote that is not closed"),
+        (mooncake + "0,1,2,[1]\"", "f:2: cell 4 has a quote within text"),
+        (mooncake + "0,1,\"2\"3,[1]", "f:2: cell 3 has text behind its quotes"),
+        ("\"timestamp,input_length,output_length\n0,1,2", "f:1: cell 1 has a quote"),
+        (json + "[1, -5]}", "f:1: hash_ids: -5"), (json + "[1, 2.5]}", "f:1: hash_ids: 2.5"),
+        (json + "[1, 99999999999999999999]}", "f:1: hash_ids: 1e+20"),
+        (json + "\"1\"}", "f:1: hash_ids: \"1\""),
     ]) func namesTheLineAndTheMend(text: String, message: String) {
         do {
             _ = try LoadFile.parse(text, name: "f")
@@ -134,5 +189,47 @@ import Testing
             #expect(error?.message.contains(message) == true, "\(error?.message ?? "")")
             #expect(error?.mend != nil)
         }
+    }
+
+    private static let mooncake = "timestamp,input_length,output_length,hash_ids\n"
+    private static let json =
+        "{\"timestamp\": 0, \"input_length\": 5, \"output_length\": 1, \"hash_ids\": "
+
+    /// Errors quote the beginning of what is wrong, and show what cannot be seen.
+    @Test(arguments: [
+        ("", "\0", "", "among \\0\\0"), (azure, "7\u{1b}", ",1,2", "f:2: '7\\u{1B}7"),
+        (azure + "0,", "9", ",2", "f:2: '999"),
+        (azure + "0,", "\u{202e}e\u{301}", ",2", "f:2: '\\u{202E}e\u{301}\\u{202E}"),
+        ("{\"prompt\": \"x\", \"output_tokens\": \"", "y", "\"}", "\"output_tokens\" is \"yyy"),
+        (mooncake + "0,1,2,", "z", "", "f:2: hash_ids: 'zzz"),
+    ]) func quotesTheBeginning(start: String, long: String, end: String, message: String) {
+        let text = start + String(repeating: long, count: 1 << 19) + end
+        let error = #expect(throws: MartletError.self) { try LoadFile.parse(text, name: "f") }
+        #expect(error?.message.contains(message) == true, "\(error?.message ?? "")")
+        #expect((error?.message.utf8.count ?? .max) < 200)
+        #expect(error?.mend != nil)
+    }
+
+    private static let azure = "TIMESTAMP,ContextTokens,GeneratedTokens\n"
+
+    /// What a tokenizer refuses, or makes no tokens of, is named by its line.
+    @Test func namesTheLineOfText() throws {
+        let text =
+            "{\"input_ids\": [1], \"output_tokens\": 3}\n{\"prompt\": \"x\", \"output_tokens\": 3}"
+        let items = try LoadFile.parse(text, name: "f").items
+        let none = MartletError(.unsupported, "m has no tokenizer")
+        #expect(try items[0].tokenized { _ in throw none } == items[0])
+        var error = #expect(throws: MartletError.self) {
+            try items[1].tokenized { _ in throw none }
+        }
+        #expect(error?.message == "f:2: m has no tokenizer" && error?.code == .unsupported)
+        #expect(error?.mend?.contains("\"input_ids\"") == true)
+        error = #expect(throws: MartletError.self) {
+            try items[1].tokenized { _ in throw MartletError(.io, "cannot read m") }
+        }
+        #expect(error?.message == "f:2: cannot read m" && error?.mend == nil)
+        error = #expect(throws: MartletError.self) { try items[1].tokenized { _ in [] } }
+        #expect(error?.message.hasPrefix("f:2: the prompt has no tokens") == true)
+        #expect(error?.mend != nil)
     }
 }

@@ -115,6 +115,57 @@ import Testing
         #expect(executor.violations.isEmpty)
     }
 
+    /// Times of arrival that no clock holds.
+    @Test func arrivalsMayBeAnyNumber() throws {
+        let engine = try InferenceEngine(executor: FakeExecutor())
+        var settings = SamplingSettings()
+        settings.maxTokens = 2
+        let request = GenerationRequest(prompt: [1, 2], settings: settings)
+        func check(_ plan: LoadPlan) throws {
+            let (records, duration) = try engine.run(plan)
+            #expect(records.count == plan.entries.count && duration < 60)
+            #expect(records.allSatisfy { $0.answerCount == 2 && !$0.hasFailed })
+        }
+        func entries(_ arrivals: [Double]) -> [LoadPlan.Entry] {
+            arrivals.map { LoadPlan.Entry(request: request, arrival: $0) }
+        }
+        // One comes when another ends, whatever its time.
+        try check(
+            LoadPlan(
+                entries: entries([-.infinity, 0, 1e18, 1e20, 1e25, 1e300, .infinity, .nan]),
+                concurrency: 1))
+        try check(LoadPlan(entries: entries([-.infinity, -1e300, -1, -.nan, 0])))
+        var rare = LoadPlan(
+            count: 9, prompt: .fixed(2), answer: .fixed(2), arrivals: .poisson(rate: 1e-300),
+            vocabularySize: 48, seed: 4)
+        #expect((rare.entries.last?.arrival ?? 0) > 1e290)
+        rare.concurrency = 2
+        try check(rare)
+    }
+
+    /// A request that the engine refuses is named by its place in the file.
+    @Test func namesThePlaceOfARequest() throws {
+        let engine = try InferenceEngine(executor: FakeExecutor())
+        func error(_ prompt: [Int32], _ settings: SamplingSettings) -> MartletError? {
+            let items = [[1, 2], prompt].enumerated().map { index, prompt in
+                LoadItem(prompt: .tokens(prompt), answer: .length(2), place: "f:\(index + 1)")
+            }
+            let plan = LoadPlan(
+                items: items, settings: settings, arrivals: .atOnce, vocabularySize: 48, seed: 1)
+            return #expect(throws: MartletError.self) { _ = try engine.run(plan) }
+        }
+        let wrong = error([0, 48], SamplingSettings())
+        #expect(wrong?.message == "f:2: prompt token 1 is 48, but must be 0 to 47")
+        #expect(wrong?.mend != nil)
+        let long = error([Int32](repeating: 1, count: 1 << 16), SamplingSettings())
+        #expect(long?.message.hasPrefix("f:2: the prompt has 65536 tokens") == true)
+        #expect(long?.mend != nil)
+        // That of all of them is no line's.
+        var settings = SamplingSettings()
+        settings.topP = -1
+        #expect(error([1], settings)?.message.hasPrefix("top-p is -1") == true)
+    }
+
     /// Cancelled requests end behind the token that the plan says, are counted apart, and give back their pages.
     @Test func cancelsAShareOfALoad() throws {
         let engine = try InferenceEngine(executor: FakeExecutor())

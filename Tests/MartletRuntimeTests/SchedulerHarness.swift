@@ -30,11 +30,15 @@ struct SchedulerHarness {
     private var wantPromptLogits = false
     private var wantNamedOutputs = false
     private var ages: [RequestID: Int] = [:]
+    /// The same, with the time that a request had no row.
+    private var absences: [RequestID: Int] = [:]
+    private var priorities: Set<Int> = []
     /// The first row that saw what is not its request's.
     private(set) var wrongToken: String?
     /// The first request that waited longer than the scheduler's bound.
     private(set) var tooLate: String?
     private(set) var longestWait = 0
+    private(set) var longestAbsence = 0
 
     init(
         limits: StepLimits, streams: RequestStreams, pageCount: Int, stateSlotCount: Int = 3,
@@ -74,6 +78,7 @@ struct SchedulerHarness {
         requests[RequestID(UInt64(id))] = request
         wantNamedOutputs = wantNamedOutputs || request.returnsNamedOutputs
         wantPromptLogits = wantPromptLogits || request.settings.returnContextLogits
+        priorities.insert(request.priority)
     }
 
     /// Schedules a step; false if there was none.
@@ -104,6 +109,7 @@ struct SchedulerHarness {
             step, tokens: outputs[place].tokens, status: outputs[place].status, events: &events)
         for event in events {
             ages[event.request] = nil
+            absences[event.request] = nil
             if let width = requests[RequestID(event.request.rawValue)]?.settings.beamCount,
                 width > 1
             {
@@ -172,7 +178,8 @@ struct SchedulerHarness {
     /// Counts steps since running requests last drew a token; describes one that waited too long.
     private mutating func countSteps() {
         let bound = scheduler.fairnessBound(
-            withPromptLogits: wantPromptLogits, withNamedOutputs: wantNamedOutputs)
+            withPromptLogits: wantPromptLogits, withNamedOutputs: wantNamedOutputs,
+            withPriorities: priorities.count > 1)
         var next: [RequestID: Int] = [:]
         for id in scheduler.advancing {
             let age = ages[id, default: 0] + 1
@@ -181,6 +188,19 @@ struct SchedulerHarness {
             if age > bound, tooLate == nil { tooLate = "\(id) waits \(age) steps, not \(bound)" }
         }
         ages = next
+        // Who is of lower priority than others that come for ever may be without a row for ever.
+        guard priorities.count <= 1 else { return absences = [:] }
+        let longest = scheduler.returnBound(bound)
+        next = [:]
+        for id in scheduler.started {
+            let age = absences[id, default: 0] + 1
+            next[id] = age
+            longestAbsence = max(longestAbsence, age)
+            if age > longest, tooLate == nil {
+                tooLate = "\(id) waits \(age) steps, not \(longest)"
+            }
+        }
+        absences = next
     }
 
     mutating func cancel(_ id: RequestID) {

@@ -163,6 +163,61 @@ struct SchedulerPolicyTests {
         #expect(h.finished.count == 40)
     }
 
+    /// A prompt that has started goes on, though others of higher priority never end.
+    @Test func noPriorityStarvesAPromptThatHasStarted() throws {
+        var h = try harness(rows: 4, tokens: 8, context: 60)
+        try h.submit(1, request(56, 4))
+        #expect(try h.schedule())
+        var id = 2
+        while h.finished[RequestID(1)] == nil, id < 400 {
+            if h.scheduler.counts.waiting < 4 {
+                try h.submit(id, request(56, 4, priority: 5))
+                id += 1
+            }
+            if try !h.schedule() { try h.complete() }
+        }
+        #expect(h.finished[RequestID(1)] == .length)
+        #expect(h.tooLate == nil)
+        #expect(h.answers[RequestID(1)] == h.model.answer(request(56, 4)))
+    }
+
+    /// Who gave up its pages comes back within a bound too.
+    @Test(arguments: [PreemptionMode.recompute, .swap])
+    func pausedRequestsReturnWithinTheBound(mode: PreemptionMode) throws {
+        var h = try harness(pages: 16) {
+            $0.policy = .maxUtilization
+            $0.preemption = mode
+            $0.hostPageCount = 40
+        }
+        for id in 1...40 { try h.submit(id, request(10, 30)) }
+        try h.drain()
+        let bound = h.scheduler.fairnessBound()
+        #expect(h.tooLate == nil)
+        #expect(h.longestAbsence > bound)
+        #expect(h.longestAbsence <= h.scheduler.returnBound(bound))
+        #expect(h.finished.count == 40)
+    }
+
+    @Test(arguments: [SchedulingPolicy.guaranteedNoEvict, .maxUtilization])
+    func aPausedRequestGivesItsRowToOthers(policy: SchedulingPolicy) throws {
+        var h = try harness(rows: 1) { $0.policy = policy }
+        try h.submit(1, request(4, 12))
+        #expect(try h.schedule())
+        try h.complete()
+        h.scheduler.pause(RequestID(1))
+        try h.submit(2, request(5, 6))
+        for _ in 0..<40 where h.finished.isEmpty {
+            if try !h.schedule() { try h.complete() }
+            #expect(h.scheduler.checkInvariants() == nil)
+        }
+        #expect(h.answers[RequestID(2)] == h.model.answer(request(5, 6)))
+        #expect(h.scheduler.asideCount == 1 && h.scheduler.preemptionCount == 0)
+        h.scheduler.resume(RequestID(1))
+        try h.drain()
+        #expect(h.answers[RequestID(1)] == h.model.answer(request(4, 12)))
+        #expect(h.scheduler.counts.freePages == 100)
+    }
+
     @Test func answersGrowInEachStepWhilePromptsAreComputed() throws {
         var h = try harness(rows: 4, tokens: 8, context: 200, pages: 300) { $0.stepsInFlight = 1 }
         try h.submit(1, request(2, 60))

@@ -74,7 +74,8 @@ struct SchedulerRandomTests {
     /// Operations of one sequence.
     static let length = 10_000
     /// Sequences of each case.
-    static let rounds = max((totalCount ?? 1) / (length * cases.count), 1)
+    static let rounds = max(
+        ((totalCount ?? 1) + length * cases.count - 1) / (length * cases.count), 1)
 
     @Test(arguments: cases) func keepsInvariantsAndAnswers(_ c: SchedulerCase) throws {
         var counts = (requests: 0, sources: 0, reused: 0, preempted: 0, swapped: 0, padding: 0)

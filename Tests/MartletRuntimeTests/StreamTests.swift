@@ -63,6 +63,53 @@ import Testing
         try await wait("all pages") { engine.statistics.freePageCount == 128 }
     }
 
+    /// Events of steps in flight come behind the pause: they do not end it.
+    @Test func aReaderAmidStepsInFlightEndsThePause() async throws {
+        let executor = FakeExecutor(isGated: true)
+        let engine = try engine(executor) { $0.streamCapacity = 8 }
+        let asked = request([1, 2, 3], 40)
+        let stream = try engine.generate(asked)
+        executor.release(8)
+        try await wait("the pause") { engine.statistics.generatedTokenCount == 8 }
+        try await wait("steps in flight") { executor.submittedSteps == 10 }
+        let task = Task { [self] in
+            var tokens: [Int32] = []
+            for try await event in stream {
+                if let token = event.token { tokens.append(token) }
+                guard tokens.count == 3 else { continue }
+                executor.release(2)
+                try await wait("those in flight") { engine.statistics.generatedTokenCount == 10 }
+                executor.release(100)
+            }
+            return tokens
+        }
+        try await wait("the answer") { engine.statistics.generatedTokenCount == 40 }
+        task.cancel()
+        #expect(try await task.value.count <= 40)
+    }
+
+    /// Readers that are behind hold no row that another wants.
+    @Test(arguments: [SchedulingPolicy.guaranteedNoEvict, .maxUtilization])
+    func slowReadersLetOthersIn(policy: SchedulingPolicy) async throws {
+        let executor = FakeExecutor(
+            limits: StepLimits(maxTokens: 8, maxRequests: 2, maxLogitRows: 2, maxContext: 64))
+        let engine = try engine(executor) {
+            $0.streamCapacity = 4
+            $0.policy = policy
+        }
+        let slow = [request([1, 2, 3], 30), request([4, 5], 30)]
+        let streams = try slow.map { try engine.generate($0) }
+        for id in 6...8 {
+            let quick = request([Int32(id)], 20)
+            #expect(try await read(engine.generate(quick)) == executor.answer(quick))
+        }
+        for (stream, request) in zip(streams, slow) {
+            #expect(try await read(stream) == executor.answer(request))
+        }
+        try await wait("all pages") { engine.statistics.freePageCount == 128 }
+        #expect(executor.violations.isEmpty)
+    }
+
     @Test func aDroppedStreamThatWasNeverReadEndsItsRequest() async throws {
         let executor = FakeExecutor()
         let engine = try engine(executor) { $0.streamCapacity = 4 }

@@ -30,7 +30,8 @@ package enum LoadFile {
     /// - Parameters:
     ///   - text: The file.
     ///   - name: What it is called in messages.
-    /// - Throws: `MartletError` `.corrupt` naming line and mend.
+    /// - Throws: `MartletError` `.corrupt` naming line and mend, `.limitExceeded` for a trace that
+    ///   lasts too long.
     package static func parse(_ text: String, name: String) throws -> Content {
         var content: Content
         let text = text.hasPrefix("\u{feff}") ? String(text.dropFirst()) : text
@@ -42,9 +43,7 @@ package enum LoadFile {
         guard !content.items.isEmpty else {
             throw MartletError(.invalidArgument, "\(name) holds no requests", mend: forms)
         }
-        if let first = content.items.compactMap(\.arrival).min() {
-            for index in content.items.indices { content.items[index].arrival? -= first }
-        }
+        try LoadTrace.countFromFirst(&content.items)
         return content
     }
 
@@ -60,6 +59,27 @@ package enum LoadFile {
 
         func wrong(_ what: String, mend: String) -> MartletError {
             MartletError(.corrupt, "\(place): \(what)", mend: mend)
+        }
+    }
+
+    /// The beginning of a text from outside, for messages; what cannot be seen is escaped.
+    static func excerpt(_ text: String) -> String {
+        var (shown, count) = ("", 0)
+        for scalar in text.unicodeScalars {
+            let part = isVisible(scalar) ? String(scalar) : scalar.escaped(asASCII: true)
+            count += part.unicodeScalars.count
+            guard count <= 60 else { return shown + "..." }
+            shown += part
+        }
+        return shown
+    }
+
+    private static func isVisible(_ scalar: Unicode.Scalar) -> Bool {
+        switch scalar.properties.generalCategory {
+        case .control, .format, .lineSeparator, .paragraphSeparator, .privateUse, .surrogate,
+            .unassigned:
+            false
+        default: true
         }
     }
 
@@ -83,23 +103,46 @@ package enum LoadFile {
         let mend = "Such as {\"task_id\": 0, \"prompt\": \"Hello\", \"output_tokens\": 64}"
         guard let answer = json["output_tokens"]?.int, LoadTrace.counts.contains(answer) else {
             throw line.wrong(
-                "\"output_tokens\" is \(json["output_tokens"]?.serialized() ?? "missing"), but must be "
+                "\"output_tokens\" is \(shown(json["output_tokens"])), but must be "
                     + "a count of 0 to \(LoadTrace.counts.upperBound)", mend: mend)
         }
         let prompt: LoadItem.Prompt
         // trtllm-bench's older files call ids logits.
         switch (json["prompt"]?.string, json["input_ids"] ?? json["logits"]) {
-        case (let text?, nil), (let text?, .null?): prompt = .text(text)
-        case (nil, let list?):
-            let ids = list.array?.compactMap { $0.int.flatMap { Int32(exactly: $0) } } ?? []
-            guard !ids.isEmpty, ids.count == list.array?.count else {
-                throw line.wrong("\"input_ids\" is no list of token ids", mend: mend)
+        case (let text?, nil), (let text?, .null?):
+            guard !text.isEmpty else {
+                throw line.wrong("\"prompt\" is empty, but must have text", mend: mend)
             }
-            prompt = .tokens(ids)
+            prompt = .text(text)
+        case (nil, let list?): prompt = .tokens(try ids(list, line))
         default:
             throw line.wrong("needs one of \"prompt\" and \"input_ids\"", mend: mend)
         }
         return LoadItem(prompt: prompt, answer: .length(answer), place: line.place)
+    }
+
+    /// The token ids of a prompt.
+    private static func ids(_ list: JSONValue, _ line: Line) throws -> [Int32] {
+        let mend = "Such as {\"task_id\": 0, \"input_ids\": [5, 6, 7], \"output_tokens\": 64}"
+        guard let values = list.array, !values.isEmpty else {
+            throw line.wrong(
+                "\"input_ids\" is \(shown(list)), but must be a list of at least one token id",
+                mend: mend)
+        }
+        return try values.map { value -> Int32 in
+            guard let id = value.int.flatMap({ Int32(exactly: $0) }), id >= 0 else {
+                throw line.wrong(
+                    "\"input_ids\" holds \(shown(value)), but a token id is a number of 0 to "
+                        + "\(Int32.max)", mend: mend)
+            }
+            return id
+        }
+    }
+
+    /// A value from outside, for messages.
+    static func shown(_ json: JSONValue?) -> String {
+        guard let json else { return "missing" }
+        return excerpt(json.serialized())
     }
 
     private static func conversations(_ text: String, _ name: String) throws -> Content {

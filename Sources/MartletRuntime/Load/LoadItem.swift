@@ -45,11 +45,24 @@ package struct LoadItem: Sendable, Hashable {
 
     /// The same with tokens in place of text.
     ///
-    /// - Throws: What the tokenizer throws.
+    /// - Throws: What the tokenizer throws, with the place; `MartletError` `.invalidArgument` for a
+    ///   prompt without tokens.
     package func tokenized(_ tokens: (String) throws -> [Int32]) throws -> LoadItem {
         var copy = self
-        if case .text(let text) = prompt { copy.prompt = .tokens(try tokens(text)) }
-        if case .text(let text) = answer { copy.answer = .length(try tokens(text).count) }
+        do {
+            if case .text(let text) = prompt { copy.prompt = .tokens(try tokens(text)) }
+            if case .text(let text) = answer { copy.answer = .length(try tokens(text).count) }
+        } catch let error as MartletError {
+            let placed = error.placed(at: place)
+            guard error.code == .unsupported else { throw placed }
+            throw placed.mending(
+                "Give JSON lines with \"input_ids\" and \"output_tokens\" instead of text")
+        }
+        if case .tokens(let ids) = copy.prompt, ids.isEmpty {
+            throw MartletError(
+                .invalidArgument, "\(place): the prompt has no tokens, but must have at least 1",
+                mend: "Give a prompt of more text, or leave it out")
+        }
         return copy
     }
 
@@ -82,5 +95,14 @@ package struct LoadItem: Sendable, Hashable {
         var random = LoadRandom(seed: seed &+ UInt64(index + 1) &* 0x9e6c_63d0_876a_68ee)
         while tokens.count < count { tokens.append(random.token(below: vocabularySize)) }
         return tokens
+    }
+}
+
+extension MartletError {
+    /// The same failure with the place of the request that it is about.
+    func placed(at place: String) -> MartletError {
+        var copy = self
+        if !message.hasPrefix(place) { copy.message = "\(place): \(message)" }
+        return copy
     }
 }

@@ -13,6 +13,8 @@ public struct LoadPlan: Sendable {
         public var arrival: Double
         /// Answer tokens after which it is cancelled, 0 for at once; nil for never.
         public var cancelsAfter: Int?
+        /// Where the file has it, for messages.
+        package var place: String?
 
         /// Pairs a request with its arrival.
         public init(request: GenerationRequest, arrival: Double = 0) {
@@ -97,7 +99,9 @@ public struct LoadPlan: Sendable {
             case .recorded: time = item.arrival ?? 0
             default: break
             }
-            return Entry(request: request, arrival: time)
+            var entry = Entry(request: request, arrival: time)
+            entry.place = item.place
+            return entry
         }
         self.init(entries: entries)
         if case .concurrency(let most) = arrivals { concurrency = max(most, 1) }

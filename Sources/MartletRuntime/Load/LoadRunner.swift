@@ -18,7 +18,9 @@ extension InferenceEngine {
     /// - Returns: One record a request in the plan's order, and the seconds that it took in all.
     /// - Throws: `MartletError` for the first request that cannot run; none is started then.
     package func run(_ plan: LoadPlan) throws -> (records: [LoadRecord], duration: Double) {
-        try check(plan.entries.map(\.request))
+        do { try check(plan.entries.map(\.request)) } catch let error as MartletError {
+            throw Self.placed(error, plan)
+        }
         let done = Mailbox<LoadRecord>()
         var records = plan.entries.indices.map {
             LoadRecord(index: $0, promptCount: plan.entries[$0].request.prompt.count)
@@ -36,7 +38,7 @@ extension InferenceEngine {
         var next = 0
         while next < plan.entries.count {
             let group = Self.group(plan, from: next)
-            var arrival = start + .seconds(plan.entries[next].arrival)
+            var arrival = start + Self.delay(plan.entries[next].arrival)
             if let most = plan.concurrency {
                 collect(atMost: most - 1, of: next)
                 arrival = ContinuousClock.now
@@ -63,6 +65,25 @@ extension InferenceEngine {
         }
         collect(atMost: 0, of: plan.entries.count)
         return (records, (ContinuousClock.now - start).seconds)
+    }
+
+    /// A request's failure with its place in the file, where the request is what is wrong.
+    private static func placed(_ error: MartletError, _ plan: LoadPlan) -> MartletError {
+        let setting = error.context["setting"]
+        // Other settings are those of all requests.
+        guard setting == nil || setting == "min tokens",
+            let index = error.context["request"].flatMap({ Int($0) }),
+            plan.entries.indices.contains(index), let place = plan.entries[index].place
+        else { return error }
+        let placed = error.placed(at: place)
+        guard error.context["index"] != nil else { return placed }
+        return placed.mending("Give token ids of the model's vocabulary")
+    }
+
+    /// Time to an arrival: none to what is no time, and decades where a duration would overflow.
+    private static func delay(_ arrival: Double) -> Duration {
+        let seconds: Double = arrival > 0 ? min(arrival, 1e9) : 0
+        return .seconds(seconds)
     }
 
     /// Requests that come at the same moment; one at a time where the queue may refuse each.

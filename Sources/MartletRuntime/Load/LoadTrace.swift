@@ -8,12 +8,21 @@ enum LoadTrace {
     /// Counts of tokens that a request may have.
     static let counts = 0...(1 << 24)
 
+    /// Most days between a trace's first and last arrival.
+    private static let mostDays = 30
+
     /// The columns that a publisher of traces uses.
     private struct Columns {
         let time: String, prompt: String, answer: String
         /// Seconds of the time column's unit, where it holds plain numbers.
         let unit: Double
         var blocks: String?
+    }
+
+    /// A time, as seconds of which only differences count.
+    private struct Moment {
+        let seconds: Double
+        let isDate: Bool
     }
 
     private static let azure = Columns(
@@ -27,12 +36,13 @@ enum LoadTrace {
     /// - Throws: `MartletError` `.corrupt` naming line and mend.
     static func parse(_ lines: [LoadFile.Line], name: String) throws -> [LoadItem] {
         guard let header = lines.first else { return [] }
-        let names = fields(header.text).map { $0.lowercased() }
+        let names = try fields(header).map { $0.lowercased() }
         let columns = names.contains(mooncake.prompt) ? mooncake : azure
         func place(_ column: String) throws -> Int {
             guard let index = names.firstIndex(of: column) else {
                 throw header.wrong(
-                    "there is no column \(column) among \(names.joined(separator: ", "))",
+                    "there is no column \(column) among "
+                        + LoadFile.excerpt(names.joined(separator: ", ")),
                     mend: "Name the columns TIMESTAMP,ContextTokens,GeneratedTokens or "
                         + "timestamp,input_length,output_length")
             }
@@ -41,25 +51,66 @@ enum LoadTrace {
         let time = try place(columns.time)
         let (prompt, answer) = (try place(columns.prompt), try place(columns.answer))
         let blocks = columns.blocks.flatMap { names.firstIndex(of: $0) }
-        return try lines.dropFirst().map { line in
-            let cells = fields(line.text)
+        var items: [LoadItem] = []
+        var first: (isDate: Bool, place: String)?
+        for line in lines.dropFirst() {
+            let cells = try fields(line)
             guard cells.count == names.count else {
                 throw line.wrong(
                     "\(cells.count) cells, but the header names \(names.count) columns",
                     mend: "Give each line a cell for each column")
             }
-            guard let seconds = seconds(cells[time], unit: columns.unit) else {
+            guard let came = moment(cells[time], unit: columns.unit) else {
                 throw line.wrong(
-                    "'\(cells[time])' is no time",
+                    "'\(LoadFile.excerpt(cells[time]))' is no time",
                     mend: "Write a number, or a date such as 2023-11-16 18:15:46.68")
             }
-            return LoadItem(
-                prompt: .length(
-                    try count(cells[prompt], least: 1, line),
-                    blocks: blocks.map { numbers(cells[$0]) } ?? []),
-                answer: .length(try count(cells[answer], least: 0, line)), arrival: seconds,
-                place: line.place)
+            let known = first ?? (isDate: came.isDate, place: line.place)
+            first = known
+            guard came.isDate == known.isDate else {
+                throw line.wrong(
+                    "'\(LoadFile.excerpt(cells[time]))' is a \(came.isDate ? "date" : "number"), "
+                        + "but the time of \(known.place) is a \(known.isDate ? "date" : "number")",
+                    mend: "Write all times as dates, or all as numbers")
+            }
+            var knownBlocks: [Int] = []
+            if let blocks { knownBlocks = try blockNames(cells[blocks], line) }
+            items.append(
+                LoadItem(
+                    prompt: .length(try count(cells[prompt], least: 1, line), blocks: knownBlocks),
+                    answer: .length(try count(cells[answer], least: 0, line)),
+                    arrival: came.seconds, place: line.place))
         }
+        return items
+    }
+
+    /// Lets arrivals count from the earliest.
+    ///
+    /// - Throws: `MartletError` `.limitExceeded` naming the last one's line and the mend.
+    static func countFromFirst(_ items: inout [LoadItem]) throws {
+        var ends: (first: Int, last: Int)?
+        func time(_ index: Int) -> Double { items[index].arrival ?? 0 }
+        for index in items.indices where items[index].arrival != nil {
+            guard let known = ends else {
+                ends = (first: index, last: index)
+                continue
+            }
+            if time(index) < time(known.first) { ends = (first: index, last: known.last) }
+            if time(index) > time(known.last) { ends = (first: known.first, last: index) }
+        }
+        guard let ends else { return }
+        let start = time(ends.first)
+        let (duration, limit) = (time(ends.last) - start, mostDays * 86_400)
+        guard duration <= Double(limit) else {
+            throw MartletError(
+                .limitExceeded,
+                "\(items[ends.last].place): comes \(Int(duration.rounded(.up))) s after "
+                    + "\(items[ends.first].place), but a trace lasts at most \(limit) s "
+                    + "(\(mostDays) days)",
+                mend: "Correct the time (plain numbers are Azure's seconds or Mooncake's "
+                    + "milliseconds), or split the trace")
+        }
+        for index in items.indices { items[index].arrival? -= start }
     }
 
     /// Reads a line of Mooncake's JSON.
@@ -69,7 +120,7 @@ enum LoadTrace {
         func text(_ key: String) throws -> String {
             guard let value = json[key], value.double != nil else {
                 throw line.wrong(
-                    "\"\(key)\" is \(json[key]?.serialized() ?? "missing"), but must be a number",
+                    "\"\(key)\" is \(LoadFile.shown(json[key])), but must be a number",
                     mend:
                         "Such as {\"timestamp\": 0, \"input_length\": 6758, \"output_length\": 500}"
                 )
@@ -77,15 +128,16 @@ enum LoadTrace {
             return value.serialized()
         }
         let time = try text(mooncake.time)
-        guard let seconds = seconds(time, unit: mooncake.unit) else {
-            throw line.wrong("'\(time)' is no time", mend: "Write milliseconds")
+        guard let came = moment(time, unit: mooncake.unit) else {
+            throw line.wrong(
+                "'\(LoadFile.excerpt(time))' is no time", mend: "Write milliseconds")
         }
         return LoadItem(
             prompt: .length(
                 try count(try text(mooncake.prompt), least: 1, line),
-                blocks: json["hash_ids"]?.array?.compactMap(\.int) ?? []),
+                blocks: try blockNames(json["hash_ids"], line)),
             answer: .length(try count(try text(mooncake.answer), least: 0, line)),
-            arrival: seconds, place: line.place)
+            arrival: came.seconds, place: line.place)
     }
 
     private static func count(
@@ -93,40 +145,100 @@ enum LoadTrace {
     ) throws -> Int {
         guard let value = Int(text), value >= least, counts.contains(value) else {
             throw line.wrong(
-                "'\(text)' is no count of tokens",
+                "'\(LoadFile.excerpt(text))' is no count of tokens",
                 mend: "Write a number of \(least) to \(counts.upperBound)")
         }
         return value
     }
 
     /// The cells of a line of CSV; in quotes a comma is text, and a doubled quote is a quote.
-    static func fields(_ line: String) -> [String] {
-        var (cells, isQuoted, last): ([String], Bool, Character) = ([""], false, " ")
-        for character in line where !character.isNewline {
-            if character == "\"" {
-                isQuoted.toggle()
-                if isQuoted, last == "\"" { cells[cells.count - 1].append("\"") }
-            } else if character == ",", !isQuoted {
-                cells.append("")
-            } else {
-                cells[cells.count - 1].append(character)
-            }
-            last = character
+    ///
+    /// - Throws: `MartletError` `.corrupt` for quotes that are open or not around a whole cell.
+    static func fields(_ line: LoadFile.Line) throws -> [String] {
+        /// Where in a cell the next character stands: before or without quotes, in them, behind one
+        /// that ends them unless it is doubled, or behind them.
+        enum Position { case plain, quoted, quote, behind }
+        var (cells, cell, position) = ([String](), String.UnicodeScalarView(), Position.plain)
+        func wrong(_ what: String) -> MartletError {
+            line.wrong(
+                "cell \(cells.count + 1) has \(what)",
+                mend: "Put quotes around a whole cell, in one line, and double a quote within")
         }
-        return cells.map { cell in
-            String(
-                cell.drop(while: \.isWhitespace).reversed().drop(while: \.isWhitespace).reversed())
+        for scalar in line.text.unicodeScalars {
+            switch (position, scalar) {
+            case (.plain, "\""):
+                guard cell.allSatisfy(\.properties.isWhitespace) else {
+                    throw wrong("a quote within text")
+                }
+                cell = String.UnicodeScalarView()
+                position = .quoted
+            case (.quoted, "\""): position = .quote
+            case (.quote, "\""):
+                cell.append(scalar)
+                position = .quoted
+            case (.plain, ","), (.quote, ","), (.behind, ","):
+                cells.append(trimmed(cell))
+                cell = String.UnicodeScalarView()
+                position = .plain
+            case (.plain, _), (.quoted, _): cell.append(scalar)
+            case (.quote, _), (.behind, _):
+                guard scalar.properties.isWhitespace else { throw wrong("text behind its quotes") }
+                position = .behind
+            }
+        }
+        if position == .quoted { throw wrong("a quote that is not closed") }
+        return cells + [trimmed(cell)]
+    }
+
+    private static func trimmed(_ cell: String.UnicodeScalarView) -> String {
+        guard let first = cell.firstIndex(where: { !$0.properties.isWhitespace }),
+            let last = cell.lastIndex(where: { !$0.properties.isWhitespace })
+        else { return "" }
+        return String(cell[first...last])
+    }
+
+    /// Names of blocks in a cell, with or without brackets, commas or spaces between them.
+    private static func blockNames(_ text: String, _ line: LoadFile.Line) throws -> [Int] {
+        var list = text[...]
+        if list.hasPrefix("["), list.hasSuffix("]") { list = list.dropFirst().dropLast() }
+        guard !list.allSatisfy(\.isWhitespace) else { return [] }
+        var names: [Int] = []
+        for part in list.split(separator: ",", omittingEmptySubsequences: false) {
+            let words = part.split(whereSeparator: \.isWhitespace)
+            guard !words.isEmpty else { throw noBlock("''", line) }
+            for word in words {
+                guard let name = Int(word), name >= 0 else {
+                    throw noBlock("'\(LoadFile.excerpt(String(word)))'", line)
+                }
+                names.append(name)
+            }
+        }
+        return names
+    }
+
+    /// Names of blocks in JSON; none where there is no list.
+    private static func blockNames(_ json: JSONValue?, _ line: LoadFile.Line) throws -> [Int] {
+        guard let json, !json.isNull else { return [] }
+        guard let values = json.array else { throw noBlock(LoadFile.shown(json), line) }
+        return try values.map { value -> Int in
+            guard let name = value.int, name >= 0 else {
+                throw noBlock(LoadFile.shown(value), line)
+            }
+            return name
         }
     }
 
-    private static func numbers(_ text: String) -> [Int] {
-        text.split { !$0.isASCII || !$0.isNumber }.compactMap { Int($0) }
+    private static func noBlock(_ text: String, _ line: LoadFile.Line) -> MartletError {
+        line.wrong(
+            "hash_ids: \(text) is no name of a block",
+            mend: "List numbers of 0 to \(Int.max), such as [0, 1, 2]; in CSV, in quotes")
     }
 
     /// Seconds of a number in a unit, or since 1970 of a date and a time of day in UTC.
-    static func seconds(_ text: String, unit: Double) -> Double? {
+    private static func moment(_ text: String, unit: Double) -> Moment? {
         if let value = Double(text) {
-            return value.isFinite && abs(value) < 1e15 ? value * unit : nil
+            guard value.isFinite, abs(value) < 1e15 else { return nil }
+            return Moment(seconds: value * unit, isDate: false)
         }
         let parts = text.split { $0 == " " || $0 == "T" }
         guard parts.count == 2 else { return nil }
@@ -139,7 +251,8 @@ enum LoadTrace {
             1970...9999 ~= year, 1...12 ~= month, 1...31 ~= day, 0..<24 ~= hour, 0..<60 ~= minute,
             0..<61 ~= second
         else { return nil }
-        return Double(days(year, month, day)) * 86_400 + hour * 3600 + minute * 60 + second
+        let seconds = hour * 3600 + minute * 60 + second
+        return Moment(seconds: Double(days(year, month, day)) * 86_400 + seconds, isDate: true)
     }
 
     /// Days since 1970 of a date of the Gregorian calendar; years begin in March, so that a leap day ends one.
