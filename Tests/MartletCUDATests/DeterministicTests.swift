@@ -98,6 +98,24 @@ import Testing
             #expect(Set(needed.map(\.module)).isSubset(of: Set(held)))
         }
     }
+
+    /// Whatever the largest batch and step are set to, a machine without a compiler has the code.
+    @Test(arguments: [1, 3], ["sm_80", "sm_90a"])
+    func enginesHoldTheCodeOfEveryBatchSize(kvHeads: Int, target: String) throws {
+        let model = try FakeModel(
+            TinyModels.llama(headCount: 3, kvHeadCount: kvHeads, headDim: 64), dtype: .bf16)
+        let architecture = KernelArchitecture(target)
+        let held = Set(try CUDACatalog.modules(of: model.compiled.plans, for: architecture))
+        for size in Array(1...70) + [97, 130, 200, 300, 511, 513, 1024] {
+            let limits = StepLimits(
+                maxTokens: max(size, 7), maxRequests: size, maxLogitRows: size, maxContext: 64)
+            let needed = try CUDACatalog.launches(
+                of: model.compiled.plans, for: architecture, limits: limits)
+            let lacking = Set(needed.map(\.module)).subtracting(held)
+            #expect(
+                lacking.isEmpty, "batches of \(size) lack \(lacking.first.map { "\($0)" } ?? "")")
+        }
+    }
 }
 
 extension FakeDriverTests {

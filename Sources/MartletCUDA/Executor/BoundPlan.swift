@@ -1,7 +1,7 @@
 // Part of Martlet. See LICENSE.
 // SPDX-License-Identifier: Apache-2.0
 
-import MartletBackend
+package import MartletBackend
 import MartletCore
 package import MartletEngineFile
 
@@ -149,11 +149,9 @@ struct BoundPlan {
     ///
     /// - Throws: `MartletError` if a plan is damaged.
     static func launches(
-        of plans: [Plan], for target: KernelArchitecture, isDeterministic: Bool = false
+        of plans: [Plan], for target: KernelArchitecture, isDeterministic: Bool = false,
+        limits: StepLimits = CUDACatalog.codeLimits
     ) throws -> [KernelLaunch] {
-        // Enough for every kernel of a family to be wanted.
-        let limits = StepLimits(
-            maxTokens: 512, maxRequests: 512, maxLogitRows: 512, maxContext: 64)
         let sizes = try KVPageSizes(groups: EngineKVGroups(plans).groups, pageCount: 1)
         var options = CUDAOptions(limits: limits)
         options.target = target
@@ -253,6 +251,10 @@ struct BoundPlan {
 }
 
 extension CUDACatalog {
+    /// Limits for which engines hold code: enough for every kernel of a family to be wanted.
+    static let codeLimits = StepLimits(
+        maxTokens: 512, maxRequests: 512, maxLogitRows: 512, maxContext: 64)
+
     /// Modules whose code an engine of some plans needs on an architecture.
     ///
     /// - Throws: `MartletError` if a plan is damaged.
@@ -266,8 +268,11 @@ extension CUDACatalog {
     ///
     /// - Throws: `MartletError` if a plan is damaged.
     package static func launches(
-        of plans: [Plan], for target: KernelArchitecture, isDeterministic: Bool = false
+        of plans: [Plan], for target: KernelArchitecture, isDeterministic: Bool = false,
+        limits: StepLimits? = nil
     ) throws -> [KernelLaunch] {
-        try BoundPlan.launches(of: plans, for: target, isDeterministic: isDeterministic)
+        try BoundPlan.launches(
+            of: plans, for: target, isDeterministic: isDeterministic,
+            limits: limits ?? codeLimits)
     }
 }

@@ -55,9 +55,15 @@ final class LoadedModules: @unchecked Sendable {
             }
             modules[launch.module] = box
         }
-        let facts =
-            try box.module.facts(launch.kernel)
-            ?? (sharedBytes: launch.sharedBytes, block: launch.block)
+        let told = try box.module.facts(launch.kernel)
+        guard told != nil || !launch.isSizedByCode else {
+            throw MartletError(
+                .corrupt,
+                "the code of \(launch.module) does not say what '\(launch.kernel)' needs: it has no "
+                    + "'\(launch.kernel)_launch'",
+                mend: KernelLaunch.rebuild, context: ["kernel": launch.kernel])
+        }
+        let facts = told ?? (sharedBytes: launch.sharedBytes, block: launch.block)
         let function = LoadedKernel(
             handle: try box.module.function(launch.kernel, sharedBytes: facts.sharedBytes),
             sharedBytes: facts.sharedBytes, block: facts.block)
@@ -183,6 +189,13 @@ final class DevicePlan: @unchecked Sendable {
             size = (64..<256).contains(size) ? size + 32 : size * 2
         }
         return buckets + [largest]
+    }
+
+    /// The bucket for whose size the code of another one is chosen: an engine is built before anyone sets
+    /// the largest batch.
+    static func codeBucket(_ bucket: Int) -> Int {
+        let known = buckets(CUDACatalog.codeLimits)
+        return known.first { $0 >= bucket } ?? known[known.count - 1]
     }
 
     /// Records the graphs of all buckets.

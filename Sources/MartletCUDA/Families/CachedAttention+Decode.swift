@@ -13,7 +13,8 @@ extension CachedAttention {
             (
                 bucket,
                 AttentionSplit(
-                    requests: bucket, kvHeads: shape.group.kvHeadCount, group: group,
+                    requests: DevicePlan.codeBucket(bucket),
+                    kvHeads: shape.group.kvHeadCount, group: group,
                     headDim: shape.group.headDim, target: binder.memory.target)
             )
         }
