@@ -26,7 +26,8 @@ struct MartletProgram: AsyncParsableCommand {
             RunCommand.self, ChatCommand.self, BuildCommand.self, PullCommand.self,
             BenchCommand.self, EvalCommand.self, InspectCommand.self, PlanCommand.self,
             ListCommand.self, RemoveCommand.self,
-            DoctorCommand.self, SelftestCommand.self, TokenizeCommand.self, CompletionsCommand.self,
+            DoctorCommand.self, SelftestCommand.self, KernelsCommand.self, TokenizeCommand.self,
+            CompletionsCommand.self,
         ])
 
     static let _errorPrefix = "error: "
