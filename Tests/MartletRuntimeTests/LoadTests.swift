@@ -19,7 +19,8 @@ import Testing
         "", "0", "-1", "x", "uniform:9-3", "log:0-5", "log:5", "log:1-2-3", "other:1-2", "1:2:3",
         "99999999999999999999", "uniform:-", "log:1-99999999999",
     ]) func refusesWhatIsNoLength(text: String) {
-        #expect(throws: MartletError.self) { try LengthDistribution(text) }
+        let error = #expect(throws: MartletError.self) { try LengthDistribution(text) }
+        #expect(error?.mend?.hasSuffix("from 1 to 16777216") == true)
     }
 
     @Test func thePlanFollowsItsSeed() throws {
@@ -88,7 +89,9 @@ import Testing
         #expect(abs((json["median_ttft_ms"]?.double ?? 0) - 500) < 1)
         #expect(abs((json["p99_itl_ms"]?.double ?? 0) - 200) < 1)
         #expect(abs((json["mean_tpot_ms"]?.double ?? 0) - 200) < 1)
-        for wrong in ["", "ttft", "ttft=0", "ttft=x", "itl=1", "ttft=1,,tpot=1"] {
+        for wrong in [
+            "", "ttft", "ttft=0", "ttft=x", "itl=1", "ttft=1,,tpot=1", "ttft=1e-8,ttft=1",
+        ] {
             #expect(throws: MartletError.self) { try ServiceGoal(wrong) }
         }
     }

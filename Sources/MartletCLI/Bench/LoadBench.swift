@@ -19,7 +19,8 @@ struct LoadBench {
     /// - Parameters:
     ///   - options: How the model is loaded; limits that the user did not set follow the load.
     ///   - form: What the results are printed as.
-    /// - Throws: `MartletError` if the load cannot run, or nothing of it was answered.
+    /// - Throws: `MartletError` if the load cannot run, nothing of it was answered, or, behind the
+    ///   results, a file could not be written.
     func run(_ options: LoadOptions, _ form: Table.Form) throws {
         var options = options
         let goal = try flags.slo.map { try ServiceGoal($0) }
@@ -44,7 +45,8 @@ struct LoadBench {
             results.append(try measure(model, plan, policy, goal, isForPeople: form == .text))
             if isProfiling { profile = ProfileTable.table(model) }
         }
-        try writeFiles(results)
+        // Before the figures, which may end the program; a file that fails must not cost them.
+        let unwritten = writeFiles(results)
         let report = LoadReport(
             name: found.name, flags: flags, seed: settings.seed, goal: goal, results: results)
         if form == .text {
@@ -59,9 +61,15 @@ struct LoadBench {
         if form != .json, let profile { Console.line("\n" + profile.rendered(form)) }
         let failures = results.flatMap(\.records).compactMap(\.failure)
         if let failure = failures.first { Console.error("\(failures.count) failed: \(failure)") }
-        guard results.allSatisfy({ $0.metrics.completed > 0 }) else {
+        for error in unwritten.dropFirst() { Console.error("error: " + "\(error)".visible) }
+        if let error = unwritten.first { throw error }
+        let unanswered = results.filter { $0.metrics.completed == 0 }
+        guard unanswered.allSatisfy({ $0.metrics.failed == 0 }) else {
             throw MartletError(
                 .checkFailed, "no request was answered", mend: "See the failure above")
+        }
+        if !unanswered.isEmpty {
+            Console.error("no request was answered: --cancel-share cancelled all of them")
         }
         for result in results { try result.aftermath?.check() }
     }
@@ -103,16 +111,24 @@ struct LoadBench {
                 ? try LoadAftermath(model, plan, records, before: holdings) : nil)
     }
 
-    private func writeFiles(_ results: [LoadResult]) throws {
+    /// Writes the files asked for, each whatever becomes of the other; gives back what failed.
+    private func writeFiles(_ results: [LoadResult]) -> [any Error] {
+        var failures: [any Error] = []
+        func write(_ text: String, to path: String, done: String? = nil) {
+            do {
+                try OutputFile.write(Array(text.utf8), to: path)
+                if let done { Console.error(done) }
+            } catch { failures.append(error) }
+        }
         if let path = flags.iterationLog {
-            let text = results.flatMap { $0.recorder.lines }.map { $0 + "\n" }.joined()
-            try OutputFile.write(Array(text.utf8), to: path)
+            let lines = results.flatMap { $0.recorder.lines }
+            write(lines.map { $0 + "\n" }.joined(), to: path)
         }
         if let path = flags.timeline {
             let svg = LoadTimelineChart(title: found.name, results).svg
-            try OutputFile.write(Array(svg.utf8), to: path)
-            Console.error("\(path): timeline")
+            write(svg, to: path, done: "\(path): timeline")
         }
+        return failures
     }
 }
 

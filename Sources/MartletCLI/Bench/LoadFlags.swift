@@ -32,7 +32,10 @@ struct LoadFlags: ParsableArguments {
     var concurrency: Int?
     @Option(
         parsing: .unconditional,
-        help: "Answer tokens that each request declares; it stops at its own length.")
+        help: """
+            Answer tokens that each request declares, where its own are fewer; it stops at its own \
+            length.
+            """)
     var declaredOutputLen: Int?
     @Option(
         help: "What counts as good: seconds to the first token and per token, ttft=0.5,tpot=0.05.")
@@ -62,6 +65,9 @@ struct LoadFlags: ParsableArguments {
     @Flag(help: "No live view on the terminal.")
     var quiet = false
 
+    /// Requests a second: fewer than about one a day would be waited for without end.
+    private static let rates = 1e-5...1e6
+
     /// Whether a load is asked for.
     var isGiven: Bool { random != nil || requests != nil }
 
@@ -87,10 +93,11 @@ struct LoadFlags: ParsableArguments {
         try LimitOptions.require(concurrency, atLeast: 1, atMost: 1 << 16, "--concurrency")
         try LimitOptions.require(declaredOutputLen, atLeast: 1, "--declared-output-len")
         try LimitOptions.require(queueLimit, atLeast: 0, "--queue-limit")
-        if let requestRate, !(requestRate > 0 && requestRate <= 1e6) {
+        if let requestRate, !Self.rates.contains(requestRate) {
             throw MartletError(
                 .invalidArgument,
-                "--request-rate is \(requestRate), but must be above 0 and at most 1000000",
+                "--request-rate is \(requestRate), but must be 0.00001 (about one a day) to "
+                    + "1000000",
                 mend: "Leave it out for all at once")
         }
         if let cancelShare, !(0...1).contains(cancelShare) {
@@ -150,7 +157,20 @@ struct LoadFlags: ParsableArguments {
                 "\(requests ?? "") holds \(items.count) requests, but \(requestCount ?? 1) are asked for",
                 mend: "Lower --request-count")
         }
+        try checkDeclared(items)
         return items
+    }
+
+    /// Refuses a declared length that no request declares.
+    private func checkDeclared(_ items: [LoadItem]) throws {
+        guard let declaredOutputLen, let shortest = items.map(\.answerCount).min(),
+            shortest > declaredOutputLen
+        else { return }
+        throw MartletError(
+            .invalidArgument,
+            "--declared-output-len is \(declaredOutputLen), but the shortest answer has "
+                + "\(shortest) tokens, which it declares itself",
+            mend: "Raise it above \(shortest), or leave it out")
     }
 
     /// Tokens of a request, prompt and declared answer.

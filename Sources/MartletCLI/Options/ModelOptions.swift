@@ -111,7 +111,10 @@ struct ModelOptions: ParsableArguments {
 struct LimitOptions: ParsableArguments {
     @Option(
         parsing: .unconditional,
-        help: "Most requests in one step (default: 8, or --max-num-tokens where that is less).")
+        help: """
+            Most requests in one step (default: 8; bench: its largest batch, of a load \
+            --concurrency up to 256, else 16; or --max-num-tokens where that is less).
+            """)
     var maxBatchSize: Int?
     @Option(
         parsing: .unconditional,

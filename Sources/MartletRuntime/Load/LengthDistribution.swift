@@ -18,7 +18,8 @@ public enum LengthDistribution: Sendable, Hashable {
     public init(_ text: String) throws {
         let wrong = MartletError(
             .invalidArgument, "'\(text)' is no length",
-            mend: "Write a number, uniform:A-B or log:A-B, such as log:16-512")
+            mend: "Write a number, uniform:A-B or log:A-B, such as log:16-512, each from "
+                + "\(Self.limits.lowerBound) to \(Self.limits.upperBound)")
         let parts = text.split(separator: ":", omittingEmptySubsequences: false)
         if parts.count == 1 {
             guard let value = Int(text), Self.limits.contains(value) else { throw wrong }

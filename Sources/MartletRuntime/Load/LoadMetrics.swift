@@ -50,7 +50,7 @@ public struct ServiceGoal: Sendable, Hashable {
 
     /// Reads `ttft=0.5,tpot=0.05`, in seconds.
     ///
-    /// - Throws: `MartletError` `.invalidArgument` naming the part that is wrong.
+    /// - Throws: `MartletError` `.invalidArgument` naming the part that is wrong or given twice.
     public init(_ text: String) throws {
         for part in text.split(separator: ",", omittingEmptySubsequences: false) {
             let pair = part.split(separator: "=", omittingEmptySubsequences: false)
@@ -60,6 +60,10 @@ public struct ServiceGoal: Sendable, Hashable {
                 throw MartletError(
                     .invalidArgument, "'\(part)' is no service goal",
                     mend: "Write ttft=SECONDS, tpot=SECONDS or both with a comma")
+            }
+            guard (pair[0] == "ttft" ? firstToken : perToken) == nil else {
+                throw MartletError(
+                    .invalidArgument, "'\(text)' gives \(pair[0]) twice", mend: "Give each once")
             }
             if pair[0] == "ttft" { firstToken = value } else { perToken = value }
         }
