@@ -7,6 +7,13 @@
 #include <stdio.h>
 #include <string.h>
 
+#ifdef __linux__
+#include <elf.h>
+#include <fcntl.h>
+#include <sys/stat.h>
+#include <unistd.h>
+#endif
+
 /// A function to look up: its exported name and where its address goes.
 typedef struct {
     const char *name;
@@ -88,6 +95,52 @@ static martlet_library outcome(martlet_library_state state, const char *detail) 
     return result;
 }
 
+#ifdef __linux__
+static int lies_within(uint64_t start, uint64_t count, uint64_t size) {
+    return start <= size && count <= size - start;
+}
+
+/// Whether a file is as long as its tables of segments and sections say.
+static int is_whole(int file, const Elf64_Ehdr *head, uint64_t size) {
+    if (!lies_within(head->e_shoff, (uint64_t)head->e_shnum * head->e_shentsize, size)) return 0;
+    for (unsigned i = 0; i < head->e_phnum; ++i) {
+        Elf64_Phdr segment;
+        // Wraps around where the header lies; what is read is checked.
+        const uint64_t place = head->e_phoff + (uint64_t)i * head->e_phentsize;
+        if (!lies_within(place, sizeof segment, size)) return 0;
+        if (pread(file, &segment, sizeof segment, (off_t)place) != sizeof segment) return 0;
+        if (!lies_within(segment.p_offset, segment.p_filesz, size)) return 0;
+    }
+    return 1;
+}
+#endif
+
+/// Why a file cannot be a library; null for one that may be, or that the loader is to complain of.
+///
+/// The loader maps segments without a look at the file's length: of a file cut short it touches pages that are
+/// not there, which ends the process.
+static const char *damage(const char *path) {
+    const char *reason = NULL;
+#ifdef __linux__
+    if (!strchr(path, '/')) return NULL;  // found by the loader, in its own folders
+    const int file = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
+    if (file < 0) return NULL;
+    struct stat status;
+    Elf64_Ehdr head;
+    if (fstat(file, &status) != 0 || !S_ISREG(status.st_mode) ||
+        pread(file, &head, sizeof head, 0) != sizeof head ||
+        memcmp(head.e_ident, ELFMAG, SELFMAG) != 0 || head.e_ident[EI_CLASS] != ELFCLASS64) {
+        reason = "not a shared library";
+    } else if (!is_whole(file, &head, (uint64_t)status.st_size)) {
+        reason = "cut short, as by a copy that did not end";
+    }
+    close(file);
+#else
+    (void)path;
+#endif
+    return reason;
+}
+
 static martlet_library load(
     void *table, size_t table_bytes, const entry *entries, size_t count, const char *const *names,
     const char *path) {
@@ -96,7 +149,16 @@ static martlet_library load(
         return outcome(MARTLET_LIBRARY_MISSING, "hidden by the environment");
     }
     const char *given[] = {path, NULL};
-    if (path) names = given;
+    if (path && *path) {
+        names = given;
+        const char *reason = damage(path);
+        if (reason) {
+            martlet_library result = {.state = MARTLET_LIBRARY_DAMAGED};
+            // A long path must not push the reason out.
+            snprintf(result.detail, sizeof result.detail, "%.190s: %s", path, reason);
+            return result;
+        }
+    }
     void *library = NULL;
     martlet_library first = {0};
     const char *opened = NULL;

@@ -28,6 +28,16 @@ package struct CUDACatalog: KernelCatalog {
     package static let allCode =
         KernelArchitecture.supported.map(\.name) + ["compute_80", "compute_90"]
 
+    /// Refuses the name of a chip that no code can be made for.
+    ///
+    /// - Throws: `MartletError` `.invalidArgument` with the known ones.
+    package static func check(code name: String) throws(MartletError) {
+        guard !allCode.contains(name) else { return }
+        throw MartletError(
+            .invalidArgument, "there is no GPU code '\(name)'",
+            mend: "Known: \(allCode.joined(separator: ", "))")
+    }
+
     /// Operations a second of kernels that do not use the tensor cores.
     static let plainRate = 10e12
     /// Tokens of a KV block as kernels know it.
@@ -68,11 +78,7 @@ package struct CUDACatalog: KernelCatalog {
 
     package func deviceCode(for plans: [Plan]) throws -> [String: ByteView] {
         guard !architectures.isEmpty else { return [:] }
-        for chip in architectures where !Self.allCode.contains(chip.name) {
-            throw MartletError(
-                .invalidArgument, "there is no GPU code '\(chip.name)'",
-                mend: "Known: \(Self.allCode.joined(separator: ", "))")
-        }
+        for chip in architectures { try Self.check(code: chip.name) }
         return Dictionary(
             try images.compile(
                 architectures.flatMap { architecture in

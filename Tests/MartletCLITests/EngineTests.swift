@@ -34,6 +34,38 @@ import Darwin
         #expect(engine.output.split(separator: ",").count == 8)
     }
 
+    /// An engine for GPUs without kernels is one that was asked for, or that is told of.
+    @Test(
+        arguments: [
+            ("MARTLET_NVRTC=none", [], 0, "note: the engine holds no GPU kernels"),
+            ("MARTLET_NVRTC=none", ["--gpu-code", "none"], 0, nil),
+            ("MARTLET_NVRTC=none", ["--gpu-code", "sm_80"], 9, "NVRTC was not found"),
+            (
+                "MARTLET_NVRTC=./err.txt", [], 9,
+                "MARTLET_NVRTC names cannot be used: ./err.txt: not a"
+            ),
+            (
+                "MARTLET_NVRTC=/nowhere/x.so", [], 9,
+                "MARTLET_NVRTC names cannot be used: /nowhere/x.so"
+            ),
+            ("MARTLET_NVRTC=./err.txt", ["--gpu-code", "none"], 0, nil),
+            ("MARTLET_NVRTC=./err.txt", ["--target", "cpu"], 0, nil),
+        ] as [(String, [String], Int32, String?)])
+    func enginesWithoutKernelsAreToldOf(
+        variable: String, flags: [String], code: Int32, words: String?
+    ) {
+        let program = Program()
+        defer { program.remove() }
+        let result = program.run(
+            ["build", Program.model, "--device", "cuda", "-o", "\(program.folder)/a.martlet"]
+                + flags,
+            shell: "cd '\(program.folder)' && export \(variable); exec \"$0\" \"$@\"")
+        #expect(result.code == code, "\(result.error)")
+        #expect(result.error.contains(words ?? "plan decode: "), "\(result.error)")
+        #expect(result.error.contains("note: ") == (words?.hasPrefix("note: ") ?? false))
+        #expect(program.names().contains("a.martlet") == (code == 0))
+    }
+
     /// Rules on models that they change; those that clean up what other rules leave are in `RuleTests`.
     @Test(
         arguments: [

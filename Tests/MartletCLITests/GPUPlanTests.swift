@@ -65,6 +65,29 @@ import Testing
         arguments: [
             (["--device", "cuda", "--gpu", "voodoo2"], 2, "a100-80gb"),
             (["--gpu", "h100"], 2, "--gpu has no effect on the CPU"),
+            (["--gpu", "h100", "--device", "gpu"], 2, "--device gpu is not known"),
+            (["--gpu", "h100", "--device", "CUDA"], 2, "--device CUDA is not known"),
+            (
+                ["--device", "cuda", "--gpu", "a10", "--force-sm", "90"], 5,
+                "does not run on a10, whose compute capability is 8.6. Use compute_80 (--force-sm 80)"
+            ),
+            (
+                [
+                    "--device", "cuda", "--gpu", "a10", "--dtype", "bf16", "--memory-fraction",
+                    "1e-300",
+                ],
+                6, "Raise --memory-fraction"
+            ),
+            (
+                ["--preset", "baichuan2-13b", "--device", "cuda", "--gpu", "a10"], 6,
+                "Use --quantize int8 or int4, or a larger GPU"
+            ),
+            (
+                [
+                    "--device", "cuda", "--gpu", "h100", "--dtype", "bf16", "--kv-cache-memory",
+                    "500GB",
+                ], 6, "Lower --kv-cache-memory to at most "
+            ),
             (
                 ["--device", "cuda", "--gpu", "l4", "--memory-fraction", "0.5"], 6,
                 "leave no room"

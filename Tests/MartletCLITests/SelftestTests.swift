@@ -65,6 +65,14 @@ import Testing
         (["--op", "nrom"], "error: there is no check of an op 'nrom'. Did you mean 'norm'?"),
         (["--isa", "sse9"], "error: instruction set 'sse9' is not available. Available: scalar"),
         (["--device", "tpu"], "error: --device tpu is not known. Devices: cpu"),
+        (
+            ["--device", "cuda", "--gpu-code", "foo"],
+            "error: there is no GPU code 'foo'. Known: sm_80"
+        ),
+        (
+            ["--device", "cuda", "--gpu-code", "none"],
+            "error: there is no GPU code 'none'. Known: "
+        ),
         (["--every", "0"], "error: --every is 0, but must be 1 to "),
         (["--threads", "0"], "error: --threads is 0, but must be 1 to "),
     ])

@@ -52,6 +52,9 @@ enum FakeDriver {
         var isAllocating = false
         var nextHandle: UInt = 0x1000
         var freeBytes = 1 << 30
+        var capability = 90
+        /// Bytes of what kernels say of their launch; nil where none says anything.
+        var factByteCount: Int? = 8
     }
 
     static let state = Mutex(State())
@@ -116,7 +119,7 @@ enum FakeDriver {
         return 0
     }
 
-    /// A device of compute capability 9.0.
+    /// A device, of compute capability 9.0 if a test says nothing else.
     static var driver: CUDADriver {
         var table = martlet_cuda()
         addDevice(&table)
@@ -154,7 +157,9 @@ enum FakeDriver {
             return FakeDriver.enter("cuDeviceGetName")
         }
         table.cuDeviceGetAttribute = { value, attribute, _ in
-            value?.pointee = [75: 9, 76: 0, 16: 132, 97: 232_448][attribute] ?? 0
+            let capability = Int32(FakeDriver.state.withLock { $0.capability })
+            value?.pointee =
+                [75: capability / 10, 76: capability % 10, 16: 132, 97: 232_448][attribute] ?? 0
             return FakeDriver.enter("cuDeviceGetAttribute")
         }
         table.cuDeviceTotalMem = { bytes, _ in
@@ -286,8 +291,17 @@ enum FakeDriver {
             function?.pointee = UnsafeMutableRawPointer(bitPattern: UInt(index))
             return 0
         }
-        // No kernel says anything of its launch.
-        table.cuModuleGetGlobal = { _, _, _, _ in 500 }
+        // Only kernels of prompts say something of their launch, as only they must.
+        table.cuModuleGetGlobal = { address, bytes, _, name in
+            let result = FakeDriver.enter("cuModuleGetGlobal")
+            let text = name.map { String(cString: $0) } ?? ""
+            guard result == 0, let count = FakeDriver.state.withLock({ $0.factByteCount }),
+                text.hasPrefix("linear_prefill") || text.hasPrefix("attention_prefill")
+            else { return result == 0 ? 500 : result }
+            address?.pointee = UInt64(UInt(bitPattern: FakeText.facts))
+            bytes?.pointee = count
+            return 0
+        }
         table.cuFuncSetAttribute = { _, _, _ in FakeDriver.enter("cuFuncSetAttribute") }
         table.cuFuncGetAttribute = { _, _, _ in FakeDriver.enter("cuFuncGetAttribute") }
         table.cuLaunchKernelEx = { config, function, parameters, _ in
@@ -314,11 +328,18 @@ enum FakeDriver {
     }
 }
 
-/// Texts that live as long as the process, as the driver's do.
+/// Texts and numbers that live as long as the process, as the driver's do.
 private enum FakeText {
     nonisolated(unsafe) static let outOfMemory = text("CUDA_ERROR_OUT_OF_MEMORY")
     nonisolated(unsafe) static let launchFailed = text("CUDA_ERROR_LAUNCH_FAILED")
     nonisolated(unsafe) static let reason = text("as the test wants")
+    /// Shared memory and threads of a block.
+    nonisolated(unsafe) static let facts: UnsafeMutablePointer<UInt32> = {
+        let numbers = UnsafeMutablePointer<UInt32>.allocate(capacity: 2)
+        numbers.initialize(to: 100 << 10)
+        (numbers + 1).initialize(to: 384)
+        return numbers
+    }()
 
     private static func text(_ string: StaticString) -> UnsafePointer<CChar> {
         UnsafeRawPointer(string.utf8Start).assumingMemoryBound(to: CChar.self)

@@ -42,14 +42,44 @@ extension FakeDriverTests {
         #expect(plan.graphs == (3, recorded))
     }
 
-    @Test func planRefusesWhatDoesNotFit() throws {
+    /// The mend is what helps: other weights, other limits, or the flag that bounds the cache.
+    @Test(
+        arguments: [
+            (freeBytes: 1000, fraction: 0.9, cache: nil, mend: "--quantize"),
+            (1 << 30, 1e-300, nil, "--memory-fraction"), (1000, 1e-300, nil, "--quantize"),
+            (1 << 30, 0.9, 2 << 30, "Lower --kv-cache-memory"),
+            (1 << 30, 0.9, 1, "Raise --kv-cache-memory"), (1000, 0.9, 2 << 30, "--quantize"),
+        ] as [(freeBytes: Int, fraction: Double, cache: Int?, mend: String)])
+    func planRefusesWhatDoesNotFit(
+        freeBytes: Int, fraction: Double, cache: Int?, mend: String
+    ) throws {
         let model = try FakeModel()
+        var options = CUDAOptions(limits: FakeModel.limits)
+        options.memoryFraction = fraction
+        options.kvByteCount = cache
         let error = #expect(throws: MartletError.self) {
             try MemoryPlan(
-                model.compiled.plans, options: CUDAOptions(limits: FakeModel.limits),
-                architecture: KernelArchitecture("sm_80"), freeBytes: 1000)
+                model.compiled.plans, options: options,
+                architecture: KernelArchitecture("sm_80"), freeBytes: freeBytes)
         }
         #expect(error?.code == .limitExceeded)
+        #expect(error?.mend?.contains(mend) == true, "\(String(describing: error))")
+    }
+
+    /// Where weights fit, but not the buffers of the step, limits help.
+    @Test func buffersThatDoNotFitAreNamed() throws {
+        let model = try FakeModel()
+        let options = CUDAOptions(limits: FakeModel.limits)
+        let architecture = KernelArchitecture("sm_80")
+        let plan = try MemoryPlan(
+            model.compiled.plans, options: options, architecture: architecture, freeBytes: 1 << 30)
+        let weights = plan.budget.entries.filter { $0.purpose == "weights" }
+        let error = #expect(throws: MartletError.self) {
+            try MemoryPlan(
+                model.compiled.plans, options: options, architecture: architecture,
+                freeBytes: weights.reduce(0) { $0 + $1.byteCount } + 1)
+        }
+        #expect(error?.mend?.contains("--max-num-tokens") == true)
     }
 
     @Test func chipsAreFoundByTheirNames() throws {

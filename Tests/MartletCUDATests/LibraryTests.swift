@@ -6,6 +6,12 @@ import MartletCore
 import MartletTestSupport
 import Testing
 
+#if canImport(Glibc)
+import Glibc
+#elseif canImport(Musl)
+import Musl
+#endif
+
 /// Machines without driver, NVRTC or kernels.
 @Suite struct LibraryTests {
     @Test(arguments: ["none", "/nowhere/libcuda.so.1"])
@@ -25,6 +31,58 @@ import Testing
             return
         }
         #expect(error.message.contains("cuInit"))
+    }
+
+    /// A file that is no library, or ends too early, is refused before the loader touches it.
+    @Test(arguments: [0, 3, 40, 64, 5000, 8000, -1])
+    func damagedLibraryIsNamed(count: Int) throws {
+        let program = try MappedFile.map("/proc/self/exe")
+        let whole = try #require(program.slice(0, count: 8000)).array(of: UInt8.self)
+        let path = "/tmp/martlet-library-\(getpid())-\(count).so"
+        let file = try #require(fopen(path, "wb"))
+        defer { unlink(path) }
+        let bytes =
+            count < 0 ? Array("no library at all, but a text".utf8) : Array(whole.prefix(count))
+        fwrite(bytes, 1, bytes.count, file)
+        fclose(file)
+        let reason = count >= 64 ? "cut short" : "not a shared library"
+        guard case .missing(let driver) = CUDADriver.search(path),
+            case .failure(let compiler) = NVRTC.search(path)
+        else {
+            Issue.record("the file was loaded")
+            return
+        }
+        for (error, name) in [(driver, "MARTLET_CUDA_DRIVER"), (compiler, "MARTLET_NVRTC")] {
+            #expect(error.code == .device)
+            #expect(error.message.contains("\(path): \(reason)"), "\(error)")
+            #expect("\(error)".contains(name))
+            #expect(error.mend != nil)
+        }
+    }
+
+    /// A library of another kind that the user names is told from a machine without NVRTC.
+    @Test(arguments: [("libc.so.6", "nvrtcVersion"), ("/nowhere/x.so", "/nowhere/x.so")])
+    func wrongCompilerIsNamed(path: String, words: String) throws {
+        guard case .failure(let error) = NVRTC.search(path) else {
+            Issue.record("that is no NVRTC")
+            return
+        }
+        #expect(error.message.contains("MARTLET_NVRTC") && error.message.contains(words))
+    }
+
+    /// An empty variable is as none.
+    @Test func emptyPathIsNone() {
+        func text(_ path: String?) -> String {
+            if case .missing(let error) = CUDADriver.search(path) { "\(error)" } else { "found" }
+        }
+        func version(_ path: String?) -> String {
+            switch NVRTC.search(path) {
+            case .success(let compiler): compiler.version
+            case .failure(let error): "\(error)"
+            }
+        }
+        #expect(text("") == text(nil))
+        #expect(version("") == version(nil))
     }
 
     @Test func missingCompilerIsNamed() throws {

@@ -126,17 +126,19 @@ typedef enum {
     MARTLET_LIBRARY_LOADED = 0,
     MARTLET_LIBRARY_MISSING = 1,  // no file of that name
     MARTLET_LIBRARY_TOO_OLD = 2,  // the file lacks a function
+    MARTLET_LIBRARY_DAMAGED = 3,  // the file named is no library, or ends too early
 } martlet_library_state;
 
 /// What became of a library: the file that was opened, or the reason why there is none.
 typedef struct {
     martlet_library_state state;
-    char detail[256];  // the file's name; the loader's message; the name of the missing function
+    char detail[256];  // the file's name; what is wrong with it; the name of the missing function
 } martlet_library;
 
 /// Fills a table from the first of the library's usual names, or from `path` if it is not null.
 ///
-/// A path of "none" hides the library. Libraries stay loaded for the life of the process.
+/// A path of "none" hides the library, an empty one is as none given. Libraries stay loaded for the life of
+/// the process.
 martlet_library martlet_cuda_load(martlet_cuda *table, const char *path);
 /// As `martlet_cuda_load`, for NVRTC.
 martlet_library martlet_nvrtc_load(martlet_nvrtc *table, const char *path);

@@ -23,14 +23,15 @@ package struct GPUEstimate: Sendable {
         let (options, plans) = (builder.options, programs.map(\.emitted.plan))
         modelContext = builder.architecture.summary.maxContext
         let limits = options.stepLimits(maxContext: options.maxContext ?? modelContext)
+        let architecture =
+            options.gpuArchitecture.map { KernelArchitecture($0) } ?? chip.architecture
+        try architecture.require(capability: chip.architecture.capability, of: chip.name)
         self.chip = chip
         memory = try MartletCUDA.MemoryPlan(
             plans,
             options: options.cudaOptions(
                 limits: limits, cacheBytes: LanguageModel.kvBytes(EngineKVGroups(plans), limits)),
-            architecture: options.gpuArchitecture.map { KernelArchitecture($0) }
-                ?? chip.architecture,
-            freeBytes: chip.freeByteCount)
+            architecture: architecture, freeBytes: chip.freeByteCount)
     }
 
     /// Pages that a request of so many tokens takes.

@@ -36,11 +36,13 @@ struct BuildCommand: AsyncParsableCommand {
         var options = try modelOptions.loadOptions()
         options.targets = target
         try GivenFlags.refuse(["--no-cache"], "on build, which writes the file that it is told to")
-        options.gpuCode = deviceCode()
-        if target.isEmpty ? options.device != .cuda : !target.contains("cuda") {
+        let isForGPU = target.isEmpty ? options.device == .cuda : target.contains("cuda")
+        if !isForGPU {
             try GivenFlags.refuse(
                 ["--gpu-code"], "on an engine for CPUs alone", mend: "Add --target cuda")
         }
+        let code = try isForGPU ? deviceCode() : DeviceCode()
+        options.gpuCode = code.chips
         guard gpuCode.count <= 1 || !gpuCode.contains("none") else {
             throw MartletError(
                 .invalidArgument, "--gpu-code none contradicts the chips beside it",
@@ -57,6 +59,12 @@ struct BuildCommand: AsyncParsableCommand {
         }
         if form == .text { for plan in plans { Console.error(plan.report.text) } }
         try draft.write(to: OutputFile.replaceable(file))
+        if let missing = code.missing {
+            Console.error(
+                "note: the engine holds no GPU kernels, so a machine that runs it needs NVRTC: "
+                    + "\(missing.message). \(NVRTC.installation), then build again; or add "
+                    + "--gpu-code none if that is wanted")
+        }
         let size = FileStatus.stamp(file)?.byteCount ?? 0
         guard form != .text else { return Console.error("\(file): \(Format.bytes(size))") }
         var table = Table(["engine", "bytes", "target"] + MemoryReport.columns)
@@ -86,9 +94,22 @@ struct BuildCommand: AsyncParsableCommand {
         return (file, forms.first ?? .text)
     }
 
-    private func deviceCode() -> [String] {
-        guard gpuCode.isEmpty else { return gpuCode.filter { $0 != "none" } }
-        if case .success = NVRTC.shared { return CUDACatalog.allCode }
-        return []
+    /// Chips that an engine holds code for, and what is missing where it can hold none.
+    private struct DeviceCode {
+        var chips: [String] = []
+        var missing: MartletError?
+    }
+
+    /// - Throws: `MartletError` if the user names an NVRTC that cannot be used.
+    private func deviceCode() throws -> DeviceCode {
+        guard gpuCode.isEmpty else { return DeviceCode(chips: gpuCode.filter { $0 != "none" }) }
+        switch NVRTC.shared {
+        case .success: return DeviceCode(chips: CUDACatalog.allCode)
+        case .failure(let error) where NVRTC.isNamed:
+            throw MartletError(
+                error.code, error.message,
+                mend: "\(error.mend ?? ""); --gpu-code none builds an engine without kernels")
+        case .failure(let error): return DeviceCode(missing: error)
+        }
     }
 }

@@ -40,7 +40,9 @@ struct PlanCommand: AsyncParsableCommand {
     func run() async throws {
         let programBytes = ProcessMemory.residentBytes
         let form = try TableForm.parse(output)
-        if modelOptions.device != Device.cuda.rawValue {
+        // An unknown device is named first, not a flag that it has no use for.
+        var options = try modelOptions.loadOptions()
+        if options.device != .cuda {
             try GivenFlags.refuse(["--gpu"], "on the CPU", mend: "Add --device cuda")
         }
         try GivenFlags.refuse(
@@ -53,7 +55,6 @@ struct PlanCommand: AsyncParsableCommand {
                 "\(found.path) is an engine, plans are made for what it is built from",
                 mend: "Name the checkpoint, or measure the engine: martlet bench \(found.path)")
         }
-        var options = try modelOptions.loadOptions()
         try limits.apply(to: &options)
         BenchCase.size(&options, for: cases, limits)
         let (builder, source) = try found.builder(options)

@@ -49,6 +49,7 @@ struct SelftestCommand: AsyncParsableCommand {
         if device == "cpu" {
             try GivenFlags.refuse(["--gpu-code"], "on the CPU", mend: "Add --device cuda")
         }
+        if let gpuCode { try CUDACatalog.check(code: gpuCode) }
         let suites = try suites()
         var table = details ? SelftestTable.details : SelftestTable.summary
         var counts = (checks: 0, failures: 0, refusals: 0)
@@ -100,6 +101,7 @@ struct SelftestCommand: AsyncParsableCommand {
         case "cuda":
             let device = try CUDADevice(CUDADriver.required())
             let code = gpuCode.map { KernelArchitecture($0) }
+            try code?.require(capability: device.capability, of: device.name)
             return [
                 ("cuda-\(code?.name ?? "sm_\(device.capability)")", try gpuSuite(device, code))
             ]

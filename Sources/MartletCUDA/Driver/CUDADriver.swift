@@ -35,7 +35,7 @@ package final class CUDADriver: @unchecked Sendable {
 
     /// Loads the driver.
     ///
-    /// - Parameter path: A library's file, or `none` to hide it; nil for the usual name.
+    /// - Parameter path: A library's file, or `none` to hide it; nil or nothing for the usual name.
     package static func search(_ path: String?) -> Search {
         var table = martlet_cuda()
         let library = martlet_cuda_load(&table, path)
@@ -47,6 +47,12 @@ package final class CUDADriver: @unchecked Sendable {
                 MartletError(
                     .device, "the NVIDIA driver is too old: it has no function '\(detail)'",
                     mend: "Update the driver to version 525 or later"))
+        case MARTLET_LIBRARY_DAMAGED:
+            return .missing(
+                MartletError(
+                    .device, "the NVIDIA driver cannot be loaded (\(detail))",
+                    mend: "Name its libcuda.so.1 with MARTLET_CUDA_DRIVER, or unset that; "
+                        + "without a GPU use --device cpu"))
         default:
             return .missing(
                 MartletError(

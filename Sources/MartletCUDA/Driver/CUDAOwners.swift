@@ -192,14 +192,22 @@ struct CUDAModule: ~Copyable, @unchecked Sendable {
 
     deinit { device.release { _ = $0.cuModuleUnload?(handle) } }
 
-    /// What a kernel says of its launch: shared memory in bytes, then threads of a block; nil without.
+    /// What a kernel says of its launch: shared memory in bytes, then threads of a block; nil for one that says
+    /// nothing.
     func facts(_ name: String) throws(MartletError) -> (sharedBytes: Int, block: Int)? {
         var address: martlet_cu_address = 0
         var count = 0
-        guard
-            driver.table.cuModuleGetGlobal?(&address, &count, handle, "\(name)_launch") == 0,
-            count >= 8
-        else { return nil }
+        let result = driver.table.cuModuleGetGlobal?(&address, &count, handle, "\(name)_launch")
+        // CUDA_ERROR_NOT_FOUND
+        if result == 500 { return nil }
+        if result != 0 {
+            throw driver.failure("cuModuleGetGlobal", result ?? 999).adding("kernel", name)
+        }
+        guard count >= 8 else {
+            throw MartletError(
+                .corrupt, "'\(name)_launch' of a kernel's code has \(count) bytes, not 8 or more",
+                mend: KernelLaunch.rebuild, context: ["kernel": name])
+        }
         var numbers: (UInt32, UInt32) = (0, 0)
         try driver.check(
             "cuMemcpyDtoHAsync", driver.table.cuMemcpyDtoHAsync?(&numbers, address, 8, nil))

@@ -26,15 +26,38 @@ package final class NVRTC: @unchecked Sendable {
     }
 
     /// NVRTC of this machine, searched for once; the error says what is missing.
-    package static let shared: Result<NVRTC, MartletError> = search(
-        getenv("MARTLET_NVRTC").map { String(cString: $0) })
+    package static let shared: Result<NVRTC, MartletError> = search(givenPath)
+
+    /// What `MARTLET_NVRTC` says; nil for nothing.
+    private static let givenPath = getenv("MARTLET_NVRTC").map { String(cString: $0) }
+
+    /// Whether the user names a library: one that cannot be used is a mistake, not a machine without NVRTC.
+    package static let isNamed = isName(givenPath)
+
+    private static func isName(_ path: String?) -> Bool {
+        path.map { !$0.isEmpty && $0 != "none" } ?? false
+    }
+
+    /// How to get NVRTC.
+    package static let installation =
+        "pip install nvidia-cuda-nvrtc and set MARTLET_NVRTC to its libnvrtc.so.13"
 
     /// Loads NVRTC.
     ///
-    /// - Parameter path: A library's file, or `none` to hide it; nil for the usual names.
+    /// - Parameter path: A library's file, or `none` to hide it; nil or nothing for the usual names.
     package static func search(_ path: String?) -> Result<NVRTC, MartletError> {
         var table = martlet_nvrtc()
         let library = martlet_nvrtc_load(&table, path)
+        if let path, isName(path), library.state != MARTLET_LIBRARY_LOADED {
+            let reason =
+                library.state == MARTLET_LIBRARY_TOO_OLD
+                ? "\(path) has no function '\(library.text)'" : library.text
+            return .failure(
+                MartletError(
+                    .device, "the library that MARTLET_NVRTC names cannot be used: \(reason)",
+                    mend: "Name the libnvrtc.so.13 of pip install nvidia-cuda-nvrtc, "
+                        + "or unset the variable"))
+        }
         switch library.state {
         case MARTLET_LIBRARY_LOADED: return .success(NVRTC(table))
         case MARTLET_LIBRARY_TOO_OLD:
@@ -46,9 +69,7 @@ package final class NVRTC: @unchecked Sendable {
             return .failure(
                 MartletError(
                     .device, "NVRTC was not found (\(library.text))",
-                    mend:
-                        "pip install nvidia-cuda-nvrtc and set MARTLET_NVRTC to its libnvrtc.so.13, "
-                        + "or run an engine that holds kernels for this GPU"))
+                    mend: installation + ", or run an engine that holds kernels for this GPU"))
         }
     }
 

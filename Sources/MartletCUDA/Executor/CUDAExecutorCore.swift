@@ -63,7 +63,8 @@ final class CUDAExecutorCore: @unchecked Sendable {
             plans, base: 0, pageStart: 0, pages: one, parameterBytes: bytes, options: options)
         let pageStart = measured.memory.used
         let pages = try KVPageSizes.fitting(
-            groups, options: options, used: pageStart, freeBytes: device.freeMemory)
+            groups, options: options, budget: measured.memory.budget, used: pageStart,
+            freeBytes: device.freeMemory)
         arena = try DeviceMemory(device, byteCount: pageStart + pages.byteCount)
         let (bound, setUp, memory) = try BoundPlan.bind(
             plans, base: arena.address, pageStart: pageStart, pages: pages, parameterBytes: bytes,
@@ -108,6 +109,7 @@ final class CUDAExecutorCore: @unchecked Sendable {
     private static func target(
         _ device: CUDADevice, _ plans: [Plan], _ options: CUDAOptions
     ) throws -> KernelArchitecture {
+        try options.architecture?.require(capability: device.capability, of: device.name)
         let candidates =
             options.architecture.map { [$0] }
             ?? KernelArchitecture.candidates(capability: device.capability)

@@ -27,7 +27,8 @@ package struct MemoryPlan: Sendable {
     ///   - options: As for an executor.
     ///   - architecture: Whose kernels are started.
     ///   - freeBytes: Free memory of the GPU.
-    /// - Throws: `MartletError` `.corrupt` if a plan is damaged, `.limitExceeded` if not a page fits.
+    /// - Throws: `MartletError` `.corrupt` if a plan is damaged, `.limitExceeded` if not a page fits, or more is
+    ///   asked for than is free.
     package init(
         _ plans: [Plan], options: CUDAOptions, architecture: KernelArchitecture, freeBytes: Int
     ) throws {
@@ -40,12 +41,18 @@ package struct MemoryPlan: Sendable {
             parameterBytes: BoundPlan.parameterBytes(plans), options: options)
         let used = bound.memory.used
         let pages = try KVPageSizes.fitting(
-            groups, options: options, used: used, freeBytes: { freeBytes })
+            groups, options: options, budget: bound.memory.budget, used: used,
+            freeBytes: { freeBytes })
         pageBytes = pages.pageBytes
         pageCount = pages.pageCount
         pageRoom =
             one.pageBytes > 0
             ? max(KVPageSizes.room(options, freeBytes: freeBytes) - used, 0) / one.pageBytes : 0
+        guard used + pages.byteCount <= freeBytes else {
+            throw KVPageSizes.overflow(
+                bound.memory.budget, used: used, cache: pages.byteCount, least: one.byteCount,
+                freeBytes: freeBytes)
+        }
         var budget = bound.memory.budget
         budget.add(pages.byteCount, for: "KV cache")
         self.budget = budget
@@ -78,26 +85,68 @@ extension KVPageSizes {
     ///
     /// - Throws: `MartletError` `.limitExceeded` if not a page fits.
     static func fitting(
-        _ groups: [KVGroup], options: CUDAOptions, used: Int, freeBytes: () throws -> Int
+        _ groups: [KVGroup], options: CUDAOptions, budget: DeviceBudget, used: Int,
+        freeBytes: () throws -> Int
     ) throws -> KVPageSizes {
         var pages = try KVPageSizes(groups: groups, pageCount: options.pageCount ?? 1)
         guard !groups.isEmpty else { return pages }
+        let pageBytes = pages.pageBytes
         if options.pageCount == nil {
             let given: Int
             if let bytes = options.kvByteCount {
                 given = bytes
             } else {
-                let left = room(options, freeBytes: try freeBytes()) - used
-                given = min(left, options.kvByteLimit ?? left)
+                let free = try freeBytes()
+                let room = room(options, freeBytes: free)
+                guard used + pageBytes <= room else {
+                    guard used + pageBytes <= free else {
+                        throw overflow(
+                            budget, used: used, cache: pageBytes, least: pageBytes, freeBytes: free)
+                    }
+                    throw MartletError(
+                        .limitExceeded,
+                        "\(used) bytes of weights and buffers leave no room for a KV page of "
+                            + "\(pageBytes) in \(room), --memory-fraction \(options.memoryFraction) "
+                            + "of the \(free) free bytes of the GPU",
+                        mend: "Raise --memory-fraction, or give --kv-cache-memory")
+                }
+                given = min(room - used, options.kvByteLimit ?? room - used)
             }
-            pages = try KVPageSizes(groups: groups, pageCount: max(given, 0) / pages.pageBytes)
+            pages = try KVPageSizes(groups: groups, pageCount: max(given, 0) / pageBytes)
         }
         guard pages.pageCount > 0 else {
             throw MartletError(
                 .limitExceeded,
-                "\(used) bytes of weights and buffers leave no room for a KV page of \(pages.pageBytes)",
-                mend: "Raise --kv-cache-memory, or lower --max-batch-size or --max-num-tokens")
+                "the memory for cached keys and values holds no KV page of \(pageBytes) bytes",
+                mend: "Raise --kv-cache-memory")
         }
         return pages
+    }
+
+    /// What is said where not all that is asked for fits a GPU, by what takes most of it.
+    ///
+    /// - Parameters:
+    ///   - used: Bytes of weights and buffers.
+    ///   - cache: Bytes of the KV cache.
+    ///   - least: Bytes of a KV cache of one page.
+    static func overflow(
+        _ budget: DeviceBudget, used: Int, cache: Int, least: Int, freeBytes: Int
+    ) -> MartletError {
+        let weights = budget.entries.reduce(0) {
+            $0 + ($1.purpose == "weights" ? $1.byteCount : 0)
+        }
+        guard weights < freeBytes else {
+            return MartletError(
+                .limitExceeded,
+                "\(weights) bytes of weights leave no room in the \(freeBytes) free bytes of the GPU",
+                mend: "Use --quantize int8 or int4, or a larger GPU")
+        }
+        return MartletError(
+            .limitExceeded,
+            "\(weights) bytes of weights and \(used - weights) of buffers leave no room for a KV cache of "
+                + "\(cache) in the \(freeBytes) free bytes of the GPU",
+            mend: used + least <= freeBytes && least < cache
+                ? "Lower --kv-cache-memory to at most \(freeBytes - used) bytes"
+                : "Lower --max-num-tokens or --max-batch-size, or use --quantize int8 or int4")
     }
 }

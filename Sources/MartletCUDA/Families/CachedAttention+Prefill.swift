@@ -82,7 +82,8 @@ extension CachedAttention {
         let heads = heads
         return KernelLaunch(
             module: module("prefill/attention.cu", ["GROUPS": groups]),
-            kernel: "attention_prefill", arguments: arguments, block: (groups + 1) * 128
+            kernel: "attention_prefill", arguments: arguments, block: (groups + 1) * 128,
+            isSizedByCode: true
         ) { (min(Self.multiprocessors, heads * Self.headTiles($0, tileRows)), 1, 1) }
     }
 
@@ -101,7 +102,8 @@ extension CachedAttention {
             module: module(
                 "prefill/attention_mma.cu",
                 ["WARPS": warps, "ROW_TILES": rowTiles, "KEYS": keys]),
-            kernel: "attention_prefill_mma", arguments: arguments, block: warps * 32
+            kernel: "attention_prefill_mma", arguments: arguments, block: warps * 32,
+            isSizedByCode: true
         ) { (heads * Self.headTiles($0, tileRows), 1, 1) }
     }
 

@@ -105,7 +105,7 @@ extension FragmentLinear {
         let tiles = prefillTiles(of: tile.tokens)
         return KernelLaunch(
             module: KernelModule("prefill/linear.cu", defines), kernel: "linear_prefill",
-            arguments: arguments, block: 384
+            arguments: arguments, block: 384, isSizedByCode: true
         ) { (tile.isShared ? blocks : min(blocks, tiles($0)), 1, 1) }
     }
 
@@ -120,7 +120,7 @@ extension FragmentLinear {
         let tiles = prefillTiles(of: tile.tokens)
         return KernelLaunch(
             module: KernelModule("prefill/linear_mma.cu", defines), kernel: "linear_prefill_mma",
-            arguments: arguments, block: tile.tokens
+            arguments: arguments, block: tile.tokens, isSizedByCode: true
         ) { (tiles($0), 1, 1) }
     }
 

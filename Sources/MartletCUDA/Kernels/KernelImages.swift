@@ -4,18 +4,12 @@
 package import MartletCore
 import Synchronization
 
-#if canImport(Glibc)
-import Glibc
-#elseif canImport(Musl)
-import Musl
-#endif
-
 /// Where compiled kernels come from: the engine, the cache of this machine, or NVRTC.
 package struct KernelImages: Sendable {
     /// Code that an engine holds, by module identity.
     package var engine: [String: ByteView]
-    /// Folder of code compiled before; nil for none.
-    package var cacheFolder: String?
+    /// Code compiled before; nil for none.
+    private let cache: KernelCache?
     /// The compiler, or why there is none.
     package var compiler: Result<NVRTC, MartletError>
     private let sources: KernelSources
@@ -26,7 +20,7 @@ package struct KernelImages: Sendable {
         compiler: Result<NVRTC, MartletError> = NVRTC.shared, sources: KernelSources = .shared
     ) {
         self.engine = engine
-        self.cacheFolder = cacheFolder
+        cache = cacheFolder.map { KernelCache(folder: $0) }
         self.compiler = compiler
         self.sources = sources
     }
@@ -41,11 +35,11 @@ package struct KernelImages: Sendable {
         _ module: KernelModule, for architecture: KernelArchitecture
     ) throws -> ByteView {
         let identity = try module.identity(architecture, sources: sources)
-        if let image = engine[identity] ?? cached(identity) { return image }
+        if let image = engine[identity] ?? cache?.read(identity) { return image }
         switch compiler {
         case .success(let compiler):
             let image = try compile(module, architecture, compiler)
-            store(image, identity)
+            cache?.write(image, identity)
             return image
         case .failure(let missing):
             throw MartletError(
@@ -60,7 +54,7 @@ package struct KernelImages: Sendable {
     func hold(_ modules: [KernelModule], for architecture: KernelArchitecture) throws -> Bool {
         try modules.allSatisfy {
             let identity = try $0.identity(architecture, sources: sources)
-            return engine[identity] != nil || cached(identity) != nil
+            return engine[identity] != nil || cache?.read(identity) != nil
         }
     }
 
@@ -112,9 +106,9 @@ package struct KernelImages: Sendable {
         _ module: KernelModule, _ architecture: KernelArchitecture
     ) throws -> ByteView {
         let identity = try module.identity(architecture, sources: sources)
-        if let image = cached(identity) { return image }
+        if let image = cache?.read(identity) { return image }
         let image = try compile(module, architecture, compiler.get())
-        store(image, identity)
+        cache?.write(image, identity)
         return image
     }
 
@@ -128,31 +122,5 @@ package struct KernelImages: Sendable {
         } catch let error as MartletError {
             throw error.adding("module", module.description)
         }
-    }
-
-    private func path(_ identity: String) -> String? {
-        cacheFolder.map { "\($0)/\(identity).cubin" }
-    }
-
-    private func cached(_ identity: String) -> ByteView? {
-        guard let path = path(identity), let view = try? MappedFile.map(path), view.count > 0 else {
-            return nil
-        }
-        return view
-    }
-
-    /// Keeps code for later; a failure only costs time.
-    private func store(_ image: ByteView, _ identity: String) {
-        guard let path = path(identity), let folder = cacheFolder else { return }
-        var built = folder.hasPrefix("/") ? "" : "."
-        for part in folder.split(separator: "/") {
-            built += "/" + part
-            mkdir(built, 0o755)
-        }
-        let partial = "\(path).partial-\(getpid())"
-        guard let file = fopen(partial, "wb") else { return }
-        let written = image.withUnsafeBytes { fwrite($0.baseAddress, 1, $0.count, file) }
-        if fclose(file) == 0, written == image.count, rename(partial, path) == 0 { return }
-        unlink(partial)
     }
 }

@@ -18,8 +18,13 @@ package struct KernelLaunch: Sendable {
     package var block: Int
     /// Shared memory that it asks for beyond its own declarations, in bytes.
     package var sharedBytes = 0
+    /// Whether only its code says what shared memory it needs, not `sharedBytes`.
+    package var isSizedByCode = false
     /// Blocks.
     package var grid: Grid
+
+    /// What mends code of kernels that are not as their sources are.
+    static let rebuild = "Build the engine again with this version of Martlet"
 }
 
 /// The bytes of an argument struct, laid out by the rules of C.

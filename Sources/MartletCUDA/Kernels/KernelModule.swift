@@ -3,7 +3,7 @@
 
 import CMartletCUDASources
 import Crypto
-import MartletCore
+package import MartletCore
 
 #if canImport(Glibc)
 import Glibc
@@ -88,6 +88,20 @@ package struct KernelArchitecture: Sendable, Hashable {
         case 90...: 227 << 10
         default: 48 << 10
         }
+    }
+
+    /// Refuses code that is newer than a GPU.
+    ///
+    /// - Throws: `MartletError` `.unsupported` naming both.
+    package func require(capability: Int, of gpu: String) throws(MartletError) {
+        guard self.capability > capability else { return }
+        throw MartletError(
+            .unsupported,
+            "code of \(name) does not run on \(gpu), whose compute capability is "
+                + "\(capability / 10).\(capability % 10)",
+            mend: capability >= 80
+                ? "Use compute_80 (--force-sm 80), or leave it out for the GPU's own code"
+                : "Martlet needs compute capability 8.0 or later")
     }
 
     /// Code that a chip runs, best first.
