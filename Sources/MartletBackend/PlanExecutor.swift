@@ -116,4 +116,11 @@ extension StepRecord {
             limits: executor.limits, groups: executor.kvGroups, positionPlanes: positionPlanes,
             vocabularySize: executor.vocabularySize, embeddingSize: executor.embeddingSize)
     }
+
+    /// Bytes of memory that a record for an executor reserves.
+    package static func byteCount(for executor: any PlanExecutor, positionPlanes: Int = 1) -> Int {
+        byteCount(
+            limits: executor.limits, groups: executor.kvGroups, positionPlanes: positionPlanes,
+            vocabularySize: executor.vocabularySize, embeddingSize: executor.embeddingSize)
+    }
 }

@@ -76,6 +76,20 @@ package final class StepRecord: @unchecked Sendable {
     ) {
         self.limits = limits
         groupCount = groups.count
+        capacity = Self.byteCount(
+            limits: limits, groups: groups, positionPlanes: positionPlanes,
+            vocabularySize: vocabularySize, embeddingSize: embeddingSize)
+        base = .allocate(byteCount: capacity, alignment: 64)
+        used = 0
+        keptTables = groups.map { _ in KeptTable(requests: limits.maxRequests) }
+        begin(stream: 0, number: 0, positionPlanes: positionPlanes)
+    }
+
+    /// Bytes of memory that a record reserves; parameters as for `init`.
+    package static func byteCount(
+        limits: StepLimits, groups: [KVGroup], positionPlanes: Int = 1, vocabularySize: Int = 0,
+        embeddingSize: Int = 0
+    ) -> Int {
         let tokens = limits.maxTokens, requests = limits.maxRequests, rows = limits.maxLogitRows
         var words = tokens * (2 + positionPlanes) + requests * (4 + 16 + 8) + rows * 2
         words += rows * ((vocabularySize + 31) / 32) + tokens * 4 + limits.maxContext
@@ -88,12 +102,7 @@ package final class StepRecord: @unchecked Sendable {
             words += 2 * requests * blocks * MemoryLayout<BlockOperation>.size / 4
         }
         let sections = StepField.allCases.count + groups.count * StepGroupField.allCases.count
-        capacity =
-            words * 4 + sections * 68 + (Self.fixedWords + groups.count + sections) * 4 + 4096
-        base = .allocate(byteCount: capacity, alignment: 64)
-        used = 0
-        keptTables = groups.map { _ in KeptTable(requests: requests) }
-        begin(stream: 0, number: 0, positionPlanes: positionPlanes)
+        return words * 4 + sections * 68 + (fixedWords + groups.count + sections) * 4 + 4096
     }
 
     deinit { base.deallocate() }

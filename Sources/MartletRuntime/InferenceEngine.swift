@@ -134,6 +134,18 @@ package final class InferenceEngine: Sendable {
                 .unsupported, "this device has no room on the host for swapped pages",
                 mend: "Pause requests by recompute, or give the device pages on the host")
         }
+        let recordBytes =
+            StepRecord.byteCount(for: executor, positionPlanes: options.positionPlanes)
+            * (choices.stepsInFlight + 1)
+        guard recordBytes <= MachineMemory.byteCount / 2 else {
+            throw MartletError(
+                .limitExceeded,
+                "what steps of \(executor.limits.maxRequests) requests are told takes "
+                    + "\(recordBytes >> 20) MiB of the host's memory, which has "
+                    + "\(MachineMemory.byteCount >> 20)",
+                mend: "Lower --max-batch-size, --max-num-tokens or --max-context",
+                context: ["bytes": "\(recordBytes)"])
+        }
         let streams = try RequestStreams(
             groups: executor.kvGroups, uses: executor.groupUses, entryPoint: options.entryPoint)
         limits = try Scheduler(

@@ -147,7 +147,9 @@ extension Scheduler {
     }
 
     /// Prompts: longer runs in order of priority, then admission, as much of each as the step has
-    /// room for. Every other time in order of admission alone, so that none starves.
+    /// room for.
+    ///
+    /// Every other time in order of admission alone, so that none starves.
     private mutating func addRuns(to step: inout ScheduledStep) {
         var next: Int?
         var differ = false

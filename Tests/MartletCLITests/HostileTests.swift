@@ -44,6 +44,10 @@ import Testing
         ("--logprobs 1000", 2, "--logprobs is 1000, but must be 0 to 255"),
         ("--max-batch-size 0", 2, "--max-batch-size is 0, but must be 1 to 16777216"),
         (
+            "--max-batch-size 16777216 --max-num-tokens 16777216", 6,
+            "what steps of 16777216 requests are told takes"
+        ),
+        (
             "--max-num-tokens 4 --max-batch-size 8", 2,
             "--max-num-tokens 4 is less than --max-batch-size 8. Raise --max-num-tokens to 8"
         ),
