@@ -32,7 +32,7 @@ package struct ConformanceCase: Sendable {
     package let tolerance: Double
     /// Numbers below this size are compared as if they were of this size.
     let smallestMagnitude: Double
-    /// Makes the graph, with numbers that depend on op and detail only.
+    /// Makes the graph, with numbers that depend on op, detail and the run's seed.
     let make: @Sendable (inout CaseBuilder) throws -> Void
     let steps: [[Part]]
 
@@ -54,9 +54,10 @@ package struct ConformanceCase: Sendable {
 
     /// Builds what is run.
     ///
+    /// - Parameter seed: What its numbers depend on beside its name.
     /// - Throws: `MartletError` if the graph is not valid.
-    package func subject() throws -> Subject {
-        var builder = CaseBuilder(name: name)
+    package func subject(seed: UInt64 = 0) throws -> Subject {
+        var builder = CaseBuilder(name: name, seed: seed)
         try make(&builder)
         try GraphVerifier.verify(builder.graph)
         return Subject(graph: builder.graph, weights: builder.weights, steps: steps)
@@ -81,9 +82,9 @@ struct CaseBuilder {
     var random: SeededRandom
     private var inputs: [String: ValueID] = [:]
 
-    init(name: String) {
+    init(name: String, seed: UInt64) {
         graph = Graph(name: "case")
-        random = SeededRandom(name: name)
+        random = SeededRandom(name: name, seed: seed)
     }
 
     mutating func input(_ name: String) -> ValueID {

@@ -27,6 +27,8 @@ package struct ConformanceSuite: Sendable {
     package let cases: [ConformanceCase]
     let catalog: any KernelCatalog
     let makeExecutor: MakeExecutor
+    /// What numbers of all cases depend on.
+    let seed: UInt64
     /// Whether a row has the same bits alone and among others; else they are equal within the tolerance.
     let agreesAlone: Bool
 
@@ -36,13 +38,15 @@ package struct ConformanceSuite: Sendable {
     ///   - catalog: The backend's kernels.
     ///   - agreesAlone: Whether a row has the same bits alone and among others.
     ///   - every: Only each such case of an op is kept, 1 or more.
+    ///   - seed: What numbers of all cases depend on.
     ///   - makeExecutor: Loads a plan on the backend.
     package init(
         catalog: any KernelCatalog, agreesAlone: Bool = true, every: Int = 1,
-        makeExecutor: @escaping MakeExecutor
+        seed: UInt64 = 0, makeExecutor: @escaping MakeExecutor
     ) {
         self.catalog = catalog
         self.agreesAlone = agreesAlone
+        self.seed = seed
         self.makeExecutor = makeExecutor
         var counts: [String: Int] = [:]
         cases = ConformanceCase.all(for: catalog).filter { item in
@@ -78,7 +82,7 @@ package struct ConformanceSuite: Sendable {
                 tolerance: item.tolerance)
         }
         do {
-            let subject = try item.subject()
+            let subject = try item.subject(seed: seed)
             let (families, reasons) = try PlanSketch.families(item.op, subject, catalog)
             if families.isEmpty { return [entry("", .refused(reasons.joined(separator: "; ")))] }
             var entries: [ConformanceReport.Entry] = []
@@ -105,7 +109,7 @@ package struct ConformanceSuite: Sendable {
     package func plans(where isIncluded: (ConformanceCase) -> Bool = { _ in true }) throws -> [Plan]
     {
         try cases.filter(isIncluded).flatMap { item in
-            let subject = try item.subject()
+            let subject = try item.subject(seed: seed)
             return try PlanSketch.families(item.op, subject, catalog).accepted.compactMap {
                 family in
                 do {

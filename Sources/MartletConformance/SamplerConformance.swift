@@ -26,10 +26,11 @@ struct SamplerConformance {
 
     /// A table whose rows are logits, and a plan that samples from them.
     init(
-        vocabularySize: Int, catalog: any KernelCatalog, makeExecutor: ConformanceSuite.MakeExecutor
+        vocabularySize: Int, seed: UInt64, catalog: any KernelCatalog,
+        makeExecutor: ConformanceSuite.MakeExecutor
     ) throws {
         self.vocabularySize = vocabularySize
-        var random = SeededRandom(name: "sampler \(vocabularySize)")
+        var random = SeededRandom(name: "sampler \(vocabularySize)", seed: seed)
         rows = (0..<ConformanceCase.rowCount).map { row in
             (0..<vocabularySize).map { column in
                 let value = Float.random(in: -9..<9, using: &random)
@@ -233,7 +234,8 @@ extension ConformanceSuite {
             var outcome = ConformanceReport.Entry.Outcome.passed
             do {
                 var check = try SamplerConformance(
-                    vocabularySize: size, catalog: catalog, makeExecutor: makeExecutor)
+                    vocabularySize: size, seed: seed, catalog: catalog,
+                    makeExecutor: makeExecutor)
                 if let difference = try await check.run() { outcome = .failed(difference) }
             } catch let refusal as PlanSketch.Refusal {
                 outcome = .refused(refusal.reason)

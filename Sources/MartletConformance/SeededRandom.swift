@@ -9,11 +9,13 @@ struct SeededRandom: RandomNumberGenerator {
 
     init(seed: UInt64) { state = seed }
 
-    /// A seed that depends on a text, so that each case has numbers of its own.
-    init(name: String) {
+    /// A seed that depends on a text too, so that each case has numbers of its own in each run.
+    init(name: String, seed: UInt64) {
         // FNV-1a; `hashValue` differs from run to run.
-        self.init(
-            seed: name.utf8.reduce(0xcbf2_9ce4_8422_2325) { ($0 ^ UInt64($1)) &* 0x100_0000_01b3 })
+        let hash = name.utf8.reduce(0xcbf2_9ce4_8422_2325) {
+            ($0 ^ UInt64($1)) &* 0x100_0000_01b3
+        }
+        self.init(seed: hash &+ seed &* 0xd134_2543_de82_ef95)
     }
 
     mutating func next() -> UInt64 {

@@ -9,7 +9,8 @@ import Testing
         let program = Program()
         defer { program.remove() }
         let result = program.run([
-            "selftest", "--isa", "scalar", "--op", "norm", "--op", "add", "--output", "json",
+            "selftest", "--isa", "scalar", "--op", "norm", "--op", "add", "--seed", "7", "--output",
+            "json",
         ])
         #expect(result.code == 0, "\(result.error)")
         let rows = try #require(
@@ -24,13 +25,30 @@ import Testing
         let total = rows.reduce(0) { $0 + ($1["checks"]?.int ?? 0) }
         // A line for each op as it ends, as behind a cut-off program in a log, and one for all.
         let lines = result.error.split(separator: "\n")
-        #expect(lines.count == 3 && lines.last == "\(total) of \(total) checks passed")
+        #expect(lines.count == 3 && lines.last == "\(total) of \(total) checks passed, seed 7")
         for (line, row) in zip(lines, rows) {
             let (op, count) = (row["op"]?.string ?? "", row["checks"]?.int ?? 0)
             #expect(
                 line.hasPrefix("cpu-scalar \(op): \(count) of \(count) passed, 0 failed ("),
                 "\(line)")
         }
+    }
+
+    /// Inputs are new in each run, and those of a seed come again.
+    @Test func aSeedRepeatsARun() throws {
+        let program = Program()
+        defer { program.remove() }
+        func table(_ seed: String...) -> (rows: String, seed: Substring?) {
+            let result = program.run(
+                ["selftest", "--isa", "scalar", "--op", "norm", "--details", "--output", "csv"]
+                    + seed)
+            #expect(result.code == 0, "\(result.error)")
+            return (result.output, result.error.split(separator: " ").last)
+        }
+        let first = table(), second = table()
+        #expect(first.rows != second.rows && first.seed != second.seed)
+        let number = String((first.seed ?? "").filter(\.isNumber))
+        #expect(table("--seed", number).rows == first.rows)
     }
 
     @Test func everyNthCaseIsChecked() throws {

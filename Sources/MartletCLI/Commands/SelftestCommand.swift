@@ -37,6 +37,11 @@ struct SelftestCommand: AsyncParsableCommand {
         help: "Check every N-th case of each op, as for a run under compute-sanitizer (default: 1)."
     )
     var every: Int?
+    @Option(
+        help:
+            "Seed of all inputs, to repeat a run (default: another one in each run, which is told)."
+    )
+    var seed: UInt64?
     @Flag(help: "One row for each check instead of one for each op.")
     var details = false
     @Option(help: "text, json, csv or md.", completion: TableForm.completion)
@@ -50,7 +55,8 @@ struct SelftestCommand: AsyncParsableCommand {
             try GivenFlags.refuse(["--gpu-code"], "on the CPU", mend: "Add --device cuda")
         }
         if let gpuCode { try CUDACatalog.check(code: gpuCode) }
-        let suites = try suites()
+        let seed = seed ?? UInt64.random(in: 1..<1 << 32)
+        let suites = try suites(seed)
         var table = details ? SelftestTable.details : SelftestTable.summary
         var counts = (checks: 0, failures: 0, refusals: 0)
         for (label, suite) in suites {
@@ -87,23 +93,27 @@ struct SelftestCommand: AsyncParsableCommand {
             "\(counts.checks - counts.failures - counts.refusals) of \(counts.checks) checks passed"
         guard counts.failures == 0 else {
             throw MartletError(
-                .checkFailed, "\(summary), \(counts.failures) failed",
+                .checkFailed, "\(summary), \(counts.failures) failed, seed \(seed)",
                 mend: "Report the lines above with what martlet doctor prints")
         }
         Console.error(
-            summary + (counts.refusals > 0 ? ", \(counts.refusals) have no kernel" : ""))
+            summary + (counts.refusals > 0 ? ", \(counts.refusals) have no kernel" : "")
+                + ", seed \(seed)")
     }
 
     /// What is checked, with its name.
-    private func suites() throws -> [(String, ConformanceSuite)] {
+    private func suites(_ seed: UInt64) throws -> [(String, ConformanceSuite)] {
         switch device {
-        case "cpu": return try instructionSets().map { ("cpu-\($0.rawValue)", suite($0)) }
+        case "cpu": return try instructionSets().map { ("cpu-\($0.rawValue)", suite($0, seed)) }
         case "cuda":
             let device = try CUDADevice(CUDADriver.required())
             let code = gpuCode.map { KernelArchitecture($0) }
             try code?.require(capability: device.capability, of: device.name)
             return [
-                ("cuda-\(code?.name ?? "sm_\(device.capability)")", try gpuSuite(device, code))
+                (
+                    "cuda-\(code?.name ?? "sm_\(device.capability)")",
+                    try gpuSuite(device, code, seed)
+                )
             ]
         default:
             throw MartletError(
@@ -112,11 +122,11 @@ struct SelftestCommand: AsyncParsableCommand {
     }
 
     private func gpuSuite(
-        _ device: CUDADevice, _ code: KernelArchitecture?
+        _ device: CUDADevice, _ code: KernelArchitecture?, _ seed: UInt64
     ) throws -> ConformanceSuite {
         let images = KernelImages(
             cacheFolder: EngineCache.defaultFolder.map { $0 + "/kernels" })
-        let suite = gpuSuite(device, code, images)
+        let suite = gpuSuite(device, code, images, seed)
         // Thousands of small kernels: compiled on all cores at once, found in the cache later.
         if let target = code ?? KernelArchitecture.candidates(capability: device.capability).first {
             let plans = try suite.plans { op.isEmpty || op.contains($0.op) }
@@ -128,9 +138,11 @@ struct SelftestCommand: AsyncParsableCommand {
     }
 
     private func gpuSuite(
-        _ device: CUDADevice, _ code: KernelArchitecture?, _ images: KernelImages
+        _ device: CUDADevice, _ code: KernelArchitecture?, _ images: KernelImages, _ seed: UInt64
     ) -> ConformanceSuite {
-        ConformanceSuite(catalog: CUDACatalog(), agreesAlone: false, every: every ?? 1) {
+        ConformanceSuite(
+            catalog: CUDACatalog(), agreesAlone: false, every: every ?? 1, seed: seed
+        ) {
             plan, parameters, limits in
             var options = CUDAOptions(limits: limits, pageCount: 32)
             options.architecture = code
@@ -141,8 +153,8 @@ struct SelftestCommand: AsyncParsableCommand {
         }
     }
 
-    private func suite(_ set: CPUInstructionSet) -> ConformanceSuite {
-        ConformanceSuite(catalog: CPUCatalog(), every: every ?? 1) {
+    private func suite(_ set: CPUInstructionSet, _ seed: UInt64) -> ConformanceSuite {
+        ConformanceSuite(catalog: CPUCatalog(), every: every ?? 1, seed: seed) {
             [threads] plan, parameters, limits in
             var options = CPUOptions(limits: limits, pageCount: 64, threadCount: threads)
             options.instructionSet = set
