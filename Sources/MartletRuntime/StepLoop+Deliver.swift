@@ -79,13 +79,16 @@ extension StepLoop {
     /// Ends all requests of a step in which a number exceeded its type: which one's is not known, and what
     /// they go on from may be wrong.
     mutating func endOverflowed(_ place: Int, _ error: MartletError) {
+        // Arrays of their own: the executor may hold these for the step behind.
+        var (tokens, status) = (outputs[place].tokens, outputs[place].status)
+        defer { (outputs[place].tokens, outputs[place].status) = (tokens, status) }
         for (index, item) in steps[place].items.enumerated() {
             // Nobody begins with what was computed.
             scheduler.states[item.slot].sharesPrefix = false
             if item.samples {
                 hostFailures[index] = error
-                outputs[place].tokens[item.sampleRow] = -1
-                outputs[place].status[item.sampleRow] = .nonFinite
+                tokens[item.sampleRow] = -1
+                status[item.sampleRow] = .nonFinite
                 continue
             }
             // A part of a prompt has no event to fail by.
