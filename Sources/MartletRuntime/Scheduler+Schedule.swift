@@ -151,22 +151,18 @@ extension Scheduler {
     ///
     /// Every other time in order of admission alone, so that none starves.
     private mutating func addRuns(to step: inout ScheduledStep) {
+        defer { runsByAdmission.toggle() }
+        if runsByAdmission {
+            for slot in active where wantsRun(slot) && !states[slot].facts.isExclusive {
+                if isFull(step) { return }
+                _ = add(slot, to: &step)
+            }
+            return
+        }
         var next: Int?
-        var differ = false
         for slot in active where wantsRun(slot) && !states[slot].facts.isExclusive {
             let priority = states[slot].facts.priority
-            differ = differ || next.map { $0 != priority } ?? false
             if next.map({ $0 < priority }) ?? true { next = priority }
-        }
-        if differ {
-            runsByAdmission.toggle()
-            if !runsByAdmission {
-                for slot in active where wantsRun(slot) && !states[slot].facts.isExclusive {
-                    if isFull(step) { return }
-                    _ = add(slot, to: &step)
-                }
-                return
-            }
         }
         while let priority = next {
             next = nil

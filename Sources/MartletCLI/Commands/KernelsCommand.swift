@@ -26,11 +26,7 @@ struct KernelsCommand: AsyncParsableCommand {
             throw MartletError(
                 .invalidArgument, "an engine for a CPU holds no kernels", mend: "Add --device cuda")
         }
-        guard CUDACatalog.allCode.contains(gpuCode) else {
-            throw MartletError(
-                .invalidArgument, "--gpu-code \(gpuCode) is not known",
-                mend: "Chips: \(CUDACatalog.allCode.joined(separator: ", "))")
-        }
+        try CUDACatalog.check(code: gpuCode)
         let found = try await choice.find()
         guard !found.isEngine else {
             throw MartletError(
@@ -38,11 +34,6 @@ struct KernelsCommand: AsyncParsableCommand {
         }
         let plans = try found.builder(options).0.programs().map(\.emitted.plan)
         let modules = try CUDACatalog.modules(of: plans, for: KernelArchitecture(gpuCode))
-        for line in Set(modules.map(Self.line)).sorted() { Console.line(line) }
-    }
-
-    private static func line(_ module: KernelModule) -> String {
-        ([module.source] + module.defines.sorted { $0.key < $1.key }.map { "\($0.key)=\($0.value)" })
-            .joined(separator: " ")
+        for line in Set(modules.map(\.description)).sorted() { Console.line(line) }
     }
 }

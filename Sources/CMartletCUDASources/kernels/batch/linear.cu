@@ -47,7 +47,7 @@ extern "C" __global__ void MARTLET_CLUSTER __launch_bounds__(threads, 1)
     linear_batch(const __grid_constant__ BatchLinearArguments a) {
     release_dependents();
     MARTLET_TRACE(0);
-    const StepNumbers numbers(a.step);
+    const StepCounts counts = early_counts(a.step);
     const int rank = cluster_rank(), cluster = blockIdx.x / CLUSTER, warp = warp_index();
     const int first = (int)((i64)strips * cluster / clusters);
     const int count = (int)((i64)strips * (cluster + 1) / clusters) - first;
@@ -70,7 +70,7 @@ extern "C" __global__ void MARTLET_CLUSTER __launch_bounds__(threads, 1)
     MARTLET_TRACE(1);
     wait_for_producers();
     MARTLET_TRACE(2);
-    const Panels panel_source{rank, min(numbers.rows(a.rows), TOKENS)};
+    const Panels panel_source{rank, min(a.rows.of(&counts), TOKENS)};
     panel_source.first(a);
     if (FACTOR) gather_squares(a, panel_source.rows);
     Result early(threadIdx.x, rank, first, count, panel_source.rows);

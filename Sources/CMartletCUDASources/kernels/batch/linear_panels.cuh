@@ -7,18 +7,13 @@
 
 namespace {
 /// Counts of the step, which no kernel writes: asked for before the weights, behind which they would wait.
-struct StepNumbers {
-    int tokens, requests, logit_rows;
-
-    __device__ __forceinline__ explicit StepNumbers(const StepCounts* step) {
-        asm volatile("ld.global.u32 %0, [%3];\nld.global.u32 %1, [%4];\nld.global.u32 %2, [%5];"
-                     : "=r"(tokens), "=r"(requests), "=r"(logit_rows)
-                     : "l"(&step->tokens), "l"(&step->requests), "l"(&step->logit_rows));
-    }
-    __device__ __forceinline__ int rows(const RowCount& count) const {
-        return count.constant + count.tokens * tokens + count.requests * requests + count.logit_rows * logit_rows;
-    }
-};
+__device__ __forceinline__ StepCounts early_counts(const StepCounts* step) {
+    StepCounts counts;
+    asm volatile("ld.global.u32 %0, [%3];\nld.global.u32 %1, [%4];\nld.global.u32 %2, [%5];"
+                 : "=r"(counts.tokens), "=r"(counts.requests), "=r"(counts.logit_rows)
+                 : "l"(&step->tokens), "l"(&step->requests), "l"(&step->logit_rows));
+    return counts;
+}
 
 /// Panels of x: rows of the step, PANEL k of each part of K that this block sums.
 struct Panels {
