@@ -3,14 +3,16 @@
 # SPDX-License-Identifier: Apache-2.0
 """The classic comparison: Martlet int8 against Hugging Face transformers bf16, on this machine's GPU, in one run.
 
-usage: scripts/compare-transformers.py [--program MARTLET] [--runs N] [--compile] [--results FILE.json]
-    [--chart FILE.svg]
+usage: scripts/compare-transformers.py [--program MARTLET] [--engine FILE] [--runs N] [--compile-seconds S]
+    [--results FILE.json] [--chart FILE.svg]
 
 Shape of baichuan2-7b with random weights on both sides; batch 1, 32 and 128 tokens in, 50 out, greedy. transformers
 has no Baichuan: its LLaMA of the same sizes does the same work. Latency: median of the runs, of one generation from
 ids to ids. Memory: what the GPU has in use during the runs less what it has in use before, with keys and values
-for 256 tokens. --compile adds transformers with a static cache and torch.compile. Figures are kept in FILE.json; where it exists they
-are read instead of measured, as for another chart.
+for 256 tokens. Without --engine, an int8 engine of that shape with int8 embedding and head, one is made in memory.
+"compiled" is transformers with a static cache and torch.compile, tried last: left out where it takes more than S
+seconds (default 240; 0: it is not tried) or fails. Figures are kept in FILE.json; where it exists they are read instead
+of measured, as for another chart.
 """
 
 import argparse
@@ -34,10 +36,10 @@ with torch.device("cuda"):
 torch.cuda.empty_cache()
 options = dict(do_sample=False, pad_token_id=0, eos_token_id=None)
 if compiled:
-    model.generation_config.cache_implementation = "static"
-    model.forward = torch.compile(model.forward, mode="reduce-overhead", fullgraph=True)
-print("ready", flush=True)
-result = {}
+    # A step that has such a cache is compiled by `generate` itself.
+    assert hasattr(model, "get_compiled_call"), "this transformers compiles nothing by itself"
+    options["cache_implementation"] = "static"
+result = []
 for given, wanted in cases:
     ids = torch.randint(0, 100, (1, given), device="cuda")
     times = []
@@ -49,7 +51,7 @@ for given, wanted in cases:
         if i >= 2:
             times.append(time.perf_counter() - start)
         assert out.shape[1] == given + wanted
-    result[f"{given},{wanted}"] = sorted(times)[len(times) // 2]
+    result.append(sorted(times)[len(times) // 2])
 print(json.dumps(result), flush=True)
 """
 
@@ -79,34 +81,50 @@ class Watch(threading.Thread):
         return self.most - self.idle
 
 
-def transformers(runs, compiled):
+def watched(command, seconds=None):
+    """What a program prints, and the most memory in use meanwhile."""
     watch = Watch()
-    out = subprocess.run(
-        [sys.executable, "-c", CHILD, str(runs), "1" if compiled else "0", json.dumps(CASES)],
-        stdout=subprocess.PIPE, text=True, check=True).stdout
-    memory = watch.finish()
-    return {tuple(map(int, k.split(","))): v for k, v in json.loads(out.splitlines()[-1]).items()}, memory
+    try:
+        result = subprocess.run(command, capture_output=True, text=True, timeout=seconds)
+    except subprocess.TimeoutExpired:
+        raise RuntimeError(f"no end within {seconds:.0f} s") from None
+    finally:
+        memory = watch.finish()
+    if result.returncode:
+        raise RuntimeError(result.stderr.strip()[-800:])
+    return result.stdout, memory
 
 
-def martlet(program, runs):
-    watch = Watch()
-    out = subprocess.run(
-        [program, "bench", "--preset", "baichuan2-7b", "--device", "cuda", "--dtype", "bf16", "--kv-dtype", "bf16",
-         "--quantize", "int8", "--quantize-embedding", "int8", "--quantize-head", "int8", "--batch-size", "1",
-         "--input-output-len", ";".join(f"{a},{b}" for a, b in CASES), "--max-context", "256", "--max-batch-size", "1",
-         "--max-num-tokens", "128", "--num-runs", str(runs), "--output", "json"],
-        stdout=subprocess.PIPE, text=True, check=True).stdout
-    memory = watch.finish()
-    return {(r["in"], r["out"]): r["latency ms"] / 1e3 for r in json.loads(out)}, memory
+def transformers(runs, compiled=False, seconds=None):
+    out, memory = watched(
+        [sys.executable, "-c", CHILD, str(runs), "1" if compiled else "0", json.dumps(CASES)], seconds)
+    return json.loads(out.splitlines()[-1]), memory
 
 
-def measure(options):
-    """Of each program: name, seconds of each case, bytes in use at most."""
-    rows = [("transformers bf16", *transformers(options.runs, False))]
-    if options.compile:
-        rows.append(("transformers bf16, static cache, torch.compile", *transformers(options.runs, True)))
-    rows.append(("Martlet int8", *martlet(options.program, options.runs)))
-    return [(name, [latency[case] for case in CASES], memory) for name, latency, memory in rows]
+def martlet(program, engine, runs):
+    model = [engine, "--device", "cuda"] if engine else [
+        "--preset", "baichuan2-7b", "--device", "cuda", "--dtype", "bf16", "--kv-dtype", "bf16",
+        "--quantize", "int8", "--quantize-embedding", "int8", "--quantize-head", "int8"]
+    out, memory = watched(
+        [program, "bench", *model, "--batch-size", "1", "--input-output-len", ";".join(f"{a},{b}" for a, b in CASES),
+         "--max-context", "256", "--max-batch-size", "1", "--max-num-tokens", "128", "--num-runs", str(runs), "--output", "json"])
+    return [row["latency ms"] / 1e3 for row in json.loads(out)], memory
+
+
+def measure(options, keep):
+    """Of each program its name, seconds of each case, and bytes in use at most; `keep` gets what is there before the
+    last is tried."""
+    first = ("transformers bf16", *transformers(options.runs))
+    last = ("Martlet int8", *martlet(options.program, options.engine, options.runs))
+    name, seconds = "transformers bf16, compiled", options.compile_seconds
+    found = dict(rows=[first, last], left_out=f"{name}: not tried")
+    if seconds:
+        keep(found)
+        try:
+            found = dict(rows=[first, (name, *transformers(options.runs, True, seconds)), last], left_out="")
+        except RuntimeError as problem:
+            found["left_out"] = f"{name}: {str(problem).splitlines()[-1]}"
+    return found
 
 
 def table(rows):
@@ -122,7 +140,7 @@ def table(rows):
 
 
 def chart(rows):
-    """SVG: for each figure a bar a program, as long as its share of the first one's."""
+    """SVG: for each figure a bar a program, as long as its share of the longest; percentages are of the first."""
     colors, width, left, right, bar, gap = ("#8a93a6", "#b9c0cc", "#e4572e"), 760, 210, 150, 22, 30
     figures = [(f"{a} tokens in, {b} out, ms", [latency[i] * 1e3 for _, latency, _ in rows], "{:,.1f}")
                for i, (a, b) in enumerate(CASES)] + [("peak memory, GB", [memory / 1e9 for *_, memory in rows], "{:.2f}")]
@@ -131,7 +149,7 @@ def chart(rows):
         parts.append(f'<text x="12" y="{y + 16}" font-weight="600">{title}</text>')
         y += 28
         for (name, *_), value, color in zip(rows, values, colors if len(rows) > 2 else colors[::2]):
-            length = (width - left - right) * value / values[0]
+            length = (width - left - right) * value / max(values)
             less = "" if value == values[0] else f" ({100 * (value / values[0] - 1):+.1f} %)"
             parts += [f'<text x="{left - 10}" y="{y + 16}" text-anchor="end">{name}</text>',
                       f'<rect x="{left}" y="{y}" width="{length:.1f}" height="{bar}" rx="3" fill="{color}"/>',
@@ -148,19 +166,27 @@ def main():
     root = pathlib.Path(__file__).resolve().parent.parent
     parser.add_argument("--program", default=str(root / ".build/release/martlet"))
     parser.add_argument("--runs", type=int, default=10)
-    parser.add_argument("--compile", action="store_true")
+    parser.add_argument("--engine", help="int8 engine of the shape, instead of one made in memory")
+    parser.add_argument("--compile-seconds", type=float, default=240, help="most time of transformers with torch.compile")
     parser.add_argument("--results", type=pathlib.Path, help="figures, read where they are there")
     parser.add_argument("--chart", type=pathlib.Path, help="SVG of the table")
     options = parser.parse_args()
-    if options.results and options.results.exists():
-        rows = json.loads(options.results.read_text())
-    else:
-        rows = measure(options)
+
+    def keep(found):
         if options.results:
-            options.results.write_text(json.dumps(rows))
-    table(rows)
-    if options.chart:
-        options.chart.write_text(chart(rows))
+            options.results.write_text(json.dumps(found))
+        if options.chart:
+            options.chart.write_text(chart(found["rows"]))
+
+    try:
+        is_known = options.results and options.results.exists()
+        found = json.loads(options.results.read_text()) if is_known else measure(options, keep)
+    except RuntimeError as problem:
+        sys.exit(str(problem))
+    keep(found)
+    table(found["rows"])
+    if found["left_out"]:
+        print(f"\nLeft out: {found['left_out']}")
 
 
 if __name__ == "__main__":

@@ -2,11 +2,12 @@
 # SPDX-License-Identifier: Apache-2.0
 """Checks and times the kernels of prompts against PyTorch, in shares of the rate of an 8192^3 bf16 product.
 
-usage: prompts.py [build] [attention] [linear] [bench]
+usage: prompts.py [build] [attention] [linear] [bench] [variants]
 
 attention_prefill (sm_90a) and attention_prefill_mma, linear_prefill (sm_90a) and linear_prefill_mma; the last of
-each pair as compute_80 PTX, as `--force-sm 80` runs it, or for the chip MARTLET_LAB_SINGLE. `build` only compiles and needs no device. Outputs are
-poisoned, inputs fresh; `bench` times what it names besides checking it.
+each pair as compute_80 PTX, as `--force-sm 80` runs it, or for the chip MARTLET_LAB_SINGLE. `build` only compiles and
+needs no device. Outputs are poisoned, inputs fresh; `bench` times what it names besides checking it; `variants` times
+other head dims and attention variants, without the checks of `attention`.
 """
 
 import ctypes
@@ -52,8 +53,10 @@ CHECKS += [(attention_kernel(dim, single, kv_heads=4, **v), [900, 1300], [900, 5
            for single in (False, True) for dim in (64, 96, 128, 256) for v in (dict(window=300), dict(alibi=1), dict(cap=1))]
 CHECKS += [(attention_kernel(dim, heads=8, kv_heads=2), [333, 70], [333, 9]) for dim in (16, 32, 112, 192)]
 TIMED = [(attention_kernel(dim, single), [n], [n]) for single in (False, True) for n in (8192, 2048) for dim in HOPPER_DIMS]
-TIMED += [(attention_kernel(dim, kv_heads=8, **v), [8192], [8192]) for dim in HOPPER_DIMS for v in ({}, dict(window=1024), dict(alibi=1), dict(cap=1))]
-TIMED += [(attention_kernel(128, single, kv_heads=8, **v), [8192], [8192]) for single in (False, True) for v in (dict(window=4096), dict(activation=1))]
+VARIANTS = [(attention_kernel(dim, kv_heads=8, **v), [8192], [8192])
+            for dim in HOPPER_DIMS for v in ({}, dict(window=1024), dict(alibi=1), dict(cap=1))]
+TIMED += VARIANTS + [(attention_kernel(128, single, kv_heads=8, **v), [8192], [8192])
+                     for single in (False, True) for v in (dict(window=4096), dict(activation=1))]
 LINEAR_CHECKS = [linear_kernel(512, 272, weight, group, zero, single, gated, bias, residual, tokens=tokens)
                  for single, tokens in ((True, 128), (True, 256), (False, 128), (False, 192), (False, 256))
                  for weight, group, zero in ((2, 0, 0), (8, 0, 0), (8, 32, 2), (4, 0, 0), (4, 32, 1), (4, 64, 0), (4, 128, 2))
@@ -290,7 +293,9 @@ def library(k, n, tokens):
 
 def main():
     timed = words and "bench" in words
-    chosen = ([c[0] for c in CHECKS + (TIMED if timed else [])] if "attention" in words else []) + (
+    attentions = (TIMED if timed and "attention" in words else []) + (VARIANTS if "variants" in words else [])
+    checks = CHECKS if "attention" in words else []
+    chosen = [c[0] for c in checks + attentions] + (
         LINEAR_CHECKS + (sum((cases for cases, _ in LINEAR_TIMED), []) if timed else []) if "linear" in words else [])
     build_all([(source, d, chip) for source, _, d, chip in chosen])
     if "build" in words:
@@ -299,11 +304,10 @@ def main():
     rate = 2 * 8192 ** 3 / median_ms(lambda: a @ c)
     del a, c
     print(f"{torch.cuda.get_device_name()}: G {rate / 1e9:.0f} TFLOP/s")
-    if "attention" in words:
-        for case in CHECKS:
-            attention(case)
-        for case in TIMED if timed else []:
-            attention(case, rate)
+    for case in checks:
+        attention(case)
+    for case in attentions:
+        attention(case, rate)
     if "linear" in words:
         for case in LINEAR_CHECKS:
             for tokens in (300, 1, 128):
