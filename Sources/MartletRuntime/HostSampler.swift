@@ -94,7 +94,7 @@ struct HostSampler {
         draw.biases.withUnsafeBufferPointer {
             sampler.apply(parameters, bias: $0, state: state, to: &row)
         }
-        return sampler.greatest(row, count: settings.beamCandidateCount)
+        return sampler.greatest(row, count: settings.beamRowCount)
     }
 
     /// Log-probability of a token, and the likeliest ones; nil if logits are not finite.

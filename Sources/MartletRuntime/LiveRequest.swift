@@ -1,7 +1,6 @@
 // Part of Martlet. See LICENSE.
 // SPDX-License-Identifier: Apache-2.0
 
-import MartletBackend
 package import MartletCore
 
 /// Receives what happens to one request; calls come from the engine's thread, in order.
@@ -14,7 +13,7 @@ package protocol GenerationSink: Sendable {
     func fail(_ error: MartletError)
 }
 
-/// Text side of a request that runs: detokeniser, stop strings, receiver.
+/// Readers' side of a request that runs: its text, its search, its receiver.
 ///
 /// Only the engine's thread knows it.
 final class LiveRequest {
@@ -27,12 +26,10 @@ final class LiveRequest {
     let returnsNamedOutputs: Bool
     /// The search behind a request with beams.
     var search: BeamSearch?
-    /// Continuations of its beams in the step under way, by beam.
-    var continuations: [[TokenLogProbability]?] = []
-    @exclusivity(unchecked) private var textStream: (any TokenTextStream)?
-    @exclusivity(unchecked) private var matcher: StopStringMatcher
-    private let hasStopStrings: Bool
-    private let stopsAfter: Int?
+    /// What its beams may go on with in the step under way, by beam.
+    var rows: [BeamSearch.Row?] = []
+    /// Its text so far; of a search, what each answer's begins with.
+    @exclusivity(unchecked) var text: AnswerText
     /// When it came.
     let arrival = ContinuousClock.now
 
@@ -46,45 +43,7 @@ final class LiveRequest {
         reportsLogProbabilities = request.settings.logProbabilities != nil
         returnsNamedOutputs = request.returnsNamedOutputs
         self.sink = sink
-        textStream = decoding?.makeTextStream()
-        matcher = StopStringMatcher(request.settings.stopStrings)
-        hasStopStrings = !request.settings.stopStrings.isEmpty
-        stopsAfter = request.stopsAfter
-    }
-
-    /// Text of a token; the finish reason becomes `.stopString` if its text reaches a stop string.
-    ///
-    /// Before `minTokens` tokens stop strings pass unnoticed: their text is given out at once.
-    func text(
-        of token: Int32, index: Int, finish: inout FinishReason?
-    ) -> String {
-        var text = ""
-        if finish == nil, let stopsAfter, index + 1 >= stopsAfter { finish = .stopToken }
-        if finish == nil, !hasStopStrings { return textStream?.append(token) ?? "" }
-        if finish != .stopToken {
-            let piece = textStream?.append(token) ?? ""
-            if index + 1 < settings.minTokens {
-                text = matcher.finish() + piece
-            } else {
-                let result = matcher.append(piece)
-                text = result.text
-                if result.match != nil {
-                    finish = .stopString
-                    return text
-                }
-            }
-        }
-        return finish == nil ? text : text + remainder(&finish)
-    }
-
-    /// Text held back by detokeniser and matcher; it too may hold a stop string.
-    private func remainder(_ finish: inout FinishReason?) -> String {
-        let result = matcher.append(textStream?.finish() ?? "")
-        if result.match != nil {
-            finish = .stopString
-            return result.text
-        }
-        return result.text + matcher.finish()
+        text = AnswerText(request, decoding)
     }
 }
 

@@ -30,6 +30,9 @@ extension SamplingSettings {
     /// all stop tokens are among them.
     var beamCandidateCount: Int { max(2, 1 + stopTokens.count) * beamCount }
 
+    /// Continuations that a step lists for each beam: those and as many as are reported.
+    var beamRowCount: Int { max(beamCandidateCount, logProbabilities ?? 0) }
+
     /// Biases in order of id; bad words of one token among them.
     var biases: [LogitBias] {
         var all = logitBias
@@ -80,7 +83,7 @@ extension SamplingSettings {
         result.outputPosition = UInt32(clamping: outputPosition)
         guard beamCount == 1 else {
             // Beams take the likeliest continuations of the model's own row.
-            if !drawsOnHost { result.logProbabilityCount = Int32(clamping: beamCandidateCount) }
+            if !drawsOnHost { result.logProbabilityCount = Int32(clamping: beamRowCount) }
             return result
         }
         result.temperature = temperature

@@ -63,12 +63,8 @@ extension SamplingSettings {
             answerCount <= beamCount, "count of answers", answerCount,
             "at most the count of beams, \(beamCount)")
         try beams.validate()
-        for (name, isSet) in [
-            ("a temperature", temperature > 0), ("best-of", bestOf != nil),
-            ("stop strings", !stopStrings.isEmpty),
-            ("log-probabilities of the answer", logProbabilities != nil),
-            ("logits of the answer", returnGenerationLogits),
-        ] where isSet {
+        for (name, isSet) in [("a temperature", temperature > 0), ("best-of", bestOf != nil)]
+        where isSet {
             throw MartletError(
                 .unsupported, "a search with \(beamCount) beams does not go with \(name)",
                 mend: "Leave it out, or use 1 beam", context: ["setting": name])

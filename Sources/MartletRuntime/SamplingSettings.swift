@@ -50,7 +50,8 @@ public struct SamplingSettings: Sendable, Hashable {
     public var minTokens: Int = 0
     /// How many of the likeliest tokens to report besides the drawn one's log-probability.
     ///
-    /// 0 to 255; nil for no log-probabilities.
+    /// 0 to 255; nil for no log-probabilities. They are the model's own, whatever the settings; with
+    /// beams those that the search adds up, changed by biases, penalties and closures.
     public var logProbabilities: Int?
     /// How many of the likeliest tokens to report for each prompt position besides the prompt's own.
     ///
@@ -67,6 +68,8 @@ public struct SamplingSettings: Sendable, Hashable {
     /// Return the logits of each prompt position.
     public var returnContextLogits = false
     /// Return the logits that each answer token was drawn from.
+    ///
+    /// With beams those of all tokens that may yet be in an answer are held until the end.
     public var returnGenerationLogits = false
 
     /// Greedy, at most 16 tokens.

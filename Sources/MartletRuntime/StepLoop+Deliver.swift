@@ -51,7 +51,7 @@ extension StepLoop {
         if let token = event.token {
             news.index = item.outputIndex
             news.token = token
-            news.text = request.text(of: token, index: item.outputIndex, finish: &finish)
+            news.text = request.text.append(token, index: item.outputIndex, finish: &finish)
             if request.reportsLogProbabilities, item.sampleRow < results.logProbabilities.count {
                 news.logProbability = results.logProbabilities[item.sampleRow]
                 if item.sampleRow < results.topLogProbabilities.count {
@@ -121,7 +121,7 @@ extension StepLoop {
                 if let value { news.promptLogProbabilities.append(value) }
             }
         }
-        if item.samples, request.settings.returnGenerationLogits {
+        if item.samples, request.search == nil, request.settings.returnGenerationLogits {
             news.generationLogits = logits.last
         }
         if request.returnsNamedOutputs { news.namedOutputs = results.named }

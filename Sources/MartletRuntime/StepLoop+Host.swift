@@ -72,12 +72,11 @@ extension StepLoop {
         } else if item.sampleRow < results.topLogProbabilities.count {
             found = results.topLogProbabilities[item.sampleRow]
         }
-        if request.continuations.isEmpty {
-            request.continuations = Array(repeating: nil, count: width)
-        }
+        if request.rows.isEmpty { request.rows = Array(repeating: nil, count: width) }
         let beam = Int(item.request.beam)
         guard beam >= 0, beam < width else { return }
-        request.continuations[beam] = found
+        let isKept = request.settings.returnGenerationLogits
+        request.rows[beam] = BeamSearch.Row(likeliest: found, logits: isKept ? row : [])
     }
 
     /// Compares beams that have all been computed, and lets the best go on.
@@ -93,14 +92,14 @@ extension StepLoop {
     }
 
     private mutating func advanceSearch(_ slot: Int) {
-        guard let request = live[slot], var search = request.search, !request.continuations.isEmpty
+        guard let request = live[slot], var search = request.search, !request.rows.isEmpty
         else { return }
         // The first step computes the prompt, of which there is one.
         let isFirst = scheduler.states[slot].awaitedRows > 0
         let count = isFirst ? 1 : search.width
-        let known = request.continuations.prefix(count).compactMap { $0 }
+        let known = request.rows.prefix(count).compactMap { $0 }
         guard known.count == count else { return }
-        request.continuations = []
+        request.rows = []
         let step = search.advance(known)
         request.search = search
         if let step {
@@ -115,35 +114,44 @@ extension StepLoop {
     /// Tells the reader what a search has found.
     mutating func giveAnswers(_ slot: Int) {
         guard let request = live[slot] else { return }
+        let count = request.settings.answerCount
+        let answers = request.search?.answers(count) ?? []
         live[slot] = nil
         statistics.finishedRequestCount += 1
-        publish()
-        let answers = request.search?.answers(request.settings.answerCount) ?? []
-        for choice in 0..<request.settings.answerCount {
+        statistics.generatedTokenCount += answers.reduce(0) { $0 + $1.tokens.count }
+        publish()  // Before the caller learns of the end, so that it finds it counted.
+        for (choice, answer) in answers.enumerated() { give(answer, choice, to: request) }
+        for choice in answers.count..<max(count, answers.count) {
             var end = GenerationEvent()
             end.choice = choice
             end.finishReason = .length
-            guard choice < answers.count else {
-                _ = request.sink.receive(end)
-                continue
+            _ = request.sink.receive(end)
+        }
+    }
+
+    /// Tells the reader of an answer token by token, as if they had been drawn.
+    private func give(_ answer: BeamSearch.Answer, _ choice: Int, to request: LiveRequest) {
+        var text = request.text
+        for (index, token) in answer.tokens.enumerated() {
+            let isLast = index == answer.tokens.count - 1
+            let isStop = request.settings.stopTokens.contains(token)
+            var event = GenerationEvent()
+            event.choice = choice
+            event.index = index
+            event.token = token
+            event.finishReason = isStop ? .stopToken : isLast ? .length : nil
+            event.text = text.append(token, index: index, finish: &event.finishReason)
+            if request.reportsLogProbabilities {
+                event.logProbability = answer.logProbabilities[index]
+                event.topLogProbabilities = answer.topLogProbabilities[index]
             }
-            let answer = answers[choice]
-            var text = decoding?.makeTextStream()
-            for (index, token) in answer.tokens.enumerated() {
-                let isStop = request.settings.stopTokens.contains(token)
-                var event = GenerationEvent()
-                event.choice = choice
-                event.index = index
-                event.token = token
-                if !isStop { event.text = text?.append(token) ?? "" }
-                if index == answer.tokens.count - 1 {
-                    event.text += text?.finish() ?? ""
-                    event.finishReason = isStop ? .stopToken : .length
-                    event.score = answer.score
-                }
-                statistics.generatedTokenCount += 1
-                _ = request.sink.receive(event)
+            if request.settings.returnGenerationLogits {
+                event.generationLogits = answer.logits[index]
             }
+            let hasEnded = event.finishReason != nil
+            if hasEnded { event.score = answer.score }
+            _ = request.sink.receive(event)
+            if hasEnded { return }
         }
     }
 }

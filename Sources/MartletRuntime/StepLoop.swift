@@ -124,7 +124,8 @@ struct StepLoop {
             let entry = LiveRequest(id: id, request: request, decoding: decoding, sink: sink)
             if request.settings.beamCount > 1 {
                 entry.search = BeamSearch(
-                    request.settings, maxTokens: scheduler.states[slot].facts.maxTokens)
+                    request.settings, maxTokens: scheduler.states[slot].facts.maxTokens,
+                    text: entry.text.mayEnd ? entry.text : nil)
             }
             live[slot] = entry
         } catch let error as MartletError {

@@ -8,7 +8,9 @@ package protocol TokenDecoding: Sendable {
 }
 
 /// Text of one answer, token by token; never half a character.
-package protocol TokenTextStream {
+///
+/// A value: copies go on apart.
+package protocol TokenTextStream: Sendable {
     /// Text that became complete with the token; may be empty.
     mutating func append(_ token: Int32) -> String
     /// The rest at the end of the answer.

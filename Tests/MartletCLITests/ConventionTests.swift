@@ -49,8 +49,8 @@ import Testing
         let program = Program()
         defer { program.remove() }
         let result = program.run(
-            ["run", Program.model, "--output", form, "--logprobs", "1"] + Self.prompt
-                + ["--input-ids", "1,2"])
+            ["run", Program.model, "--output", form, "--logprobs", "1", "--prompt-logprobs", "2"]
+                + Self.prompt + ["--input-ids", "1,2"])
         #expect(result.code == 0, "\(result.error)")
         guard form == "json" else {
             let lines = result.output.split(separator: "\n")
@@ -64,6 +64,9 @@ import Testing
         #expect(rows[0]["tokens"]?.array?.count == 4)
         #expect(rows[0]["logprobs"]?.array?.count == 4)
         #expect(rows[0]["logprobs"]?[0]?["likeliest"]?.array?.count == 1)
+        #expect(rows[0]["prompt logprobs"]?.array?.count == 2)
+        #expect(rows[0]["prompt logprobs"]?[0]?["token"]?.int == 173)
+        #expect(rows[1]["prompt logprobs"]?[0]?["likeliest"]?.array?.count == 2)
         #expect(rows[0]["prompt tokens"]?.int == 3)
         #expect(rows[0]["finish"]?.string == "length")
     }

@@ -27,7 +27,7 @@ import Testing
             "with --tap", "--output-csv /tmp/martlet-never-written.csv",
             "--output-logits /tmp/martlet-never-written.npy", "--output json", "--verbose",
             "--format tensorrt-llm", "--temperature 1", "-m 3", "--max-output-len=3",
-            "--max_tokens 3", "--logprobs 1", "--stop x", "--ignore-eos"),
+            "--max_tokens 3", "--logprobs 1", "--prompt-logprobs 1", "--stop x", "--ignore-eos"),
         Case("run MODEL --input-ids 1,2", "on --input-ids", "--system x", "--raw"),
         Case("run MODEL hi --raw", "with --raw", "--system x"),
         Case("plan MODEL", "on plan", "--no-cache", "--retarget never"),

@@ -42,6 +42,7 @@ import Testing
         ("--no_repeat_ngram_size -1", 2, "--no-repeat-ngram-size is -1, but must be 0 or more"),
         ("--top-p-decay 2", 2, "--top-p-decay is 2.0, but must be above 0, at most 1"),
         ("--logprobs 1000", 2, "--logprobs is 1000, but must be 0 to 255"),
+        ("--prompt-logprobs -1", 2, "--prompt-logprobs is -1, but must be 0 to 255"),
         ("--max-batch-size 0", 2, "--max-batch-size is 0, but must be 1 to 16777216"),
         (
             "--max-batch-size 16777216 --max-num-tokens 16777216", 6,

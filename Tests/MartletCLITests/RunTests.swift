@@ -1,6 +1,7 @@
 // Part of Martlet. See LICENSE.
 // SPDX-License-Identifier: Apache-2.0
 
+import MartletCore
 import Testing
 
 @Suite struct RunTests {
@@ -131,6 +132,37 @@ import Testing
             "run", Program.model, "--input-ids", "1,2", "-m", "3", "--logprobs", "2",
         ])
         #expect(table.output.split(separator: "\n").count == 5)
+        let prompt = program.run([
+            "run", Program.model, "--input-ids", "1,2,3", "-m", "0", "--prompt-logprobs", "1",
+        ])
+        #expect(
+            prompt.output == """
+
+                prompt  position  token  logprob  likeliest
+                     0         1  2      -7.9296  176 -2.3590
+                     0         2  3      -6.6070  92 -2.5100
+
+                """)
+    }
+
+    @Test func beamsGoWithStopStringsAndLogProbabilities() throws {
+        let program = Program()
+        defer { program.remove() }
+        let result = program.run([
+            "run", program.makeChatModel(), "hi", "-m", "12", "--num-beams", "3", "--stop", "{",
+            "--num-return-sequences", "2", "--logprobs", "1", "--output", "json",
+        ])
+        #expect(result.code == 0, "\(result.error)")
+        let rows = try #require(
+            JSONValue.parse(ByteView(Array(result.output.utf8)), name: "rows").array)
+        #expect(rows.count == 2)
+        #expect(rows.contains { $0["finish"]?.string == "stopString" })
+        for row in rows {
+            #expect(row["text"]?.string?.contains("{") == false)
+            #expect(row["logprobs"]?.array?.count == row["tokens"]?.array?.count)
+            let isStopped = row["finish"]?.string == "stopString"
+            #expect((row["tokens"]?.array?.last?.int == Int(UInt8(ascii: "{"))) == isStopped)
+        }
     }
 
     @Test func tapsAreArrays() {

@@ -8,7 +8,7 @@ import Synchronization
 import Testing
 
 /// Settings that look back, closures, several answers: through the whole engine, on the fake model.
-struct AnswerTests {
+@Suite(.timeLimit(.minutes(3))) struct AnswerTests {
     private func request(
         _ prompt: [Int32], _ count: Int, _ set: (inout SamplingSettings) -> Void = { _ in }
     ) -> GenerationRequest {

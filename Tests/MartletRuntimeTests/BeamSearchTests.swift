@@ -7,89 +7,8 @@ import MartletRuntime
 import Synchronization
 import Testing
 
-/// Searches with beams through the whole engine, against one that keeps whole sequences and
-/// looks at all continuations.
-struct BeamSearchTests {
-    /// The rules of transformers, written over whole sequences and all of their continuations.
-    struct PlainSearch {
-        var model: FakeModel
-        var settings: SamplingSettings
-
-        func run(_ prompt: [Int32]) -> [(tokens: [Int32], score: Double)] {
-            let width = settings.beamCount
-            let power = Double(settings.beams.lengthPenalty)
-            var running: [(tokens: [Int32], score: Double)] = [([], 0)]
-            var finished: [(tokens: [Int32], score: Double)] = []
-            var canImprove = true
-            for length in 1...settings.maxTokens {
-                var all: [(tokens: [Int32], score: Double, rank: Double)] = []
-                for beam in running {
-                    let row = scores(prompt, beam.tokens)
-                    let order = row.indices.sorted { row[$0] > row[$1] }
-                    for (place, token) in order.enumerated() where row[token] > -.infinity {
-                        let score = beam.score + row[token]
-                        all.append(
-                            (
-                                beam.tokens + [Int32(token)], score,
-                                score - Double(settings.beams.diversity) * Double(place)
-                            ))
-                    }
-                }
-                all.sort { $0.rank > $1.rank }
-                let kept = all.prefix(max(2, 1 + settings.stopTokens.count) * width)
-                func ends(_ tokens: [Int32]) -> Bool {
-                    length == settings.maxTokens
-                        || tokens.last.map(settings.stopTokens.contains) ?? false
-                }
-                let isFull = settings.beams.stopping == .early && finished.count >= width
-                if canImprove, !isFull {
-                    for candidate in kept.prefix(width) where ends(candidate.tokens) {
-                        finished.append(
-                            (candidate.tokens, candidate.score / Self.pow(length, power)))
-                    }
-                }
-                finished.sort { $0.score > $1.score }
-                finished = Array(finished.prefix(width))
-                running = kept.filter { !ends($0.tokens) }.prefix(width).map {
-                    ($0.tokens, $0.score)
-                }
-                if running.isEmpty { break }
-                let longest = settings.beams.stopping == .never && power > 0
-                let best = running[0].score / Self.pow(longest ? settings.maxTokens : length, power)
-                if finished.count >= width, best <= finished[width - 1].score { canImprove = false }
-                if !canImprove { break }
-                if settings.beams.stopping == .early, finished.count >= width { break }
-            }
-            return finished
-        }
-
-        /// Log-probabilities after a beam, changed as its settings say.
-        private func scores(_ prompt: [Int32], _ answer: [Int32]) -> [Double] {
-            var row = AnswerTests.logSoftmax(model.logits(after: prompt + answer))
-            for (token, bias) in settings.logitBias { row[Int(token)] += Double(bias) }
-            for token in FakeModel.banned(settings, prompt + answer) {
-                row[Int(token)] = -.infinity
-            }
-            if answer.count < settings.minTokens {
-                for token in settings.stopTokens { row[Int(token)] = -.infinity }
-            }
-            for token in Set(prompt + answer) {
-                let penalty = Double(settings.repetitionPenalty)
-                let value = row[Int(token)]
-                row[Int(token)] = value > 0 ? value / penalty : value * penalty
-            }
-            return row
-        }
-
-        private static func pow(_ length: Int, _ power: Double) -> Double {
-            // Powers that tests use: whole and half ones.
-            var result = 1.0
-            for _ in 0..<Int(abs(power)) { result *= Double(length) }
-            if abs(power) - Double(Int(abs(power))) > 0.25 { result *= Double(length).squareRoot() }
-            return power < 0 ? 1 / result : result
-        }
-    }
-
+/// Searches with beams through the whole engine, against `PlainBeamSearch`.
+@Suite(.timeLimit(.minutes(3))) struct BeamSearchTests {
     struct Case: Sendable, CustomTestStringConvertible {
         var name: String
         var set: @Sendable (inout SamplingSettings) -> Void
@@ -143,7 +62,40 @@ struct BeamSearchTests {
             $0.answerCount = 8
             $0.stopTokens = [3]
         },
+        Case(name: "stop strings") {
+            $0.beamCount = 3
+            $0.stopTokens = [3]
+            $0.stopStrings = stopStrings
+        },
+        Case(name: "stop strings not at once, early") {
+            $0.beamCount = 4
+            $0.minTokens = 4
+            $0.stopStrings = stopStrings
+            $0.beams.stopping = .early
+        },
+        Case(name: "stop strings in most answers") {
+            $0.beamCount = 2
+            $0.stopStrings = ["ad", "be", "cf", "dg", "ea", "fb"]
+        },
+        Case(name: "more log-probabilities than candidates, logits") {
+            $0.beamCount = 2
+            $0.logProbabilities = 12
+            $0.returnGenerationLogits = true
+        },
+        Case(name: "fewer log-probabilities than candidates") {
+            $0.beamCount = 3
+            $0.logProbabilities = 1
+            $0.repetitionPenalty = 1.5
+            $0.stopStrings = stopStrings
+        },
+        Case(name: "no likeliest tokens") {
+            $0.beamCount = 3
+            $0.logProbabilities = 0
+        },
     ]
+
+    /// Texts across two tokens and within one.
+    static let stopStrings = ["gb", "bc", "fbea"]
 
     @Test(arguments: cases, [1, 2]) func findsWhatAPlainSearchFinds(c: Case, depth: Int) throws {
         let groups = [FakeModel.group(blockSize: 4), FakeModel.group(window: 7, blockSize: 2)]
@@ -152,7 +104,8 @@ struct BeamSearchTests {
             groups: groups, pageCount: 900)
         var options = InferenceEngine.Options()
         options.stepsInFlight = depth
-        let engine = try InferenceEngine(executor: executor, options: options)
+        let engine = try InferenceEngine(
+            executor: executor, decoding: FakeDecoding(), options: options)
         var settings = SamplingSettings()
         settings.maxTokens = 12
         c.set(&settings)
@@ -166,17 +119,8 @@ struct BeamSearchTests {
         let others = (0..<4).map { GenerationRequest(prompt: [Int32($0), 2], settings: single) }
         let outputs = try engine.generateBatch(asked + others)
         let model = executor.model.withLock { $0 }
-        for (request, output) in zip(asked, outputs) {
-            let expected = PlainSearch(model: model, settings: settings).run(request.prompt)
-            let found = [output] + output.alternatives
-            #expect(output.failure == nil)
-            #expect(found.map(\.tokens) == expected.map(\.tokens))
-            for (found, expected) in zip(found, expected) {
-                #expect(abs(Double(found.score ?? 0) - expected.score) < 1e-4)
-                let stops = settings.stopTokens.contains(found.tokens.last ?? -1)
-                #expect(found.finishReason == (stops ? .stopToken : .length))
-            }
-        }
+        let search = PlainBeamSearch(model: model, settings: settings)
+        for (request, output) in zip(asked, outputs) { search.expect(output, of: request.prompt) }
         for (request, output) in zip(others, outputs.dropFirst(8)) {
             #expect(output.tokens == executor.answer(request))
         }
@@ -193,11 +137,111 @@ struct BeamSearchTests {
         let list = (0..<8).map { TokenLogProbability(token: $0, logProbability: -1 - Float($0)) }
         var steps = 0
         while !search.isDone, steps < 20 {
-            _ = search.advance([[TokenLogProbability]](repeating: list, count: steps == 0 ? 1 : 4))
+            let row = BeamSearch.Row(likeliest: list)
+            _ = search.advance([BeamSearch.Row](repeating: row, count: steps == 0 ? 1 : 4))
             steps += 1
         }
         #expect(search.isDone && steps <= 12)
         #expect(search.answers(4).count == 4)
+    }
+
+    /// How requests of all settings run beside others.
+    struct Company: Sendable, CustomTestStringConvertible {
+        var name: String
+        var depth = 2
+        var reusesPrefixes = true
+        var pageCount = 900
+        var preemption = PreemptionMode.recompute
+        var testDescription: String { name }
+    }
+
+    static let companies = [
+        Company(name: "two steps in flight"), Company(name: "one step in flight", depth: 1),
+        Company(name: "no prefix cache", reusesPrefixes: false),
+        Company(name: "others recomputed", pageCount: 90),
+        Company(name: "others swapped", pageCount: 90, preemption: .swap),
+    ]
+
+    @Test(arguments: companies) func allSettingsCompose(company: Company) throws {
+        let groups = [FakeModel.group(blockSize: 4), FakeModel.group(window: 7, blockSize: 2)]
+        let executor = FakeExecutor(
+            limits: StepLimits(maxTokens: 16, maxRequests: 12, maxLogitRows: 12, maxContext: 64),
+            groups: groups, pageCount: company.pageCount, hostPageCount: 60)
+        var options = InferenceEngine.Options()
+        options.stepsInFlight = company.depth
+        options.reusesPrefixes = company.reusesPrefixes
+        options.policy = company.pageCount < 900 ? .maxUtilization : .guaranteedNoEvict
+        options.preemption = company.preemption
+        let engine = try InferenceEngine(
+            executor: executor, decoding: FakeDecoding(), options: options)
+        var settings = SamplingSettings()
+        (settings.beamCount, settings.answerCount) = (3, 3)
+        (settings.maxTokens, settings.minTokens) = (14, 4)
+        (settings.stopTokens, settings.stopStrings) = ([3, 17, 20, 21], Self.stopStrings)
+        (settings.noRepeatNGram, settings.badWords) = (2, [[8], [9, 10]])
+        settings.repetitionPenalty = 1.5
+        settings.logitBias = [11: 2, 12: -1, 17: 2]
+        settings.logProbabilities = 20
+        settings.returnGenerationLogits = true
+        (settings.beams.lengthPenalty, settings.beams.diversity) = (0.5, 0.25)
+        settings.processors = [
+            LogitsProcessor { context, row in row[context.answer.count * 5 % 48] += 1 }
+        ]
+        let beginning = (0..<8).map { Int32($0) }
+        let asked = (0..<6).map { seed in
+            var request = GenerationRequest(
+                prompt: beginning + (0..<3 + seed).map { Int32(($0 * 7 + seed) % 48) },
+                settings: settings)
+            if seed % 3 == 2 { request.settings.promptLogProbabilities = 2 }
+            return request
+        }
+        var single = SamplingSettings()
+        single.maxTokens = 50
+        let others = (0..<8).map { GenerationRequest(prompt: [Int32($0), 2], settings: single) }
+        let outputs = try engine.generateBatch(others + asked)
+        let search = PlainBeamSearch(model: executor.model.withLock { $0 }, settings: settings) {
+            $1[$0.count * 5 % 48] += 1
+        }
+        for (request, output) in zip(asked, outputs.dropFirst(8)) {
+            search.expect(output, of: request.prompt)
+            let isAsked = request.settings.promptLogProbabilities != nil
+            #expect(
+                output.promptLogProbabilities.count == (isAsked ? request.prompt.count - 1 : 0))
+        }
+        for (request, output) in zip(others, outputs) {
+            #expect(output.tokens == executor.answer(request))
+        }
+        let finishes = outputs.dropFirst(8).flatMap { [$0] + $0.alternatives }.map(\.finishReason)
+        #expect(Set(finishes).isSuperset(of: [.stopString, .stopToken]))
+        #expect((engine.statistics.reusedTokenCount > 0) == company.reusesPrefixes)
+        #expect((engine.statistics.preemptionCount > 0) == (company.pageCount < 900))
+        #expect((engine.statistics.swapCount > 0) == (company.preemption == .swap))
+        #expect(executor.violations.isEmpty)
+        #expect(engine.statistics.freePageCount == company.pageCount)
+    }
+
+    /// What a stream is told of a search is what a batch returns.
+    @Test func streamsTellWhatASearchFound() async throws {
+        let engine = try InferenceEngine(executor: FakeExecutor(), decoding: FakeDecoding())
+        var settings = SamplingSettings()
+        settings.maxTokens = 12
+        (settings.beamCount, settings.answerCount) = (3, 2)
+        settings.stopStrings = Self.stopStrings
+        settings.logProbabilities = 2
+        let asked = GenerationRequest(prompt: [1, 2, 3], settings: settings)
+        var found = [GenerationOutput](repeating: GenerationOutput(), count: 2)
+        for try await event in try engine.generate(asked) {
+            #expect(event.index == nil || event.logProbability != nil)
+            found[event.choice].append(event)
+        }
+        let batch = try engine.generateBatch([asked])[0]
+        for (one, other) in zip(found, [batch] + batch.alternatives) {
+            #expect(one.tokens == other.tokens && one.text == other.text)
+            #expect(one.logProbabilities == other.logProbabilities)
+            #expect(one.finishReason == other.finishReason && one.score == other.score)
+        }
+        let count = found.reduce(0) { $0 + $1.tokens.count }
+        #expect(engine.statistics.generatedTokenCount == 2 * count)
     }
 
     @Test func beamsShareTheirBlocks() throws {

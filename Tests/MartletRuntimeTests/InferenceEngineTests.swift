@@ -7,7 +7,7 @@ import MartletRuntime
 import Synchronization
 import Testing
 
-@Suite(.serialized) struct InferenceEngineTests {
+@Suite(.serialized, .timeLimit(.minutes(3))) struct InferenceEngineTests {
     private func requests(_ count: Int, seed: Int) -> [GenerationRequest] {
         var random = TestRandom(seed)
         return (0..<count).map { _ in random.request(vocabulary: 48, prompt: 30, answer: 20) }

@@ -6,7 +6,7 @@ import MartletCore
 import MartletRuntime
 import Testing
 
-@Suite(.serialized) struct StreamTests {
+@Suite(.serialized, .timeLimit(.minutes(3))) struct StreamTests {
     private func request(_ prompt: [Int32], _ count: Int) -> GenerationRequest {
         var settings = SamplingSettings()
         settings.maxTokens = count

@@ -12,7 +12,7 @@ import Testing
 ///
 /// `MARTLET_SOAK_MODEL=FILE MARTLET_SOAK_REQUESTS=1000` takes another model than a tiny one and more
 /// requests, and then, for this suite alone, also compares the program's memory and descriptors.
-@Suite(.serialized) struct CancellationTests {
+@Suite(.serialized, .timeLimit(.minutes(30))) struct CancellationTests {
     private static let environment = ProcessInfo.processInfo.environment
 
     /// What the system holds for this process.

@@ -52,6 +52,7 @@ struct RunCommand: AsyncParsableCommand {
     @OptionGroup var limits: LimitOptions
     @OptionGroup var scheduling: SchedulingOptions
     @OptionGroup var sampling: SamplingOptions
+    @OptionGroup var logProbabilities: LogProbabilityOptions
     @OptionGroup var search: SearchOptions
 
     func run() async throws {
@@ -76,7 +77,8 @@ struct RunCommand: AsyncParsableCommand {
                 "--output-csv", "--output-logits", "--output", "--format", "--verbose",
             ]
             try GivenFlags.refuse(
-                answers + SamplingOptions.flags + SchedulingOptions.flags,
+                answers + SamplingOptions.flags + LogProbabilityOptions.flags
+                    + SchedulingOptions.flags,
                 "with --tap, which computes prompts only")
         }
         if raw { try GivenFlags.refuse(["--system"], "with --raw, which leaves the template out") }
@@ -88,7 +90,9 @@ struct RunCommand: AsyncParsableCommand {
         try scheduling.apply(to: &options)
         options.taps = tap
         var texts = try prompts + Self.lines(of: inputFile)
-        if outputLogits != nil { options.maxLogitRows = options.maxTokensPerStep }
+        if outputLogits != nil || logProbabilities.prompt != nil {
+            options.maxLogitRows = options.maxTokensPerStep
+        }
         let ids = try inputIds.map(Self.ids)
         if texts.isEmpty, ids.isEmpty, inputFile == nil, StandardStreams.inputIsRedirected {
             let text = try TextFile.readStandardInput().trimmingLineEnd
@@ -120,6 +124,7 @@ struct RunCommand: AsyncParsableCommand {
         }
         let loaded = try LanguageModel.load(path, options: options)
         var settings = try sampling.settings(modelStops: loaded.stopTokens)
+        logProbabilities.apply(to: &settings)
         try search.apply(to: &settings)
         if outputLogits != nil {
             settings.returnContextLogits = true
@@ -160,8 +165,13 @@ struct RunCommand: AsyncParsableCommand {
             printAnswers(loaded, texts, requests, outputs)
         }
         try writeFiles(outputs, settings.answerCount)
-        if form == .text, sampling.logprobs != nil {
-            Console.line(LogProbabilityTable.table(outputs, loaded).rendered(.text))
+        if form == .text {
+            if logProbabilities.prompt != nil {
+                Console.line(LogProbabilityTable.prompts(outputs, loaded).rendered(.text))
+            }
+            if logProbabilities.answer != nil {
+                Console.line(LogProbabilityTable.answers(outputs, loaded).rendered(.text))
+            }
         }
         if verbose { report(requests, outputs, loaded, seconds: (clock.now - start).seconds) }
         try batch.throwFailure()
@@ -174,12 +184,7 @@ struct RunCommand: AsyncParsableCommand {
         var output = GenerationOutput()
         for try await event in try model.events(request) {
             Console.write(event.text)
-            if let token = event.token {
-                output.tokens.append(token)
-                if let value = event.logProbability { output.logProbabilities.append(value) }
-                output.topLogProbabilities.append(event.topLogProbabilities)
-            }
-            if let reason = event.finishReason { output.finishReason = reason }
+            output.append(event)
         }
         Console.line()
         return output

@@ -20,10 +20,6 @@ struct SamplingOptions: ParsableArguments {
     var stopToken: [Int32] = []
     @Flag(help: "Do not end at the model's own end tokens.")
     var ignoreEos = false
-    @Option(
-        parsing: .unconditional,
-        help: "Report this many likeliest tokens with their log-probabilities.")
-    var logprobs: Int?
 
     /// The settings as the library takes them.
     func settings(modelStops: [Int32]) throws -> SamplingSettings {
@@ -33,7 +29,6 @@ struct SamplingOptions: ParsableArguments {
         settings.minTokens = minTokens
         settings.stopStrings = stop
         settings.stopTokens = stopToken + (ignoreEos ? [] : modelStops)
-        settings.logProbabilities = logprobs
         return settings
     }
 }

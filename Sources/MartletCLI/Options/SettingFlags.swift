@@ -12,14 +12,14 @@ enum SettingFlags {
         "typical-p": ["--typical-p"], "repetition penalty": ["--repetition-penalty"],
         "presence penalty": ["--presence-penalty"], "frequency penalty": ["--frequency-penalty"],
         "max tokens": ["--max-output-len", "--max-tokens", "-m"], "min tokens": ["--min-tokens"],
-        "log-probabilities": ["--logprobs"], "log-probabilities of the answer": ["--logprobs"],
-        "stop token": ["--stop-token"], "stop strings": ["--stop"],
+        "log-probabilities": ["--logprobs"], "prompt log-probabilities": ["--prompt-logprobs"],
+        "stop token": ["--stop-token"],
         "logit bias token": ["--logit-bias"], "no-repeat n-gram size": ["--no-repeat-ngram-size"],
         "token of a bad word": ["--bad-words-ids"], "top-p decay": ["--top-p-decay"],
         "least top-p": ["--top-p-min"], "top-p reset token": ["--top-p-reset-id"],
         "count of answers": ["--num-return-sequences"], "count of beams": ["--num-beams"],
         "best-of": ["--best-of"], "length penalty": ["--length-penalty"],
-        "beam diversity": ["--beam-diversity"], "logits of the answer": ["--output-logits"],
+        "beam diversity": ["--beam-diversity"],
     ]
 
     /// Settings that a message about another one mentions.

@@ -13,10 +13,11 @@ enum AnswerTable {
         _ outputs: [GenerationOutput], prompts: [String], requests: [GenerationRequest],
         _ model: LanguageModel
     ) -> Table {
-        let hasLogProbabilities = outputs.contains { !$0.logProbabilities.isEmpty }
+        let ofAnswers = requests.contains { $0.settings.logProbabilities != nil }
+        let ofPrompts = requests.contains { $0.settings.promptLogProbabilities != nil }
         var table = Table(
             ["answer", "prompt", "text", "tokens", "finish", "prompt tokens", "seconds"]
-                + (hasLogProbabilities ? ["logprobs"] : []))
+                + (ofAnswers ? ["logprobs"] : []) + (ofPrompts ? ["prompt logprobs"] : []))
         for (index, output) in outputs.enumerated() {
             var row: [JSONValue] = [
                 .int(index), .string(prompts[index]),
@@ -25,13 +26,14 @@ enum AnswerTable {
                 .string(output.finishReason.rawValue), .int(requests[index].prompt.count),
                 .double((output.totalSeconds * 1e6).rounded() / 1e6),
             ]
-            if hasLogProbabilities { row.append(logProbabilities(of: output)) }
+            if ofAnswers { row.append(list(output.answerLogProbabilities)) }
+            if ofPrompts { row.append(list(output.promptLogProbabilities)) }
             table.add(row)
         }
         return table
     }
 
-    private static func logProbabilities(of output: GenerationOutput) -> JSONValue {
+    private static func list(_ entries: [PromptTokenLogProbability]) -> JSONValue {
         func pair(_ token: Int32, _ value: Float) -> JSONObject {
             JSONObject([
                 ("token", .int(Int(token))),
@@ -39,14 +41,11 @@ enum AnswerTable {
             ])
         }
         return .array(
-            zip(output.tokens, output.logProbabilities).enumerated().map { position, item in
-                var entry = pair(item.0, item.1)
-                let likeliest =
-                    output.topLogProbabilities.indices.contains(position)
-                    ? output.topLogProbabilities[position] : []
-                entry["likeliest"] = .array(
-                    likeliest.map { .object(pair($0.token, $0.logProbability)) })
-                return .object(entry)
+            entries.map { entry in
+                var object = pair(entry.token, entry.logProbability)
+                object["likeliest"] = .array(
+                    entry.topLogProbabilities.map { .object(pair($0.token, $0.logProbability)) })
+                return .object(object)
             })
     }
 }

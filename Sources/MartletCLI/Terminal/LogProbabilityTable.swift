@@ -4,31 +4,50 @@
 import Martlet
 import MartletBackend
 
-/// Log-probabilities of drawn tokens, and of the likeliest ones beside them.
+/// Log-probabilities of tokens, and of the likeliest ones beside them, for people.
 enum LogProbabilityTable {
-    static func table(_ outputs: [GenerationOutput], _ model: LanguageModel) -> Table {
+    /// Tokens of all answers, in the order that these are printed in.
+    static func answers(_ outputs: [GenerationOutput], _ model: LanguageModel) -> Table {
+        let answers = outputs.flatMap { [$0] + $0.alternatives }
+        return table("answer", answers.map(\.answerLogProbabilities), first: 0, model)
+    }
+
+    /// Tokens of all prompts, from the second of each on.
+    static func prompts(_ outputs: [GenerationOutput], _ model: LanguageModel) -> Table {
+        table("prompt", outputs.map(\.promptLogProbabilities), first: 1, model)
+    }
+
+    private static func table(
+        _ name: String, _ lists: [[PromptTokenLogProbability]], first: Int, _ model: LanguageModel
+    ) -> Table {
         func shown(_ token: Int32) -> String {
             model.hasTokenizer
                 ? "\(token) \(JSONValue.string(model.text(of: token)).serialized())" : "\(token)"
         }
-        var table = Table(["answer", "position", "token", "logprob", "likeliest"])
-        for (index, output) in outputs.enumerated() {
-            for (position, token) in output.tokens.enumerated() {
-                func value(_ number: Float) -> String { Format.decimal(Double(number), 4) }
-                let own =
-                    output.logProbabilities.indices.contains(position)
-                    ? value(output.logProbabilities[position]) : ""
-                let top =
-                    output.topLogProbabilities.indices.contains(position)
-                    ? output.topLogProbabilities[position] : []
+        func shown(_ value: Float) -> String { Format.decimal(Double(value), 4) }
+        var table = Table([name, "position", "token", "logprob", "likeliest"])
+        for (index, list) in lists.enumerated() {
+            for (place, entry) in list.enumerated() {
+                let likeliest = entry.topLogProbabilities.map {
+                    "\(shown($0.token)) \(shown($0.logProbability))"
+                }
                 table.add([
-                    .int(index), .int(position), .string(shown(token)), .string(own),
-                    .string(
-                        top.map { "\(shown($0.token)) \(value($0.logProbability))" }
-                            .joined(separator: ", ")),
+                    .int(index), .int(first + place), .string(shown(entry.token)),
+                    .string(shown(entry.logProbability)),
+                    .string(likeliest.joined(separator: ", ")),
                 ])
             }
         }
         return table
+    }
+}
+
+extension GenerationOutput {
+    /// Log-probabilities of the answer's tokens, in the form of the prompt's.
+    var answerLogProbabilities: [PromptTokenLogProbability] {
+        zip(tokens, zip(logProbabilities, topLogProbabilities)).map {
+            PromptTokenLogProbability(
+                token: $0, logProbability: $1.0, topLogProbabilities: $1.1)
+        }
     }
 }
