@@ -104,6 +104,9 @@ static const char plain_selection_cuh[] = {
 static const char plain_attention_cu[] = {
 #embed "kernels/plain/attention.cu"
 };
+static const char plain_copy_cu[] = {
+#embed "kernels/plain/copy.cu"
+};
 static const char plain_linear_cu[] = {
 #embed "kernels/plain/linear.cu"
 };
@@ -136,6 +139,7 @@ static const martlet_cuda_source table[] = {
     SOURCE("decode/mma16x16.cuh", decode_mma16x16_cuh),
     SOURCE("martlet.cuh", martlet_cuh),
     SOURCE("plain/attention.cu", plain_attention_cu),
+    SOURCE("plain/copy.cu", plain_copy_cu),
     SOURCE("plain/linear.cu", plain_linear_cu),
     SOURCE("plain/rows.cu", plain_rows_cu),
     SOURCE("plain/sample.cu", plain_sample_cu),

@@ -5,7 +5,8 @@ import CMartletDriver
 import MartletCUDA
 import Synchronization
 
-/// A driver that computes nothing: it records calls, copies bytes between real memory, and can fail any call.
+/// A driver that computes nothing: it records calls, copies bytes between real memory, itself and for the kernel that
+/// does, and can fail any call.
 ///
 /// The functions of the table are C functions without a context, so its state is global, and suites that
 /// use it run one test at a time.
@@ -115,6 +116,24 @@ enum FakeDriver {
         state.withLock {
             $0.copies.append(
                 Copy(call: $0.calls.count - 1, name: name, to: to, from: from, count: count))
+        }
+        return 0
+    }
+
+    /// What the kernel `copy_plain` does; the one kernel that is run.
+    fileprivate static func copyPieces(_ arguments: UnsafeRawPointer) -> Int32 {
+        for index in 0..<arguments.load(as: Int.self) {
+            let piece = (arguments + 8 + index * 24).assumingMemoryBound(to: UInt.self)
+            guard let target = UnsafeMutableRawPointer(bitPattern: piece[1]),
+                let source = UnsafeRawPointer(bitPattern: piece[0])
+            else { return 700 }
+            target.copyMemory(from: source, byteCount: Int(piece[2]) * 4)
+            state.withLock {
+                $0.copies.append(
+                    Copy(
+                        call: $0.calls.count - 1, name: "copy_plain", to: piece[1], from: piece[0],
+                        count: Int(piece[2]) * 4))
+            }
         }
         return 0
     }
@@ -311,11 +330,14 @@ enum FakeDriver {
             }
             let index = Int(bitPattern: function) - 1
             let first = argument.load(as: UInt64.self)
+            let kernel = FakeDriver.state.withLock { state in
+                state.functions.indices.contains(index) ? state.functions[index] : "?"
+            }
+            guard kernel != "copy_plain" else { return FakeDriver.copyPieces(argument) }
             FakeDriver.state.withLock { state in
                 state.launches.append(
                     Launch(
-                        kernel: state.functions.indices.contains(index)
-                            ? state.functions[index] : "?",
+                        kernel: kernel,
                         grid: [Int(config.grid_x), Int(config.grid_y), Int(config.grid_z)],
                         block: Int(config.block_x), firstArgument: first,
                         isCaptured: state.isCapturing, isDependent: config.attribute_count == 1))

@@ -53,7 +53,8 @@ extension FakeDriverTests {
                 #expect(outputs.overflow?.message.contains("65504") == true)
             }
             let copies = FakeDriver.state.withLock { Array($0.copies.dropFirst(before)) }
-            let back = copies.filter { $0.name == "cuMemcpyDtoHAsync" }
+            let inputs = UInt(counts)..<UInt(counts) + UInt(executor.budget.total)
+            let back = copies.filter { !inputs.contains($0.to) }
             // Tokens with the word, and what the plan gives, the logits among it, as the runner asks for them.
             #expect(back.count == 1 + model.compiled.plans[0].outputs.count)
             #expect(

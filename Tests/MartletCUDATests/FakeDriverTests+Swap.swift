@@ -65,12 +65,13 @@ extension FakeDriverTests {
             #expect(copy.from == source && copy.to == target, "\(operation)")
         }
         #expect(state.live[host] == "pinned memory")
-        let first = try #require(
-            state.calls.indices.first {
-                $0 >= before && ["cuGraphLaunch", "cuLaunchKernelEx"].contains(state.calls[$0])
-            })
-        #expect(state.calls[first] == (asGraph ? "cuGraphLaunch" : "cuLaunchKernelEx"))
-        #expect(copies.allSatisfy { $0.call < first })
+        let launches = state.calls.indices.filter {
+            $0 >= before && ["cuGraphLaunch", "cuLaunchKernelEx"].contains(state.calls[$0])
+        }
+        // The kernel that brings the inputs, then the step.
+        try #require(launches.count > 1)
+        #expect(state.calls[launches[1]] == (asGraph ? "cuGraphLaunch" : "cuLaunchKernelEx"))
+        #expect(copies.allSatisfy { $0.call < launches[0] })
     }
 
     /// What a page held is what comes back, wherever it is put.

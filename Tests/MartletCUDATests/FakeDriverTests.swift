@@ -37,7 +37,9 @@ import Testing
         let launches = FakeDriver.state.withLock { Array($0.launches.dropFirst(before)) }
         let plan = model.compiled.plans[0]
         #expect(launches.map(\.kernel) == plan.steps.flatMap(Self.kernels))
-        #expect(launches.allSatisfy { !$0.isCaptured && $0.isDependent })
+        // The first waits for the inputs, and so all.
+        #expect(launches.map(\.isDependent) == launches.indices.map { $0 > 0 })
+        #expect(launches.allSatisfy { !$0.isCaptured })
         // All kernels look at the same counts.
         #expect(Set(launches.map(\.firstArgument)).count == 1)
         // Grids follow the counts: 5 tokens, 2 requests, 5 rows with logits.
@@ -100,13 +102,16 @@ import Testing
         // The two slots for steps under way each take what returned logits need, once.
         _ = try await runner.run([StepPart(0, [1, 2]), StepPart(1, [3])])
         _ = try await runner.run([StepPart(0, [1, 2]), StepPart(1, [3])])
-        let before = FakeDriver.state.withLock { $0.calls.count }
+        let (before, launches) = FakeDriver.state.withLock { ($0.calls.count, $0.launches.count) }
         for token in 0..<4 {
             _ = try await runner.run([StepPart(0, [Int32(token)]), StepPart(1, [7])])
         }
         let calls = FakeDriver.state.withLock { Array($0.calls.dropFirst(before)) }
         #expect(calls.count { $0 == "cuGraphLaunch" } == 4)
-        #expect(!calls.contains("cuLaunchKernelEx"))
+        // Beside it only the kernel that brings inputs, and results back.
+        #expect(FakeDriver.state.withLock { $0.launches.count } == launches)
+        #expect(calls.count { $0 == "cuLaunchKernelEx" } == 8)
+        #expect(!calls.contains { $0.hasPrefix("cuMemcpy") })
         #expect(!calls.contains { $0.hasPrefix("cuMemAlloc") || $0 == "cuGraphInstantiate" })
         #expect(executor.launchCounts == (4, 2))
     }

@@ -19,11 +19,12 @@ LAYERS_BYTES = 400 << 20  # a chain's layers have this much at least: eight time
 def rule(requests, kv_heads, group, dim, context, multiprocessors=132, shared=233472, clusters=True):
     """Definitions for a bucket of requests, from limits alone; `shared`: bytes of a multiprocessor."""
     # Up to 8 query heads to a kv head: a warp has all of them, and two blocks share a multiprocessor; where requests are
-    # many, six small ones without splits, so that one begins or ends beside the keys of others. More heads: pairs of warps
+    # few, one has it, so that short ones have a warp for each 16 positions or 32; where they are many, six small ones
+    # without splits, so that one begins or ends beside the keys of others. More heads: pairs of warps
     # share positions, each with its own 8 or 16 heads, and a block has the multiprocessor.
-    many = group <= 8 and requests * kv_heads > 6 * multiprocessors
+    few, many = (group <= 8 and requests * kv_heads <= multiprocessors), group <= 8 and requests * kv_heads > 6 * multiprocessors
     if group <= 8:
-        d = dict(TILES=1, TEAM=1, WARPS=2 if many else 4, BLOCKS=6 if many else 2, UNIT=16)
+        d = dict(TILES=1, TEAM=1, WARPS=8 if few else 2 if many else 4, BLOCKS=1 if few else 6 if many else 2, UNIT=16)
     else:
         d = dict(TILES=1 if group <= 16 else 2, TEAM=2, WARPS=8, BLOCKS=1, UNIT=32)
     heads = min(group, 8 * d["TILES"] * d["TEAM"])
@@ -37,7 +38,7 @@ def rule(requests, kv_heads, group, dim, context, multiprocessors=132, shared=23
     while not fits(2) and d["WARPS"] > d["TEAM"]:
         d["WARPS"] //= 2
     d["RING"] = max([ring for ring in range(2, 9) if fits(ring)], default=2)
-    d["SPLIT_UNITS"] = 8
+    d["SPLIT_UNITS"] = 12 if few else 8
     blocks, places = requests * kv_heads * -(-group // heads), multiprocessors * d["BLOCKS"]
     most = max(1, context // 16 // d["SPLIT_UNITS"])
     # Waves of blocks, each as long as its part of a request, and 6 % of one for start and end.
@@ -45,7 +46,7 @@ def rule(requests, kv_heads, group, dim, context, multiprocessors=132, shared=23
     # A cluster's blocks share what the last split would have to combine alone: 16 parts at most. Clusters of 8 do
     # not fill the chip where each has 8 multiprocessors: half of it then.
     cluster = next((c for c in widths if splits // c <= 16), max(widths, default=1))
-    if d["BLOCKS"] == 1 and blocks <= 8 and 8 in widths:
+    if d["TEAM"] == 2 and blocks <= 8 and 8 in widths:
         cluster, splits = 8, min(splits, multiprocessors // 2 // blocks)
     elif cluster > 2:
         splits = min(splits, places * 31 // 32 // blocks)

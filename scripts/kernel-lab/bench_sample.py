@@ -23,8 +23,8 @@ from nvrtc import resources
 DEV = "cuda"
 TOP = 256
 ONE = 1 << 40
-FIELDS = ("step query_start logit_rows row_use mask parameters bias state_slot history_start history marks adjusted "
-          "alive").split()
+FIELDS = ("step query_start logit_rows row_use mask parameters bias state_slot history_start history marks "
+          "adjusted").split()
 RESULTS = "tokens status log_probability top_tokens top_values top_counts result".split()
 
 
@@ -75,8 +75,7 @@ class Batch:
             bias=tensor(np.frombuffer(b"".join(struct.pack("<if", *b) for b in bias) or b"\0" * 8, np.int32)),
             state_slot=tensor([r["slot"] for r in requests]), history_start=tensor(history_start),
             history=tensor(history or [0]),
-            adjusted=torch.full((len(requests), self.vocabulary), math.nan, device=DEV),
-            alive=torch.zeros(len(requests), (self.vocabulary + 31) // 32, device=DEV, dtype=torch.int32))
+            adjusted=torch.full((len(requests), self.vocabulary), math.nan, device=DEV))
         self.outputs = {
             name: torch.empty((rows, TOP) if name in ("top_tokens", "top_values") else rows, device=DEV,
                               dtype=torch.float32 if name in ("log_probability", "top_values") else torch.int32)
@@ -94,7 +93,7 @@ class Batch:
         marks = self.marks.clone()
         for t in self.outputs.values():
             t.fill_(-7)
-        kernel.launch(self.arguments(marks), self.grid(kernel), 512, 0)
+        kernel.launch(self.arguments(marks), self.grid(kernel), 512, 0, dependent=False)
         torch.cuda.synchronize()
         found = {name: t.view(torch.int32).cpu() for name, t in self.outputs.items()}
         # Behind a list's end stands whatever was there.

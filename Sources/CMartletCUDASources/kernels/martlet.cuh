@@ -202,3 +202,8 @@ __device__ __forceinline__ void release_dependents() {
     asm volatile("griddepcontrol.launch_dependents;" ::: "memory");
 #endif
 }
+/// The start of a kernel that does nothing before its producers' results: the one behind begins beside it.
+__device__ __forceinline__ void begin_in_chain() {
+    release_dependents();
+    wait_for_producers();
+}

@@ -159,7 +159,7 @@ struct BoundPlan {
         let bound = try Self.bind(
             plans, base: 0, pageStart: 0, pages: sizes, parameterBytes: parameterBytes(plans),
             options: options)
-        return bound.plans.flatMap { $0.launches.map(\.launch) } + bound.setUp
+        return bound.plans.flatMap { $0.launches.map(\.launch) } + bound.setUp + [StepCopier.launch]
     }
 
     /// Bytes of all weights and constants of some plans.

@@ -30,6 +30,7 @@ final class CUDAExecutorCore: @unchecked Sendable {
     let budget: DeviceBudget
     let vocabularySize: Int
     private let modules: LoadedModules
+    private let copier: StepCopier
     private let inputs: StepInputs
     private let slots: [StepSlot]
     private let stream: CUDAStream
@@ -80,7 +81,9 @@ final class CUDAExecutorCore: @unchecked Sendable {
             device, images: options.images, architecture: options.target)
         self.modules = modules
         try modules.prepare(
-            BoundPlan.modules(of: bound.flatMap { $0.launches.map(\.launch) } + setUp))
+            BoundPlan.modules(
+                of: bound.flatMap { $0.launches.map(\.launch) } + setUp + [StepCopier.launch]))
+        copier = StepCopier(try modules.function(StepCopier.launch))
         let loaded = try bound.map { try DevicePlan($0, modules: modules) }
         self.plans = loaded
         vocabularySize =
@@ -239,10 +242,11 @@ final class CUDAExecutorCore: @unchecked Sendable {
             try stream.fill(address, with: 0xff, count: count)
         }
         for range in queue.ranges {
-            try stream.copy(
-                to: inputs.base + UInt64(range.offset), from: slot.inputs + range.offset,
-                count: range.byteCount)
+            copier.bring(
+                range.byteCount, from: slot.inputs + range.offset,
+                to: inputs.base + UInt64(range.offset))
         }
+        try copier.run(on: stream)
         try slot.start.record(on: stream)
         let (tokens, requests, rows) = (
             step.tokenCount, step.requestCount, step.logitRowCount
@@ -262,8 +266,8 @@ final class CUDAExecutorCore: @unchecked Sendable {
                     context: options.limits.maxContext, singles: singles), on: stream,
                 marks: isProfiled ? slot.marks : nil)
         }
-        try slot.end.record(on: stream)
-        try slot.readBack(step, plan.bound, on: stream, device: device)
+        try slot.readBack(step, plan.bound, by: copier, device: device)
+        try copier.run(on: stream)
         try slot.done.record(on: stream)
     }
 
@@ -297,7 +301,7 @@ final class CUDAExecutorCore: @unchecked Sendable {
             try slot.done.synchronize()
             slot.fill(outputs, step, plan.bound)
             outputs.overflow = slot.hasOverflow ? plan.bound.overflowError : nil
-            outputs.deviceSeconds = try slot.end.seconds(since: slot.start)
+            outputs.deviceSeconds = try slot.done.seconds(since: slot.start)
             if let times = try slot.marks.nanoseconds(
                 since: slot.start, stepCount: plan.bound.plan.steps.count)
             {

@@ -143,11 +143,15 @@ final class DevicePlan: @unchecked Sendable {
     func launch(
         _ values: Dimension.Values, on stream: borrowing CUDAStream, marks: StepMarks? = nil
     ) throws(MartletError) {
+        // The first waits for the step's inputs to be there: others read them before they wait for one another.
+        var isFirst = true
         for entry in entries {
             let isStarted = try Self.start(
                 entry.launch, entry.function, entry.arguments, values, on: stream,
-                isDependent: isDependent, path: bound.plan.steps[entry.step].path)
-            if isStarted { try marks?.mark(entry.step, on: stream) }
+                isDependent: isDependent && !isFirst, path: bound.plan.steps[entry.step].path)
+            guard isStarted else { continue }
+            isFirst = false
+            try marks?.mark(entry.step, on: stream)
         }
     }
 

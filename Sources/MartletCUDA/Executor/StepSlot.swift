@@ -21,7 +21,6 @@ final class StepSlot: @unchecked Sendable {
     }
 
     let start: CUDAEvent
-    let end: CUDAEvent
     let done: CUDAEvent
     /// Times of plan steps, while they are wanted.
     let marks: StepMarks
@@ -37,7 +36,6 @@ final class StepSlot: @unchecked Sendable {
 
     init(_ device: CUDADevice, inputs: StepInputs, results: ResultMemory) throws(MartletError) {
         start = try CUDAEvent(device)
-        end = try CUDAEvent(device)
         done = try CUDAEvent(device)
         marks = StepMarks(device)
         self.results = results
@@ -58,14 +56,14 @@ final class StepSlot: @unchecked Sendable {
         resultBase.load(fromByteOffset: resultBytes - 4, as: UInt32.self) != 0
     }
 
-    /// Enqueues the copies of everything that the step returns.
+    /// Names everything that the step returns.
     func readBack(
-        _ step: StepRecord, _ plan: BoundPlan, on stream: borrowing CUDAStream, device: CUDADevice
+        _ step: StepRecord, _ plan: BoundPlan, by copier: StepCopier, device: CUDADevice
     ) throws(MartletError) {
         parts.removeAll(keepingCapacity: true)
         hasTop = false
         let rows = step.logitRowCount
-        try stream.copy(to: resultBase, from: results.tokens, count: resultBytes)
+        copier.fetch(resultBytes, from: results.tokens, to: resultBase)
         if plan.samples {
             if let parameters = step.section(.samplingParameters, SamplingParameters.self) {
                 hasTop = (0..<step.requestCount).contains {
@@ -74,10 +72,10 @@ final class StepSlot: @unchecked Sendable {
             }
             if hasTop {
                 let count = rows * ResultMemory.topLimit * 4
-                try stream.copy(to: topBase, from: results.topTokens, count: count)
-                try stream.copy(
-                    to: topBase + results.rows * ResultMemory.topLimit * 4, from: results.topValues,
-                    count: count)
+                copier.fetch(count, from: results.topTokens, to: topBase)
+                copier.fetch(
+                    count, from: results.topValues,
+                    to: topBase + results.rows * ResultMemory.topLimit * 4)
             }
         }
         let uses = step.section(.rowUse, UInt32.self)
@@ -106,9 +104,9 @@ final class StepSlot: @unchecked Sendable {
             // The last row may be the last of its memory: only its own columns are read.
             let view = part.output.view
             let count = (part.rows - 1) * view.stride + view.columns
-            try stream.copy(
-                to: buffer.memory.base + part.offset, from: view.address,
-                count: count * view.type.byteCount)
+            copier.fetch(
+                count * view.type.byteCount, from: view.address,
+                to: buffer.memory.base + part.offset)
         }
     }
 

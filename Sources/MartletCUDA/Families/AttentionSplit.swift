@@ -5,7 +5,6 @@
 /// (scripts/kernel-lab/bench_attention.py measures it).
 struct AttentionSplit {
     private static let multiprocessors = 132
-    private static let splitUnits = 8
     /// Context that splits are chosen for.
     ///
     /// Constant, so that an engine's code does not depend on limits that are set later; shorter requests use
@@ -23,6 +22,8 @@ struct AttentionSplit {
     private(set) var ring = 2
     private(set) var splits = 1
     private(set) var cluster = 1
+    /// Least units of 16 positions in a split.
+    private(set) var splitUnits = 8
 
     init(
         requests: Int, kvHeads: Int, group: Int, headDim: Int, target: KernelArchitecture
@@ -30,9 +31,12 @@ struct AttentionSplit {
         self.headDim = headDim
         self.group = group
         // Up to 8 query heads to a kv head: a warp has all of them, and two blocks share a multiprocessor;
-        // where requests are many, six small ones without splits, so that one begins or ends beside the
-        // keys of others. More heads: pairs of warps share positions, and a block has the multiprocessor.
+        // where requests are few, one has it, so that a short one has a warp for each 16 or 32 positions;
+        // where they are many, six small ones without splits, so that one begins or ends beside the keys
+        // of others. More heads: pairs of warps share positions, and a block has the multiprocessor.
+        let isFew = group <= 8 && requests * kvHeads <= Self.multiprocessors
         let isMany = group <= 8 && requests * kvHeads > 6 * Self.multiprocessors
+        if isFew { (warps, blocks, splitUnits) = (8, 1, 12) }
         if isMany { (warps, blocks) = (2, 6) }
         if group > 8 { (tiles, team, warps, blocks, unit) = (group <= 16 ? 1 : 2, 2, 8, 1, 32) }
         let widths = target.capability >= 90 ? [2, 4, 8].filter { heads % $0 == 0 } : []
@@ -40,12 +44,12 @@ struct AttentionSplit {
         chooseRing(target.sharedMemoryPerBlock + 1024)
         let count = requests * kvHeads * headTiles
         let places = Self.multiprocessors * blocks
-        let most = isMany ? 1 : max(1, Self.context / 16 / Self.splitUnits)
+        let most = isMany ? 1 : max(1, Self.context / 16 / splitUnits)
         splits = Self.splits(count: count, places: places, most: most)
         // A cluster's blocks share what the last split would have to combine alone: 16 parts at most. Clusters
         // of 8 do not fill the chip where each has 8 multiprocessors: half of it then.
         cluster = widths.first { splits / $0 <= 16 } ?? widths.last ?? 1
-        if blocks == 1, count <= 8, widths.contains(8) {
+        if team == 2, count <= 8, widths.contains(8) {
             (cluster, splits) = (8, min(splits, Self.multiprocessors / 2 / count))
         } else if cluster > 2 {
             splits = max(min(splits, places * 31 / 32 / count), 1)
@@ -99,7 +103,7 @@ struct AttentionSplit {
     var defines: [String: Int] {
         [
             "TILES": tiles, "TEAM": team, "WARPS": warps, "BLOCKS": blocks, "UNIT": unit,
-            "RING": ring, "SPLITS": splits, "CLUSTER": cluster, "SPLIT_UNITS": Self.splitUnits,
+            "RING": ring, "SPLITS": splits, "CLUSTER": cluster, "SPLIT_UNITS": splitUnits,
         ]
     }
 }

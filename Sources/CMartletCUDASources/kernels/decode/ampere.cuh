@@ -10,6 +10,11 @@ __device__ __forceinline__ void copy_or_clear(u32 to, const void* from, bool is_
     asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;" ::"r"(to), "l"(from), "r"(is_there ? 16 : 0)
                  : "memory");
 }
+/// Some of 16 bytes, the others zero, if they are wanted.
+__device__ __forceinline__ void copy_some(u32 to, const void* from, u32 bytes, bool is_wanted) {
+    asm volatile("{\n.reg .pred p;\nsetp.ne.b32 p, %3, 0;\n@p cp.async.cg.shared.global [%0], [%1], 16, %2;\n}" ::"r"(to),
+        "l"(from), "r"(bytes), "r"((int)is_wanted) : "memory");
+}
 __device__ __forceinline__ void copy_chunk(u32 to, const void* from) {
     asm volatile("cp.async.cg.shared.global [%0], [%1], 16;" ::"r"(to), "l"(from) : "memory");
 }

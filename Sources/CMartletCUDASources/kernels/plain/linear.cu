@@ -17,7 +17,7 @@ struct LinearArguments {
 };
 
 MARTLET_KERNEL __launch_bounds__(256) linear_plain(const __grid_constant__ LinearArguments a) {
-    wait_for_producers();
+    begin_in_chain();
     const int tile = 8;
     int rows = a.rows.of(a.step);
     int first = blockIdx.y * tile;
@@ -52,7 +52,7 @@ struct EmbeddingArguments {
 };
 
 MARTLET_KERNEL __launch_bounds__(256) embedding_plain(const __grid_constant__ EmbeddingArguments a) {
-    wait_for_producers();
+    begin_in_chain();
     int row = blockIdx.x;
     if (row >= a.step->tokens) return;
     int id = a.sources[row];

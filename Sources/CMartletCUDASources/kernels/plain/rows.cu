@@ -20,7 +20,7 @@ struct NormArguments {
 };
 
 MARTLET_KERNEL __launch_bounds__(256) norm_plain(const __grid_constant__ NormArguments a) {
-    wait_for_producers();
+    begin_in_chain();
     i64 row = blockIdx.x;
     if (row >= a.rows.of(a.step)) return;
     float total = 0;
@@ -73,7 +73,7 @@ struct GatedArguments {
 };
 
 MARTLET_KERNEL __launch_bounds__(256) gated_plain(const __grid_constant__ GatedArguments a) {
-    wait_for_producers();
+    begin_in_chain();
     i64 row = blockIdx.x;
     int i = blockIdx.y * blockDim.x + threadIdx.x;
     if (row >= a.rows.of(a.step) || i >= a.columns) return;
@@ -91,7 +91,7 @@ struct BinaryArguments {
 };
 
 MARTLET_KERNEL __launch_bounds__(256) binary_plain(const __grid_constant__ BinaryArguments a) {
-    wait_for_producers();
+    begin_in_chain();
     i64 row = blockIdx.x;
     int i = blockIdx.y * blockDim.x + threadIdx.x;
     if (row >= a.rows.of(a.step) || i >= a.columns) return;
@@ -110,7 +110,7 @@ struct UnaryArguments {
 };
 
 MARTLET_KERNEL __launch_bounds__(256) unary_plain(const __grid_constant__ UnaryArguments a) {
-    wait_for_producers();
+    begin_in_chain();
     i64 row = blockIdx.x;
     int i = blockIdx.y * blockDim.x + threadIdx.x;
     if (row >= a.rows.of(a.step) || i >= a.columns) return;
@@ -123,7 +123,7 @@ MARTLET_KERNEL __launch_bounds__(256) unary_plain(const __grid_constant__ UnaryA
 // ---- Row statistics -------------------------------------------------------------------------------------
 
 MARTLET_KERNEL __launch_bounds__(256) softmax_plain(const __grid_constant__ UnaryArguments a) {
-    wait_for_producers();
+    begin_in_chain();
     i64 row = blockIdx.x;
     if (row >= a.rows.of(a.step)) return;
     float greatest = -MARTLET_INFINITY, total = 0;
@@ -141,7 +141,7 @@ MARTLET_KERNEL __launch_bounds__(256) softmax_plain(const __grid_constant__ Unar
 }
 
 MARTLET_KERNEL __launch_bounds__(256) normalize_plain(const __grid_constant__ UnaryArguments a) {
-    wait_for_producers();
+    begin_in_chain();
     i64 row = blockIdx.x;
     if (row >= a.rows.of(a.step)) return;
     float total = 0;
@@ -165,7 +165,7 @@ struct MeanArguments {
 };
 
 MARTLET_KERNEL __launch_bounds__(256) mean_plain(const __grid_constant__ MeanArguments a) {
-    wait_for_producers();
+    begin_in_chain();
     int request = blockIdx.x;
     int i = blockIdx.y * blockDim.x + threadIdx.x;
     if (request >= a.step->requests || i >= a.columns) return;
@@ -183,7 +183,7 @@ struct GatherArguments {
 };
 
 MARTLET_KERNEL __launch_bounds__(256) gather_plain(const __grid_constant__ GatherArguments a) {
-    wait_for_producers();
+    begin_in_chain();
     i64 row = blockIdx.x;
     int i = blockIdx.y * blockDim.x + threadIdx.x;
     if (row >= a.step->logit_rows || i >= a.columns) return;

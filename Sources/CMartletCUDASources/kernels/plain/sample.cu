@@ -522,9 +522,9 @@ __cluster_dims__(CLUSTER, 1, 1)
 __launch_bounds__(THREADS, 1) sample_plain(const __grid_constant__ SampleArguments a) {
     __shared__ u32 rows[WARPS], uses[WARPS];
     Team team = Team::join();
-    wait_for_producers();
+    // What the step says of requests and the state of those before are there; only logits are waited for. One round
+    // of loads: the step's arrays are as long as the grid wants.
     StepCounts step = *a.step;
-    // One round of loads: the step's arrays are as long as the grid wants.
     int index = blockIdx.x / CLUSTER;
     if (threadIdx.x == 0) {
         int slot = a.state_slot[index];
@@ -538,7 +538,11 @@ __launch_bounds__(THREADS, 1) sample_plain(const __grid_constant__ SampleArgumen
     const int words = sizeof(SamplingParameters) / 4;
     if (threadIdx.x < words) ((u32*)&parameters)[threadIdx.x] = ((const u32*)&a.parameters[index])[threadIdx.x];
     __syncthreads();
-    if (index >= step.requests) return;
+    if (index >= step.requests || step.logit_rows == 0) {
+        wait_for_producers();
+        return;
+    }
+    update_state(a);
     for (int base = 0; base < step.logit_rows; base += THREADS) {
         // The request's rows among as many as there are threads.
         int o = base + (int)threadIdx.x, source = -1;
@@ -547,13 +551,13 @@ __launch_bounds__(THREADS, 1) sample_plain(const __grid_constant__ SampleArgumen
             source = a.logit_rows[o];
             use = a.row_use[o];
         }
-        if (base == 0) update_state(a);
         u32 own = __ballot_sync(~0u, source >= request.first && source < request.end);
         u32 used = __ballot_sync(~0u, use & 1);
         if (lane_index() == 0) {
             rows[warp_index()] = own;
             uses[warp_index()] = used;
         }
+        if (base == 0) wait_for_producers();
         __syncthreads();
 #pragma unroll 1
         for (int r = next_bit(rows, 0); r < THREADS; r = next_bit(rows, r + 1)) {

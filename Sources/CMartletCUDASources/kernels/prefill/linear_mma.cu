@@ -46,35 +46,53 @@ constexpr int staging_bytes = threads / 32 * warp_tokens * pitch;
 constexpr int shared_bytes = STAGES * stage_bytes > staging_bytes ? STAGES * stage_bytes : staging_bytes;
 extern __shared__ __align__(128) u8 shared[];
 
-/// The block's tile, and how its boxes come.
+/// The block's tile, and how its boxes come: in four parts, between whose copies others multiply.
 struct Loader {
     const PrefillLinearArguments& a;
     const Tile tile;
     const int tokens;
+    static constexpr int vectors = strip_bytes / 16, count = tile_strips * vectors;  // 16 bytes each, of weights
+    static constexpr int x_turns = tile_tokens * 8 / threads, weight_turns = (count + threads - 1) / threads;
+    const u16* x;        // this thread's row and vector
+    u32 x_place, there;  // their place in a box; which of its rows there are
 
-    /// Asks for a box.
-    __device__ __forceinline__ void ask(int box, u32 stage) const {
+    __device__ __forceinline__ Loader(const PrefillLinearArguments& a, Tile tile, int tokens)
+        : a(a), tile(tile), tokens(tokens) {
         const int row = threadIdx.x / 8, vector = threadIdx.x % 8;
-        const u16* x = (const u16*)a.x.base + (i64)(tile.token + row) * a.x.stride + box * box_k + vector * 8;
-        const u32 to = stage + row * 128 + (vector ^ row & 7) * 16;
+        x = (const u16*)a.x.base + (i64)(tile.token + row) * a.x.stride + vector * 8;
+        x_place = row * 128 + (vector ^ row & 7) * 16;
+        // Rows that are not there are read from the first one, no bytes of it.
+        there = 0;
 #pragma unroll
-        for (int i = 0; i < tile_tokens; i += threads / 8) {
-            bool is_there = tile.token + row + i < tokens;
-            copy_or_clear(to + i * 128, is_there ? x + i * a.x.stride : a.x.base, is_there);
+        for (int i = 0; i < x_turns; ++i) there |= (u32)(tile.token + row + i * (threads / 8) < tokens) << (i + 4);
+        if (there == 0) x = (const u16*)a.x.base + vector * 8;
+    }
+    /// Asks for a part of a box.
+    __device__ __forceinline__ void ask(int box, u32 stage, int part, bool is_wanted) const {
+        const i64 pitch = there >> 5 ? a.x.stride * (threads / 8) : 0;
+#pragma unroll
+        for (int i = x_turns * part / 4; i < x_turns * (part + 1) / 4; ++i) {
+            copy_some(stage + x_place + i * threads * 16, x + box * box_k + i * pitch, there >> i & 16, is_wanted);
         }
-        constexpr int vectors = strip_bytes / 16, count = tile_strips * vectors;
 #pragma unroll
-        for (int i = 0; i < (count + threads - 1) / threads; ++i) {
-            int index = i * threads + threadIdx.x, place = index / vectors, vector = index % vectors;
-            if (index >= count || tile.place + place >= strips) break;
+        for (int i = weight_turns * part / 4; i < weight_turns * (part + 1) / 4; ++i) {
+            const int index = i * threads + threadIdx.x;
+            // Whole strips for all threads at once, where that is so.
+            const int place = vectors % threads == 0 ? i * threads / vectors : index / vectors;
+            const int vector = vectors % threads == 0 ? i * threads % vectors + (int)threadIdx.x : index % vectors;
             const Strip strip(tile.place + place);
             const u8* chunk = a.weight + (strip.chunk + box / chunk_boxes * strip.stride) * chunk_bytes;
-            int part = box % chunk_boxes, at = part * box_words * 512 + vector * 16;
+            int at = box % chunk_boxes * box_words * 512 + vector * 16;
             if (grouped && vector >= box_words * 32) {
-                at = words * 512 + first_group(part) * group_bytes + (vector - box_words * 32) * 16;
+                at = words * 512 + first_group(box % chunk_boxes) * group_bytes + (vector - box_words * 32) * 16;
             }
-            copy_chunk(stage + x_bytes + index * 16, chunk + at);
+            copy_some(stage + x_bytes + index * 16, chunk + at, 16,
+                is_wanted && (count % threads == 0 || index < count) && (strips % tile_strips == 0 || tile.place + place < strips));
         }
+    }
+    __device__ __forceinline__ void ask(int box, u32 stage) const {
+#pragma unroll
+        for (int part = 0; part < 4; ++part) ask(box, stage, part, true);
     }
 };
 
@@ -124,7 +142,8 @@ struct Products {
     }
 
     /// Multiplies 16 k, and reads the next ones between the products, each where its place has become free.
-    __device__ __forceinline__ void multiply(int k, u32 next_stage, bool has_next) {
+    template <typename Between>
+    __device__ __forceinline__ void multiply(int k, u32 next_stage, bool has_next, Between between) {
         const int next = (k + 1) % 4;
         // Codes come before the first products, and are converted behind later ones.
 #pragma unroll
@@ -139,6 +158,7 @@ struct Products {
                 mma<math>(c[i][2 * j], w[0], w[1], w[2], w[3], b[j][0], b[j][1]);
                 mma<math>(c[i][2 * j + 1], w[0], w[1], w[2], w[3], b[j][2], b[j][3]);
             }
+            between(j);
             if (!has_next) continue;
             read_tokens(next_stage, next, j);
             if (!quantized) {
@@ -220,7 +240,7 @@ extern "C" __global__ void __launch_bounds__(threads, 256 / threads)
     release_dependents();
     const int tokens = a.rows.of(a.step), token_tiles = (tokens + tile_tokens - 1) / tile_tokens;
     if ((int)blockIdx.x >= row_tiles * token_tiles) return;
-    const Loader loader{a, Tile::of(blockIdx.x, token_tiles), tokens};
+    const Loader loader(a, Tile::of(blockIdx.x, token_tiles), tokens);
     const u32 base = shared_address(shared);
 #pragma unroll
     for (int i = 0; i < STAGES; ++i) {
@@ -235,13 +255,13 @@ extern "C" __global__ void __launch_bounds__(threads, 256 / threads)
 #pragma unroll 1
     for (int i = 0; i < boxes; ++i) {
 #pragma unroll
-        for (int k = 0; k < 3; ++k) products.multiply(k, present, true);
+        for (int k = 0; k < 3; ++k) products.multiply(k, present, true, [](int) {});
         copies_wait<STAGES - 2>();
         __syncthreads();  // the next box is here, and all have read this one, whose place is asked for now
-        if (i + STAGES < boxes) loader.ask(i + STAGES, present);
-        copies_commit();
+        const u32 free = present;
         present = present == base + (STAGES - 1) * stage_bytes ? base : present + stage_bytes;
-        products.multiply(3, present, i + 1 < boxes);
+        products.multiply(3, present, i + 1 < boxes, [&](int part) { loader.ask(i + STAGES, free, part, i + STAGES < boxes); });
+        copies_commit();
     }
     products.finish(loader);
 }
