@@ -47,11 +47,12 @@ package final class StepOutputs: @unchecked Sendable {
     package var logits: [[Float]] = []
     /// Named outputs of the plan besides logits: `[rows][columns]` f32.
     package var named: [String: [[Float]]] = [:]
-    /// What the step's requests end with if a number of any of them exceeded the type that kernels
-    /// compute in; nil if none did.
-    package var overflow: MartletError?
     /// Time the device worked on the step, in seconds.
     package var deviceSeconds: Double = 0
+    /// Kernels that ran on the device; 0 on the CPU.
+    package var kernelCount = 0
+    /// Calls that started them: a graph of many kernels is one.
+    package var launchCount = 0
 
     /// Empty results.
     package init() {}
@@ -85,6 +86,8 @@ package protocol PlanExecutor: AnyObject, Sendable {
     var stateSlotCount: Int { get }
     /// Steps that may be under way at once: 2 or more.
     var maxStepsInFlight: Int { get }
+    /// What helps where logits are not finite; nil where the executor knows nothing.
+    var nonFiniteMend: String? { get }
 
     /// Starts a step.
     ///
@@ -107,6 +110,8 @@ extension PlanExecutor {
     }
     /// No entry point takes embeddings.
     package var embeddingSize: Int { 0 }
+    /// It computes in no type that ends before the activations' does.
+    package var nonFiniteMend: String? { nil }
 }
 
 extension StepRecord {

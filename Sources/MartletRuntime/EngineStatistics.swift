@@ -31,6 +31,10 @@ public struct EngineStatistics: Sendable, Hashable {
     public var largestBatch = 0
     /// Seconds that the device worked, as it reports.
     public var deviceSeconds = 0.0
+    /// Kernels that ran on the device; 0 on the CPU.
+    public var kernelCount = 0
+    /// Calls that started them: a graph of many kernels is one.
+    public var launchCount = 0
     /// Seconds that the engine's thread spent between messages: scheduling, records, text.
     public var hostSeconds = 0.0
     /// Seconds from noticing a step's completion to submitting the next, without the submission.

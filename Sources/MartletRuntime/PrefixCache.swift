@@ -205,6 +205,12 @@ package struct PrefixCache: Sendable {
         }
     }
 
+    /// Forgets the block of a page, and all that follow it.
+    package mutating func remove(tag: Int, pool: inout BlockPool) {
+        guard tag >= 0, firstPage[groups.count] > 0 else { return }
+        remove(Int32(tag / firstPage[groups.count]), pool: &pool)
+    }
+
     /// Removes a node and all that follow it.
     private mutating func remove(_ node: Int32, pool: inout BlockPool) {
         let parent = nodes[Int(node)].parent

@@ -30,7 +30,7 @@ extension StepLoop {
         if let event, event.finishReason == .error {
             let first = RequestID(event.request.rawValue)
             guard let slot = live.firstIndex(where: { $0?.id == first }) else { return }
-            return fail(slot, hostFailures[event.item] ?? Self.rowError(event, item))
+            return fail(slot, hostFailures[event.item] ?? rowError(event, item))
         }
         guard let event, live.indices.contains(slot), let request = live[slot],
             request.id == event.request
@@ -76,29 +76,6 @@ extension StepLoop {
         _ = request.sink.receive(news)
     }
 
-    /// Ends all requests of a step in which a number exceeded its type: which one's is not known, and what
-    /// they go on from may be wrong.
-    mutating func endOverflowed(_ place: Int, _ error: MartletError) {
-        // Arrays of their own: the executor may hold these for the step behind.
-        var (tokens, status) = (outputs[place].tokens, outputs[place].status)
-        defer { (outputs[place].tokens, outputs[place].status) = (tokens, status) }
-        for (index, item) in steps[place].items.enumerated() {
-            // Nobody begins with what was computed.
-            scheduler.states[item.slot].sharesPrefix = false
-            if item.samples {
-                hostFailures[index] = error
-                tokens[item.sampleRow] = -1
-                status[item.sampleRow] = .nonFinite
-                continue
-            }
-            // A part of a prompt has no event to fail by.
-            let first = RequestID(item.request.rawValue)
-            guard let slot = live.firstIndex(where: { $0?.id == first }) else { continue }
-            scheduler.finish(first)
-            fail(slot, error)
-        }
-    }
-
     private mutating func fail(_ slot: Int, _ error: MartletError) {
         let sink = live[slot]?.sink
         live[slot] = nil
@@ -127,7 +104,7 @@ extension StepLoop {
         if request.returnsNamedOutputs { news.namedOutputs = results.named }
     }
 
-    private static func rowError(_ event: SchedulerEvent, _ item: WorkItem) -> MartletError {
+    private func rowError(_ event: SchedulerEvent, _ item: WorkItem) -> MartletError {
         let place =
             "token \(item.outputIndex) of the answer (position \(item.range.upperBound - 1))"
         if event.status == .noCandidate {
@@ -137,8 +114,8 @@ extension StepLoop {
         }
         return MartletError(
             .device, "the logits for \(place) are not finite",
-            mend:
-                "Use a wider --dtype; under f32 look for the fault in the checkpoint's weights or sizes"
+            mend: executor.nonFiniteMend
+                ?? "Use a wider --dtype; under f32 look for the fault in the checkpoint's weights or sizes"
         )
     }
 }

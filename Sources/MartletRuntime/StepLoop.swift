@@ -194,7 +194,6 @@ struct StepLoop {
                 return
             }
             if steps[place].needsHost { drawOnHost(place) }
-            if let error = outputs[place].overflow { endOverflowed(place, error) }
             try scheduler.complete(
                 steps[place], tokens: outputs[place].tokens, status: outputs[place].status,
                 events: &events)
@@ -247,6 +246,8 @@ struct StepLoop {
         statistics.largestBatch = max(statistics.largestBatch, step.items.count)
         statistics.stepRequests.add(Double(step.items.count))
         statistics.deviceSeconds += results.deviceSeconds
+        statistics.kernelCount += results.kernelCount
+        statistics.launchCount += results.launchCount
         // What a token of a long run takes is what computing it again would.
         if step.tokenCount > 2 * step.items.count, results.deviceSeconds > 0 {
             let measured = results.deviceSeconds / Double(step.tokenCount)

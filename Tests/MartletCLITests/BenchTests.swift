@@ -70,6 +70,9 @@ import Darwin
         let peakShare = 100 * number("prompt Gop/s") / number("peak Gop/s")
         #expect(abs(number("peak share %") - peakShare) < 0.06 + 6 / number("peak Gop/s"))
         #expect(number("peak share %") < 100 && number("prompt Gop/s") < number("peak Gop/s"))
+        #expect(number("host ms/step") > 0)
+        // No kernels are started on the CPU.
+        #expect(row["launches/step"] == .null && row["kernels/step"] == .null)
         let steps = try #require(output["steps"]?.array)
         let qkv = try #require(
             steps.first { $0["step"]?.string == "linear layers.*.attention.qkv" })

@@ -33,7 +33,7 @@ import Testing
         let executor = try model.executor()
         var runner = StepRunner(executor)
         let before = FakeDriver.state.withLock { $0.launches.count }
-        _ = try await runner.run([StepPart(0, [1, 2, 3]), StepPart(1, [4, 5])])
+        let outputs = try await runner.run([StepPart(0, [1, 2, 3]), StepPart(1, [4, 5])])
         let launches = FakeDriver.state.withLock { Array($0.launches.dropFirst(before)) }
         let plan = model.compiled.plans[0]
         #expect(launches.map(\.kernel) == plan.steps.flatMap(Self.kernels))
@@ -55,6 +55,9 @@ import Testing
             }
         }
         #expect(executor.launchCounts == (0, 1))
+        // And the copies of inputs and results.
+        #expect(outputs.kernelCount == launches.count + 2)
+        #expect(outputs.launchCount == outputs.kernelCount)
     }
 
     /// Without a compiler the engine's code decides which kernels run: an H100's, or older ones as PTX.
@@ -104,7 +107,9 @@ import Testing
         _ = try await runner.run([StepPart(0, [1, 2]), StepPart(1, [3])])
         let (before, launches) = FakeDriver.state.withLock { ($0.calls.count, $0.launches.count) }
         for token in 0..<4 {
-            _ = try await runner.run([StepPart(0, [Int32(token)]), StepPart(1, [7])])
+            let outputs = try await runner.run([StepPart(0, [Int32(token)]), StepPart(1, [7])])
+            #expect(outputs.launchCount == 3)
+            #expect(outputs.kernelCount == planLaunches / 3 + 2)
         }
         let calls = FakeDriver.state.withLock { Array($0.calls.dropFirst(before)) }
         #expect(calls.count { $0 == "cuGraphLaunch" } == 4)
@@ -219,6 +224,18 @@ import Testing
         #expect(kernels.count { $0 == "kv_write_plain" } == 5)
     }
 
+    /// Requests whose logits are not finite are told of f16 where anything is computed in it.
+    @Test func mendOfNumbersBeyondF16() throws {
+        FakeDriver.reset()
+        let codes = QuantizationScheme(bits: 8, group: .channel, scaleType: .f32, zero: .none)
+        let coded = try FakeModel(TinyModels.llama(), dtype: .bf16, scheme: codes)
+        #expect(try coded.executor().nonFiniteMend?.contains("--quantize none") == true)
+        #expect(try FakeModel(dtype: .f16).executor().nonFiniteMend?.contains("bf16") == true)
+        for dtype in [DType.bf16, .f32] {
+            #expect(try FakeModel(dtype: dtype).executor().nonFiniteMend == nil)
+        }
+    }
+
     /// The arena is one allocation of the size that the budget says.
     @Test func memoryIsTheBudget() throws {
         FakeDriver.reset()
@@ -247,8 +264,11 @@ import Testing
     }
 
     /// Every call of a short run is failed once: a clear error, nothing left behind, and the next run works.
-    @Test func everyCallMayFail() async throws {
-        let model = try FakeModel()
+    @Test(arguments: [false, true]) func everyCallMayFail(isCoded: Bool) async throws {
+        let codes = QuantizationScheme(bits: 8, group: .channel, scaleType: .f32, zero: .none)
+        let model =
+            isCoded
+            ? try FakeModel(TinyModels.llama(), dtype: .bf16, scheme: codes) : try FakeModel()
         func run() async throws {
             let executor = try model.executor()
             var runner = StepRunner(executor)

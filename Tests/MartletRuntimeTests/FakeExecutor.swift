@@ -24,7 +24,6 @@ final class FakeExecutor: PlanExecutor, @unchecked Sendable {
     private let gate: DispatchSemaphore?
     private let failingStep: Int?
     private let nonFiniteStep: Int?
-    private let overflowStep: Int?
     private let inFlight = Atomic<Int>(0)
     private let steps = Atomic<Int>(0)
     private let rows = Atomic<Int>(0)
@@ -35,8 +34,7 @@ final class FakeExecutor: PlanExecutor, @unchecked Sendable {
             maxTokens: 16, maxRequests: 8, maxLogitRows: 8, maxContext: 64),
         groups: [KVGroup] = [FakeModel.group(blockSize: 4)], pageCount: Int = 128,
         stateSlotCount: Int = 8, maxStepsInFlight: Int = 2, isGated: Bool = false,
-        hostPageCount: Int = 0, failingStep: Int? = nil, nonFiniteStep: Int? = nil,
-        overflowStep: Int? = nil
+        hostPageCount: Int = 0, failingStep: Int? = nil, nonFiniteStep: Int? = nil
     ) {
         self.limits = limits
         kvGroups = groups
@@ -46,7 +44,6 @@ final class FakeExecutor: PlanExecutor, @unchecked Sendable {
         self.maxStepsInFlight = maxStepsInFlight
         self.failingStep = failingStep
         self.nonFiniteStep = nonFiniteStep
-        self.overflowStep = overflowStep
         gate = isGated ? DispatchSemaphore(value: 0) : nil
         model = Mutex(
             FakeModel(
@@ -85,11 +82,8 @@ final class FakeExecutor: PlanExecutor, @unchecked Sendable {
                 outputs.status[0] = .nonFinite
                 outputs.tokens[0] = -1
             }
-            outputs.overflow =
-                step.number == overflowStep
-                ? MartletError(.limitExceeded, "a number exceeded f16", mend: "Use --dtype bf16")
-                : nil
             outputs.deviceSeconds = 0.001
+            (outputs.kernelCount, outputs.launchCount) = (7, 3)
             outputs.named["rows"] = (0..<step.tokenCount).map { [Float($0)] }
             inFlight.subtract(1, ordering: .relaxed)
             completion(nil)

@@ -200,21 +200,26 @@ import Testing
         }
     }
 
-    /// A step with a number that exceeded its type ends its requests, those in the middle of a prompt as well;
-    /// later ones run, and use nothing of what it computed.
-    @Test(arguments: [0, 1, 2]) func anOverflowEndsTheRequestsOfItsStep(step: Int) throws {
-        let executor = FakeExecutor(overflowStep: step)
+    /// What a request computed whose numbers are none is known to nobody behind it; what it had from others stays.
+    @Test(arguments: [false, true]) func nothingOfAFailedRequestIsShared(isKnown: Bool) throws {
+        let executor = FakeExecutor(nonFiniteStep: isKnown ? 5 : 2)
         let engine = try InferenceEngine(executor: executor)
         // Steps of 16 tokens: the prompt takes three, and draws in the third.
-        let asked = request((0..<40).map { Int32($0 % 7) }, 8)
+        let prompt = (0..<40).map { Int32($0 % 7) }
+        if isKnown {
+            let before = request(Array(prompt.prefix(17)), 3)
+            #expect(try engine.generateBatch([before])[0].tokens == executor.answer(before))
+        }
+        let asked = request(prompt, 8)
+        let known = isKnown ? 17 : 0
         let output = try #require(try engine.generateBatch([asked]).first)
         #expect(output.finishReason == .error && output.tokens.isEmpty)
-        #expect(output.failure?.mend == "Use --dtype bf16")
-        #expect(engine.statistics.failedRequestCount == 1)
+        #expect(output.failure?.mend?.contains("--dtype") == true)
+        #expect(engine.statistics.reusedTokenCount == known)
         let again = try #require(try engine.generateBatch([asked]).first)
         #expect(again.tokens == executor.answer(asked))
-        // Whole blocks of the steps before were known, no more.
-        #expect(engine.statistics.reusedTokenCount == 16 * step)
+        #expect(engine.statistics.reusedTokenCount == 2 * known)
+        #expect(engine.statistics.failedRequestCount == 1)
         let statistics = engine.statistics
         #expect(statistics.freePageCount + statistics.cachedPageCount >= 128)
         engine.shutdown()
@@ -265,5 +270,6 @@ import Testing
         #expect(now.finishedRequestCount == 2)
         #expect(now.stepCount >= 7 && now.stepCount <= 11)
         #expect(now.deviceSeconds > 0)
+        #expect(now.kernelCount == 7 * now.stepCount && now.launchCount == 3 * now.stepCount)
     }
 }

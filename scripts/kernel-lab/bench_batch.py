@@ -120,7 +120,6 @@ class Bench:
         at = dev.DTYPES[FORMATS[form]["ACTIVATION"]]
         rows = next(d["TOKENS"] for d in definitions if "TOKENS" in d)
         step = torch.tensor([rows] * 4, device=DEV, dtype=torch.int32)
-        status = torch.zeros(1, device=DEV, dtype=torch.int32)
         linears = [d for d in definitions if "INPUTS" in d]
         wide = max(max(d["INPUTS"], d["OUTPUTS"]) for d in linears)
         scales, gamma = torch.full((wide + 16,), 0.0005, device=DEV), torch.ones(wide, device=DEV, dtype=at)
@@ -142,7 +141,7 @@ class Bench:
                 head = (dev.pointer(step), dev.RowCount(tokens=1))
                 if "COLUMNS" in d:
                     a = dev.RowNormArguments(*head, buffer("r", d["COLUMNS"]), buffer("x", d["COLUMNS"]),
-                                             dev.pointer(gamma), dev.pointer(status), 1e-5)
+                                             dev.pointer(gamma), 1e-5)
                     calls.append((kernel, a, rows, 256))
                     continue
                 w = dev.pointer(left.pop(0))
@@ -155,7 +154,7 @@ class Bench:
                                                  dev.pointer(scales), None, None, norm, traces)
                 else:
                     a = dev.LinearArguments(*head, *ends, None, w, dev.pointer(scales), None, dev.pointer(gamma), None, None,
-                                            dev.pointer(status), 1e-5, 0)
+                                            1e-5, 0)
                 calls.append((kernel, a, kernel.facts[2], None))
 
         def launch():

@@ -38,7 +38,6 @@ def main():
             moved = sum(w.numel() for layer in stack for w in layer)
             scales = torch.full((2 * inner + 16,), 0.0005, device=DEV)
             gamma = torch.ones(max(h, inner), device=DEV, dtype=at)
-            status = torch.zeros(1, device=DEV, dtype=torch.int32)
             row = []
             for tokens in (1, 2, 4, 8):
                 step = torch.tensor([tokens] * 4, device=DEV, dtype=torch.int32)
@@ -48,7 +47,7 @@ def main():
                            for k in kinds]
                 calls = [(kernel, LinearArguments(
                     pointer(step), RowCount(tokens=1), Rows.of(x), Rows.of(y), Rows.of(flow[0]), None, pointer(w),
-                    pointer(scales), None, pointer(gamma), None, None, pointer(status), 1e-5, 0))
+                    pointer(scales), None, pointer(gamma), None, None, 1e-5, 0))
                     for layer in stack for kernel, w, (x, y) in zip(kernels, layer, ends)]
 
                 def launch():

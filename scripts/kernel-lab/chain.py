@@ -50,7 +50,6 @@ class Model:
         self.best = torch.zeros(1, GRID, 2, device=DEV, dtype=torch.int32)
         self.partials = torch.zeros(1, N, 8, D + 2, device=DEV)
         self.counters = torch.zeros(N, device=DEV, dtype=torch.int32)
-        self.status = torch.zeros(1, device=DEV, dtype=torch.int32)
         self.layers = []
         h = self.embedding[777].float()
         norm = lambda x, gamma: x * torch.rsqrt(x.pow(2).mean() + 1e-6) * gamma.float()
@@ -115,7 +114,7 @@ class Model:
             call(kernel, LinearArguments(
                 pointer(self.step), RowCount(tokens=1), Rows.of(x), Rows.of(y), Rows.of(residual), None,
                 pointer(weight[0]), pointer(weight[1]), None, pointer(gamma), None, pointer(self.best),
-                pointer(self.status), 1e-6, 0), (GRID, 1, 1))
+                1e-6, 0), (GRID, 1, 1))
 
         call(embedding, EmbeddingArguments(
             pointer(self.step), pointer(self.sources), pointer(self.token), None, Rows.of(self.h),

@@ -87,7 +87,7 @@ class RowCount(ctypes.Structure):
 class LinearArguments(ctypes.Structure):
     _fields_ = [("step", c_void_p), ("rows", RowCount), ("x", Rows), ("y", Rows), ("residual", Rows),
                 ("row_index", c_void_p), ("weight", c_void_p), ("scales", c_void_p), ("zeros", c_void_p),
-                ("gamma", c_void_p), ("bias", c_void_p), ("best", c_void_p), ("status", c_void_p),
+                ("gamma", c_void_p), ("bias", c_void_p), ("best", c_void_p),
                 ("epsilon", c_float), ("reserved", c_int32), ("trace", c_void_p)]
 
 
@@ -114,7 +114,7 @@ def tensor_map(t, box_rows, box_columns=64):
 
 class RowNormArguments(ctypes.Structure):
     _fields_ = [("step", c_void_p), ("rows", RowCount), ("x", Rows), ("y", Rows), ("weight", c_void_p),
-                ("overflow", c_void_p), ("epsilon", c_float)]
+                ("epsilon", c_float)]
 
 
 class Rotation(ctypes.Structure):

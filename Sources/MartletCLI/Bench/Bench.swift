@@ -97,10 +97,8 @@ struct Bench {
             index += 1
         }
         let peakBytes = model.deviceMemoryBytes ?? ProcessMemory.peakBytes
-        let (deviceSeconds, stepCount) = (
-            model.statistics.deviceSeconds - statistics.deviceSeconds,
-            model.statistics.stepCount - statistics.stepCount
-        )
+        let now = model.statistics
+        let stepCount = Double(max(now.stepCount - statistics.stepCount, 1))
         let after = try copyCeiling ?? model.readCeiling()
         return BenchResult(
             item: item, latencies: latencies, firstTokens: firstTokens, decode: decode,
@@ -110,8 +108,12 @@ struct Bench {
             ceiling: max(before, after),
             promptWork: model.promptWork(batchSize: item.batchSize, length: item.inputLength),
             peaks: peaks, peakBytes: peakBytes,
-            deviceSecondsPerStep: deviceSeconds / Double(max(stepCount, 1)),
-            wallSecondsPerStep: latencies.reduce(0, +) / Double(max(stepCount, 1)), model: model)
+            deviceSecondsPerStep: (now.deviceSeconds - statistics.deviceSeconds) / stepCount,
+            wallSecondsPerStep: latencies.reduce(0, +) / stepCount,
+            hostSecondsPerStep: (now.hostSeconds - statistics.hostSeconds) / stepCount,
+            launchesPerStep: Double(now.launchCount - statistics.launchCount) / stepCount,
+            kernelsPerStep: Double(now.kernelCount - statistics.kernelCount) / stepCount,
+            model: model)
     }
 }
 
@@ -150,9 +152,13 @@ struct BenchResult {
     let peaks: ComputePeaks?
     /// Largest resident size during the runs, mapped pages included; on a GPU its memory taken.
     let peakBytes: Int
-    /// What the device worked and what passed for each step, prompts included.
+    /// What the device worked, what passed and what the engine's thread worked for each step, prompts included.
     let deviceSecondsPerStep: Double
     let wallSecondsPerStep: Double
+    let hostSecondsPerStep: Double
+    /// 0 on the CPU.
+    let launchesPerStep: Double
+    let kernelsPerStep: Double
     let model: LanguageModel
 
     private func mean(_ values: [Double]) -> Double {
@@ -211,7 +217,10 @@ struct BenchResult {
             "\(model.ceilingKind) GB/s", "share %", "prompt Gop/s", "peak Gop/s", "peak share %",
         ]
             + (forPrograms
-                ? ["device ms/step", "wall ms/step", "weights", "activations", "KV"] : [])
+                ? [
+                    "device ms/step", "wall ms/step", "host ms/step", "launches/step",
+                    "kernels/step", "weights", "activations", "KV",
+                ] : [])
     }
 
     /// The row of the table.
@@ -238,7 +247,10 @@ struct BenchResult {
             rate.map { number($0 / 1e9, 1) } ?? .null
         }
         guard forPrograms else { return row }
-        row += [deviceSecondsPerStep, wallSecondsPerStep].map { number($0 * 1000, 4) }
+        row += [deviceSecondsPerStep, wallSecondsPerStep, hostSecondsPerStep].map {
+            number($0 * 1000, 4)
+        }
+        row += [launchesPerStep, kernelsPerStep].map { $0 > 0 ? number($0, 1) : .null }
         row += [precision.weights, precision.activations, precision.kvDType].map {
             JSONValue.string($0)
         }

@@ -133,16 +133,19 @@ struct BoundPlan {
         return sizes
     }
 
-    /// What requests end with that were in a step in which a number exceeded f16.
-    var overflowError: MartletError {
-        let isHalf = plan.buffers.contains { $0.format == DType.f16.rawValue }
-        return MartletError(
-            .limitExceeded,
-            isHalf
-                ? "a number exceeded 65504, the largest of f16, while the request was computed"
-                : "a number exceeded 65504, the largest of f16, which the request is multiplied with "
-                    + "quantized weights in",
-            mend: isHalf ? "Use --dtype bf16" : "Use --dtype f32, or --quantize none")
+    /// What helps against numbers beyond 65504, the largest of f16; nil where nothing is computed in f16.
+    var wideningMend: String? {
+        if plan.buffers.contains(where: { $0.format == DType.f16.rawValue }) {
+            return "A number may have exceeded 65504, the largest of f16: use --dtype bf16"
+        }
+        let hasCodes = plan.parameters.contains {
+            if case .weight? = ElementFormat($0.format) { true } else { false }
+        }
+        guard hasCodes, plan.buffers.contains(where: { $0.format == DType.bf16.rawValue }) else {
+            return nil
+        }
+        return "A number may have exceeded 65504, the largest of f16, in which few rows meet "
+            + "quantized weights: use --dtype f32, or --quantize none"
     }
 
     /// All that some plans may start on a GPU of an architecture.
@@ -159,7 +162,8 @@ struct BoundPlan {
         let bound = try Self.bind(
             plans, base: 0, pageStart: 0, pages: sizes, parameterBytes: parameterBytes(plans),
             options: options)
-        return bound.plans.flatMap { $0.launches.map(\.launch) } + bound.setUp + [StepCopier.launch]
+        return bound.plans.flatMap { $0.launches.map(\.launch) } + bound.setUp
+            + [StepCopier.launch]
     }
 
     /// Bytes of all weights and constants of some plans.

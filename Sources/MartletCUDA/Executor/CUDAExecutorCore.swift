@@ -216,7 +216,7 @@ final class CUDAExecutorCore: @unchecked Sendable {
             var failure: MartletError?
             do {
                 try device.makeCurrent()
-                try enqueue(step, singles: singles, plan, slot, &queue)
+                try enqueue(step, outputs, singles: singles, plan, slot, &queue)
             } catch let error as MartletError {
                 failure = error
             } catch {
@@ -231,8 +231,8 @@ final class CUDAExecutorCore: @unchecked Sendable {
     }
 
     private func enqueue(
-        _ step: StepRecord, singles: Int, _ plan: DevicePlan, _ slot: StepSlot,
-        _ queue: inout Queue
+        _ step: StepRecord, _ outputs: StepOutputs, singles: Int, _ plan: DevicePlan,
+        _ slot: StepSlot, _ queue: inout Queue
     ) throws {
         if let operations = step.section(.blockOperations, BlockOperation.self) {
             for index in 0..<step.blockOperationCount() { try perform(operations[index]) }
@@ -240,13 +240,18 @@ final class CUDAExecutorCore: @unchecked Sendable {
         if options.poisonsBuffers {
             let (address, count) = plan.bound.activations
             try stream.fill(address, with: 0xff, count: count)
+            // A step may go on from the tokens of the one before.
+            let sources = step.section(.tokenSource, Int32.self)
+            if !(0..<step.tokenCount).contains(where: { (sources?[$0] ?? 0) < 0 }) {
+                try slot.poisonResults(on: stream)
+            }
         }
         for range in queue.ranges {
             copier.bring(
                 range.byteCount, from: slot.inputs + range.offset,
                 to: inputs.base + UInt64(range.offset))
         }
-        try copier.run(on: stream)
+        var copies = try copier.run(on: stream)
         try slot.start.record(on: stream)
         let (tokens, requests, rows) = (
             step.tokenCount, step.requestCount, step.logitRowCount
@@ -255,19 +260,23 @@ final class CUDAExecutorCore: @unchecked Sendable {
         let isProfiled = profiler.isOn
         if !isProfiled, tokens == requests, rows <= requests,
             singles == options.singles(requests),
-            try plan.launchGraph(requests: requests, on: stream)
+            let count = try plan.launchGraph(requests: requests, on: stream)
         {
             queue.graphs += 1
+            (outputs.launchCount, outputs.kernelCount) = (1, count)
         } else {
             queue.plain += 1
-            try plan.launch(
+            let count = try plan.launch(
                 Dimension.Values(
                     tokens: tokens, requests: requests, logitRows: rows,
                     context: options.limits.maxContext, singles: singles), on: stream,
                 marks: isProfiled ? slot.marks : nil)
+            (outputs.launchCount, outputs.kernelCount) = (count, count)
         }
         try slot.readBack(step, plan.bound, by: copier, device: device)
-        try copier.run(on: stream)
+        copies += try copier.run(on: stream)
+        outputs.launchCount += copies
+        outputs.kernelCount += copies
         try slot.done.record(on: stream)
     }
 
@@ -300,7 +309,6 @@ final class CUDAExecutorCore: @unchecked Sendable {
             }
             try slot.done.synchronize()
             slot.fill(outputs, step, plan.bound)
-            outputs.overflow = slot.hasOverflow ? plan.bound.overflowError : nil
             outputs.deviceSeconds = try slot.done.seconds(since: slot.start)
             if let times = try slot.marks.nanoseconds(
                 since: slot.start, stepCount: plan.bound.plan.steps.count)

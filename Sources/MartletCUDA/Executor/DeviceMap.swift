@@ -71,7 +71,7 @@ final class DeviceMap {
         self.parameterBytes = parameterBytes
         self.pages = PageMemory(address: base + UInt64(pageStart), sizes: pages)
         var layout = ByteLayout()
-        // Results end where inputs begin, so that one copy brings tokens and the overflow word.
+        // Results end where inputs begin: one piece to copy.
         results = ResultMemory(base: base, layout: &layout, rows: options.limits.maxLogitRows)
         inputs = try StepInputs(
             base: base, layout: &layout, plans: plans, groups: groups, limits: options.limits)

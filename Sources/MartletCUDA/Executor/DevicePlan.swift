@@ -101,7 +101,7 @@ final class DevicePlan: @unchecked Sendable {
     private let arguments: UnsafeMutableRawPointer
     private let isDependent: Bool
     /// In order of the requests that they hold.
-    private var graphs: [(size: Int, graph: GraphBox)] = []
+    private var graphs: [(size: Int, kernelCount: Int, box: GraphBox)] = []
 
     init(_ bound: BoundPlan, modules: LoadedModules) throws {
         self.bound = bound
@@ -140,19 +140,21 @@ final class DevicePlan: @unchecked Sendable {
     /// Starts all kernels for given counts.
     ///
     /// - Parameter marks: Where each kernel's end is to be marked.
+    /// - Returns: How many there were.
     func launch(
         _ values: Dimension.Values, on stream: borrowing CUDAStream, marks: StepMarks? = nil
-    ) throws(MartletError) {
-        // The first waits for the step's inputs to be there: others read them before they wait for one another.
-        var isFirst = true
+    ) throws(MartletError) -> Int {
+        var count = 0
         for entry in entries {
+            // The first waits for the step's inputs to be there: others read them before they wait for one another.
             let isStarted = try Self.start(
                 entry.launch, entry.function, entry.arguments, values, on: stream,
-                isDependent: isDependent && !isFirst, path: bound.plan.steps[entry.step].path)
+                isDependent: isDependent && count > 0, path: bound.plan.steps[entry.step].path)
             guard isStarted else { continue }
-            isFirst = false
+            count += 1
             try marks?.mark(entry.step, on: stream)
         }
+        return count
     }
 
     /// Starts one kernel.
@@ -210,21 +212,20 @@ final class DevicePlan: @unchecked Sendable {
             let values = Dimension.Values(
                 tokens: bucket, requests: bucket, logitRows: bucket,
                 context: options.limits.maxContext, singles: options.singles(bucket))
-            var failure: MartletError?
+            var kernelCount = 0
             let graph = try stream.capture { () throws(MartletError) in
-                do throws(MartletError) { try launch(values, on: stream) } catch { failure = error }
-                if let failure { throw failure }
+                kernelCount = try launch(values, on: stream)
             }
-            graphs.append((bucket, GraphBox(graph)))
+            graphs.append((bucket, kernelCount, GraphBox(graph)))
         }
     }
 
     /// Runs the smallest graph that holds so many requests of one token each.
     ///
-    /// - Returns: Whether there is one.
-    func launchGraph(requests: Int, on stream: borrowing CUDAStream) throws(MartletError) -> Bool {
-        guard let box = graphs.first(where: { $0.size >= requests })?.graph else { return false }
-        try box.graph.launch(on: stream)
-        return true
+    /// - Returns: How many kernels it has; nil if there is none.
+    func launchGraph(requests: Int, on stream: borrowing CUDAStream) throws(MartletError) -> Int? {
+        guard let found = graphs.first(where: { $0.size >= requests }) else { return nil }
+        try found.box.graph.launch(on: stream)
+        return found.kernelCount
     }
 }

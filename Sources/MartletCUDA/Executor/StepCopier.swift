@@ -67,13 +67,18 @@ final class StepCopier {
     }
 
     /// Enqueues the copies.
-    func run(on stream: borrowing CUDAStream) throws(MartletError) {
+    ///
+    /// - Returns: How many kernels do so.
+    func run(on stream: borrowing CUDAStream) throws(MartletError) -> Int {
         defer { pieces.removeAll(keepingCapacity: true) }
         let total = pieces.reduce(0) { $0 + $1.byteCount }
         guard pieces.count <= Self.pieceLimit, total <= Self.byteLimit,
             pieces.allSatisfy(\.isWords)
-        else { return try runByDriver(on: stream) }
-        guard !pieces.isEmpty else { return }
+        else {
+            try runByDriver(on: stream)
+            return 0
+        }
+        guard !pieces.isEmpty else { return 0 }
         arguments.storeBytes(of: pieces.count, as: Int.self)
         for (index, piece) in pieces.enumerated() {
             let place = arguments + 8 + index * 24
@@ -84,6 +89,7 @@ final class StepCopier {
         let none = Dimension.Values(tokens: 0, requests: 0, logitRows: 0, context: 0)
         try DevicePlan.start(
             Self.launch, kernel, arguments, none, on: stream, isDependent: false, path: "")
+        return 1
     }
 
     private func runByDriver(on stream: borrowing CUDAStream) throws(MartletError) {

@@ -11,9 +11,8 @@ import MartletEngineFile
 /// look at. Sections that every step has come first and are copied together; large and rare ones follow
 /// and are copied where a step has them.
 struct StepInputs {
-    /// Bytes of `StepCounts` and of the word behind it, where kernels note that a number exceeded f16: it
-    /// comes with the counts, so that each step begins without.
-    private static let countBytes = 24
+    /// Bytes of `StepCounts`.
+    private static let countBytes = 20
     private static let common: [StepField] = [
         .tokenSource, .positions, .requestIndex, .queryStart, .logitRows, .rowUse,
         .samplingParameters, .stateSlot, .historyStart,
@@ -103,8 +102,6 @@ struct StepInputs {
 
     /// Address of the counts.
     var counts: UInt64 { base }
-    /// Address of a word that kernels set where a number exceeded f16.
-    var overflow: UInt64 { base + 20 }
     /// Address of a section.
     func address(_ field: StepField) -> UInt64 { base + UInt64(offsets[field] ?? 0) }
     /// Address of a KV group's section.
@@ -176,7 +173,6 @@ struct StepInputs {
         counts[2] = UInt32(truncatingIfNeeded: rows)
         counts[3] = flags
         counts[4] = UInt32(truncatingIfNeeded: singles)
-        counts[5] = 0
     }
 
     private func rare(

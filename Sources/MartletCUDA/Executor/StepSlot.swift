@@ -27,7 +27,7 @@ final class StepSlot: @unchecked Sendable {
     private let staging: PinnedMemory
     private let results: ResultMemory
     private let resultStart: Int
-    /// Bytes of tokens, their states and the overflow word, which lie one behind the other.
+    /// Bytes of tokens and their states, which lie one behind the other.
     private let resultBytes: Int
     private var parts: [Part] = []
     /// Grows to what was asked for, then stays.
@@ -40,7 +40,7 @@ final class StepSlot: @unchecked Sendable {
         marks = StepMarks(device)
         self.results = results
         resultStart = (inputs.byteCount + 63) / 64 * 64
-        resultBytes = Int(inputs.overflow - results.tokens) + 4
+        resultBytes = Int(inputs.base - results.tokens)
         staging = try PinnedMemory(
             device,
             byteCount: resultStart + resultBytes + results.rows * 8 * ResultMemory.topLimit)
@@ -51,9 +51,9 @@ final class StepSlot: @unchecked Sendable {
     private var resultBase: UnsafeMutableRawPointer { staging.base + resultStart }
     private var topBase: UnsafeMutableRawPointer { resultBase + resultBytes }
 
-    /// Whether a number of the step exceeded f16, once it is done.
-    var hasOverflow: Bool {
-        resultBase.load(fromByteOffset: resultBytes - 4, as: UInt32.self) != 0
+    /// Fills tokens, their states and log-probabilities with what no kernel writes.
+    func poisonResults(on stream: borrowing CUDAStream) throws(MartletError) {
+        try stream.fill(results.tokens, with: 0xff, count: resultBytes)
     }
 
     /// Names everything that the step returns.

@@ -81,7 +81,6 @@ extension FragmentLinear {
         arguments.add(gamma?.address ?? 0)
         arguments.add(bias?.address ?? 0)
         arguments.add(UInt64(0))  // candidates
-        arguments.add(binder.memory.inputs.overflow)
         arguments.add(norm?.epsilon ?? 0)
         let counts = x.rows
         let grid = min(Self.blockLimit, layout.strips)

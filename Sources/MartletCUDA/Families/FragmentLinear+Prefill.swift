@@ -150,7 +150,6 @@ extension FragmentLinear {
         arguments.add(x)
         arguments.add(target)
         arguments.add(try binder.memory.converted(norm.gamma, to: x.type).address)
-        arguments.add(binder.memory.inputs.overflow)
         arguments.add(norm.epsilon)
         let rows = x.rows
         return KernelLaunch(

@@ -6,7 +6,7 @@
 // Bytes: the request's keys and values once per block of query heads that share them; floor: these / copy
 // bandwidth (C). Measured on an H100 80GB with the definitions of `rule` in scripts/kernel-lab/bench_attention.py,
 // D 128, bf16, 64 x 512, 8 x 4,096 and 1 x 32,768 positions: MHA 101, 102 and 101 % of C, 4 query heads to a kv
-// head 95, 95 and 94 %, MQA (17 MB, 5.6 us at C) 49, 47 and 44 %, with 64 x 4,096 positions 91 %. Many requests, in small blocks: 192 x
+// head 95, 97 and 94 %, MQA (17 MB, 5.6 us at C) 49, 47 and 44 %, with 64 x 4,096 positions 91 %. Many requests, in small blocks: 192 x
 // 192 MHA 99 %, 4 heads to a kv head 93 %; 192 x 68 MHA 76 %.
 // Grid: splits x (kv heads x head tiles) x tokens. A warp takes tiles of 16 positions: S^T = K Q^T and
 // O^T = V^T P^T on the matrix instructions, online softmax in f32. Keys and values come straight from memory

@@ -13,7 +13,7 @@
 // conflict-free 16-byte load feeds two matrix instructions. Warps' parts are added in a fixed order, so a
 // row's result does not depend on the rows beside it.
 // Everything is constant: shapes, grid, ranges. Numerics: f32 sums; codes are multiplied as exact f16
-// numbers, x is rounded to f16 with them (an overflow saturates and sets bit 0 of `status`).
+// numbers, x is rounded to f16 with them: a row that exceeds f16 has no finite results, those beside it are as ever.
 //
 //   WEIGHT GROUP ZERO        format of the weight (mma16x16.cuh); GROUP 0: per channel
 //   ACTIVATION RESULT        types of x, gamma, bias, residual; of y
@@ -44,7 +44,6 @@ struct DecodeLinearArguments {
     const void* gamma;     // [K]
     const void* bias;      // [N]
     Candidate* best;       // [rows][GRID]
-    u32* status;
     float epsilon;
     i32 reserved;
 #ifdef TRACE
@@ -121,8 +120,7 @@ struct Stage {
 
     /// Writes a piece; returns its sum of squares before gamma.
     __device__ __forceinline__ float put(
-        const DecodeLinearArguments& a, const Word& v, int token, int piece, int turn, float factor,
-        bool& overflow) {
+        const DecodeLinearArguments& a, const Word& v, int token, int piece, int turn, float factor) {
         float x[8], squares = 0;
         floats(v, x);
         if (NORM) {
@@ -139,14 +137,6 @@ struct Stage {
 #pragma unroll
         for (int i = 0; i < 4; ++i) {
             float low = x[2 * i], high = x[2 * i + 1];
-            if (quantized && (NORM || ACTIVATION == MARTLET_BF16)) {
-                // The comparison is false for numbers that are none: those stay what they are.
-                if (fmaxf(fabsf(low), fabsf(high)) > 65504.f) {
-                    overflow = true;
-                    low = fminf(fmaxf(low, -65504.f), 65504.f);
-                    high = fminf(fmaxf(high, -65504.f), 65504.f);
-                }
-            }
             if (WEIGHT == MARTLET_U4 && is_high) low *= 0.0625f, high *= 0.0625f;
             words[i] = pack_pair<math>(low, high);
         }
@@ -196,7 +186,6 @@ struct Stage {
             }
             __syncthreads();
         }
-        bool overflow = false;
         constexpr int count = TOKENS * turns, batch = count < 4 ? count : 4;
         float squares = 0;
 #pragma unroll 1
@@ -212,10 +201,8 @@ struct Stage {
                 int j = from + i;
                 if (j >= count) continue;
                 int token = j / turns;
-                bool high = false;
                 squares += put(a, v[i], token, threadIdx.x + j % turns * threads, i % turns,
-                               NORM == 1 ? factor(a, token) : 1, high);
-                overflow |= high && token < a.rows.of(a.step);
+                               NORM == 1 ? factor(a, token) : 1);
                 if (NORM == 2 && j % turns == turns - 1) {
                     squares = warp_sum(squares);
                     if (lane_index() == 0) parts[token * WARPS + warp_index()] = squares;
@@ -223,7 +210,6 @@ struct Stage {
                 }
             }
         }
-        if (overflow) atomicOr(a.status, 1u);
     }
 
     /// 1 / rms of a row, once all warps' sums of squares are there.

@@ -5,10 +5,12 @@
 // instructions of single warps, for GPUs before sm_90.
 //
 // FLOP 2 T K N; floor: FLOP / rate of large bf16 products (G), of which these instructions reach 62 % on an H100.
+// Measured there as compute_80 PTX, linears of a baichuan2-7b layer, 2,048 and 8,192 tokens: bf16 54, 55 %, int8 44, 46 %, int4 g128
+// 42, 45 % of G.
 // A block computes a tile of 128 weight rows x TOKENS tokens, each warp 64 x 64 of it. Boxes of 64 k come
 // by cp.async, some ahead: x swizzled for ldmatrix, the weight as it lies in memory, where a lane's 16 bytes are
 // its operands. Operands of the next 16 k are read between the products of the present ones, over the boxes'
-// ends too. Results leave transposed through shared memory.
+// ends too, and a quarter of a later box is asked for between them. Results leave transposed through shared memory.
 // Numerics: f32 sums. Codes become numbers of the type of x; those of grouped schemes are scaled before they are
 // multiplied, rounded once, beside bf16 their scales too; per-channel scales are applied to the sums.
 //
