@@ -205,10 +205,12 @@ package struct PrefixCache: Sendable {
         }
     }
 
-    /// Forgets the block of a page, and all that follow it.
-    package mutating func remove(tag: Int, pool: inout BlockPool) {
-        guard tag >= 0, firstPage[groups.count] > 0 else { return }
-        remove(Int32(tag / firstPage[groups.count]), pool: &pool)
+    /// Forgets the blocks from the beginning of a text to a place, and all that follow any of them.
+    mutating func removePath(to end: Handle, pool: inout BlockPool) {
+        guard isLive(end), end.node != Self.root.node else { return }
+        var node = end.node
+        while nodes[Int(node)].parent != Self.root.node { node = nodes[Int(node)].parent }
+        remove(node, pool: &pool)
     }
 
     /// Removes a node and all that follow it.

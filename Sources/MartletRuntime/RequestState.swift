@@ -73,8 +73,6 @@ package struct RequestState: Sendable {
     /// Where its next block goes among the known prefixes, and the positions before it.
     var prefixEnd = PrefixCache.root
     var prefixPositions = 0
-    /// Positions whose blocks were known when it began.
-    var reusedPositions = 0
     /// Pages to copy before the next step: partly filled blocks of other requests.
     var copies: [(group: Int, source: Int32, destination: Int32)] = []
     /// The request whose prompt begins alike and is under way, and how much of it is worth waiting for.

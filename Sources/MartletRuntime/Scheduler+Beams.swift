@@ -68,7 +68,6 @@ extension Scheduler {
         target.sampledCount = source.sampledCount
         target.knownCount = source.knownCount
         target.tables = source.tables
-        target.reusedPositions = source.reusedPositions
         target.nextBoundary = 0
     }
 

@@ -79,7 +79,8 @@ extension Scheduler {
             status: item.samples ? status[row] : .notSampled)
         if let event {
             events.append(event)
-            if event.finishReason == .error { unshare(item.slot) }
+            if event.finishReason == .error { states[item.slot].sharesPrefix = false }
+            if event.status == .nonFinite { unshare(item.slot) }
             if event.finishReason != nil { end(item.slot, event.finishReason) }
         }
         suspendIfPreempted(item.slot)

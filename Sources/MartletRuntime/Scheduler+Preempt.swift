@@ -78,7 +78,6 @@ extension Scheduler {
             states[slot].source.reset()
             states[slot].prefixEnd = PrefixCache.root
             states[slot].prefixPositions = 0
-            states[slot].reusedPositions = 0
         }
         if let index = active.firstIndex(of: slot) { active.remove(at: index) }
         states[slot].isPreempted = false

@@ -49,7 +49,6 @@ extension Scheduler {
     mutating func reuse(_ slot: Int, _ match: PrefixCache.Match) {
         states[slot].prefixEnd = match.end
         states[slot].prefixPositions = match.positions
-        states[slot].reusedPositions = match.positions
         states[slot].computed = match.positions
         for (index, group) in budget.groups.enumerated() {
             let first = group.window.map { max(match.positions - $0 + 1, 0) / group.blockSize } ?? 0
@@ -129,16 +128,17 @@ extension Scheduler {
         }
     }
 
-    /// Makes unknown what the request itself computed: it may be no numbers.
+    /// Makes unknown what the request computed and what it went on from: either may be no numbers.
     mutating func unshare(_ slot: Int) {
         states[slot].sharesPrefix = false
-        for (index, group) in budget.groups.enumerated() {
-            let table = states[slot].tables[index]
-            let known = states[slot].reusedPositions / group.blockSize - table.firstBlock
-            for page in table.pages.dropFirst(max(known, 0)) {
-                prefixes.remove(tag: pool.tag(page), pool: &pool)
-            }
-        }
+        prefixes.removePath(to: states[slot].prefixEnd, pool: &pool)
+    }
+
+    /// Ends a request whose numbers are none.
+    package mutating func fail(_ id: RequestID) {
+        guard let slot = slotsByID[id] else { return }
+        unshare(slot)
+        finish(id)
     }
 
     /// Whether all groups have blocks of one size.

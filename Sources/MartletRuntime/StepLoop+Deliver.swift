@@ -76,6 +76,37 @@ extension StepLoop {
         _ = request.sink.receive(news)
     }
 
+    /// Ends requests that ask for rows of which one is no numbers: those are not told as if they were.
+    mutating func failNonFinite(_ place: Int) {
+        let results = outputs[place]
+        guard !(results.logits.isEmpty && results.named.isEmpty) else { return }
+        // Arrays of their own: the executor may hold these for the step behind.
+        var (tokens, status) = (results.tokens, results.status)
+        defer { (results.tokens, results.status) = (tokens, status) }
+        var next = 0
+        for (index, item) in steps[place].items.enumerated() {
+            let rows = next..<min(next + item.returnedRowCount, results.logits.count)
+            next = rows.upperBound
+            let first = RequestID(item.request.rawValue)
+            guard live.indices.contains(item.slot), let request = live[item.slot],
+                request.id == first
+            else { continue }
+            let named = request.returnsNamedOutputs ? Array(results.named.values) : []
+            guard !results.logits[rows].allSatisfy(\.isFinite)
+                || !named.allSatisfy({ $0.allSatisfy(\.isFinite) })
+            else { continue }
+            if item.samples {
+                tokens[item.sampleRow] = -1
+                status[item.sampleRow] = .nonFinite
+                hostFailures[index] = nonFinite("position \(item.range.upperBound - 1) or before")
+                continue
+            }
+            // A part of a prompt has no event to fail by.
+            scheduler.fail(first)
+            fail(item.slot, nonFinite("positions \(item.range)"))
+        }
+    }
+
     private mutating func fail(_ slot: Int, _ error: MartletError) {
         let sink = live[slot]?.sink
         live[slot] = nil
@@ -112,11 +143,22 @@ extension StepLoop {
                 .invalidArgument, "logit bias and mask forbid every token at \(place)",
                 mend: "Forbid fewer tokens")
         }
+        return nonFinite(place)
+    }
+
+    private func nonFinite(_ place: String) -> MartletError {
+        let mend = executor.nonFiniteMend
         return MartletError(
-            .device, "the logits for \(place) are not finite",
-            mend: executor.nonFiniteMend
-                ?? "Use a wider --dtype; under f32 look for the fault in the checkpoint's weights or sizes"
-        )
+            mend == nil ? .device : .limitExceeded, "the logits for \(place) are not finite",
+            mend: (mend ?? "Use a wider --dtype")
+                + "; under f32 look for the fault in the checkpoint's weights or sizes")
+    }
+}
+
+extension [Float] {
+    /// Whether all are finite numbers.
+    fileprivate var isFinite: Bool {
+        reduce(0) { Swift.max($0, $1.magnitude.bitPattern) } < Float.infinity.bitPattern
     }
 }
 

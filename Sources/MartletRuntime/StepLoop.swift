@@ -194,6 +194,7 @@ struct StepLoop {
                 return
             }
             if steps[place].needsHost { drawOnHost(place) }
+            failNonFinite(place)
             try scheduler.complete(
                 steps[place], tokens: outputs[place].tokens, status: outputs[place].status,
                 events: &events)

@@ -82,6 +82,9 @@ final class FakeExecutor: PlanExecutor, @unchecked Sendable {
                 outputs.status[0] = .nonFinite
                 outputs.tokens[0] = -1
             }
+            if step.number == nonFiniteStep {
+                for row in outputs.logits.indices { outputs.logits[row][0] = .nan }
+            }
             outputs.deviceSeconds = 0.001
             (outputs.kernelCount, outputs.launchCount) = (7, 3)
             outputs.named["rows"] = (0..<step.tokenCount).map { [Float($0)] }

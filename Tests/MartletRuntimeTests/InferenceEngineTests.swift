@@ -200,7 +200,7 @@ import Testing
         }
     }
 
-    /// What a request computed whose numbers are none is known to nobody behind it; what it had from others stays.
+    /// What a request computed whose numbers are none is known to nobody behind it, nor what it had from others.
     @Test(arguments: [false, true]) func nothingOfAFailedRequestIsShared(isKnown: Bool) throws {
         let executor = FakeExecutor(nonFiniteStep: isKnown ? 5 : 2)
         let engine = try InferenceEngine(executor: executor)
@@ -218,10 +218,27 @@ import Testing
         #expect(engine.statistics.reusedTokenCount == known)
         let again = try #require(try engine.generateBatch([asked]).first)
         #expect(again.tokens == executor.answer(asked))
-        #expect(engine.statistics.reusedTokenCount == 2 * known)
+        #expect(engine.statistics.reusedTokenCount == known)
         #expect(engine.statistics.failedRequestCount == 1)
         let statistics = engine.statistics
         #expect(statistics.freePageCount + statistics.cachedPageCount >= 128)
+        engine.shutdown()
+    }
+
+    /// Rows of a prompt that are no numbers are an error, even where nothing is drawn.
+    @Test(arguments: [0, 1, 2]) func rowsThatAreNoNumbersFailTheirRequest(step: Int) throws {
+        let limits = StepLimits(maxTokens: 16, maxRequests: 8, maxLogitRows: 16, maxContext: 64)
+        let executor = FakeExecutor(limits: limits, nonFiniteStep: step)
+        let engine = try InferenceEngine(executor: executor)
+        var asked = request((0..<40).map { Int32($0 % 7) }, 0)
+        asked.settings.returnContextLogits = true
+        let output = try #require(try engine.generateBatch([asked]).first)
+        #expect(output.finishReason == .error)
+        #expect(output.failure?.message.contains("not finite") == true)
+        #expect(engine.statistics.failedRequestCount == 1)
+        let again = try #require(try engine.generateBatch([asked]).first)
+        #expect(again.finishReason == .length && again.contextLogits.count == 40)
+        #expect(engine.statistics.reusedTokenCount == 0)
         engine.shutdown()
     }
 

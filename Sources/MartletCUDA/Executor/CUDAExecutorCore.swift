@@ -150,6 +150,10 @@ final class CUDAExecutorCore: @unchecked Sendable {
     ) throws {
         // State, counters and the inputs of a first step begin as zeros.
         try stream.fill(arena.address, with: 0, count: memory.used)
+        if options.poisonsBuffers {
+            let count = arena.byteCount - memory.used
+            try stream.fill(arena.address + UInt64(memory.used), with: 0xff, count: count)
+        }
         let total = parameters.values.reduce(0) { $0 + $1.count }
         let upload = try WeightUpload(device, totalBytes: total)
         for (parameter, bytes) in parameters {
@@ -246,6 +250,7 @@ final class CUDAExecutorCore: @unchecked Sendable {
                 try slot.poisonResults(on: stream)
             }
         }
+        copier.begin()
         for range in queue.ranges {
             copier.bring(
                 range.byteCount, from: slot.inputs + range.offset,

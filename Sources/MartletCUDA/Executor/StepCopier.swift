@@ -66,6 +66,9 @@ final class StepCopier {
         if piece.byteCount > 0 { pieces.append(piece) }
     }
 
+    /// Forgets what a step that failed did not copy.
+    func begin() { pieces.removeAll(keepingCapacity: true) }
+
     /// Enqueues the copies.
     ///
     /// - Returns: How many kernels do so.

@@ -13,7 +13,8 @@
 // conflict-free 16-byte load feeds two matrix instructions. Warps' parts are added in a fixed order, so a
 // row's result does not depend on the rows beside it.
 // Everything is constant: shapes, grid, ranges. Numerics: f32 sums; codes are multiplied as exact f16
-// numbers, x is rounded to f16 with them: a row that exceeds f16 has no finite results, those beside it are as ever.
+// numbers, x is rounded to f16 with them (a 16th of it in every other 8 k beside 4-bit codes): a row that
+// exceeds f16 has no finite results, those beside it are as ever.
 //
 //   WEIGHT GROUP ZERO        format of the weight (mma16x16.cuh); GROUP 0: per channel
 //   ACTIVATION RESULT        types of x, gamma, bias, residual; of y

@@ -13,7 +13,8 @@
 // Measured on an H100 80GB, share of G (781 TF), one request of 8,192 tokens, 32 heads, 8 kv heads: D = 64, 80,
 // 96, 128, 256 61, 55, 62, 82, 83 % (32 kv heads: 59, 53, 60, 78, 78); D = 128 ALiBi 73, soft cap 60, a window of
 // 1,024 64, of 4,096 80, f16 80; 2,048 tokens 32, 36, 41, 52, 50.
-// Numerics: f32 scores and sums; probabilities are rounded to q's type.
+// Numerics: f32 scores and sums; probabilities are rounded to q's type. Rows of a page behind a request's end may hold
+// anything: their scores are masked, and their values are cleared once they have come.
 //
 //   ACTIVATION               type of q, keys, values and y: f16 or bf16
 //   HEAD_DIM                 64, 80, 96, 128 or 256
@@ -182,11 +183,24 @@ struct Consumer {
         asm volatile("bar.arrive %0, 256;" ::"r"(1 + GROUPS + next) : "memory");
     }
 
+    /// Values of the tile's last keys become zeros from a row on, by all warpgroups: what is no number there stays so
+    /// times a probability of zero.
+    __device__ __forceinline__ void clear(u32 values, int row) const {
+        constexpr int vectors = boxes * 8;
+        for (int i = row * vectors + group * 128 + thread; i < keys * vectors; i += GROUPS * 128) {
+            u32 at = values + i % vectors / 8 * key_box + i / vectors * 128 + i % 8 * 16;
+            asm volatile("st.shared.v4.u32 [%0], {%1,%1,%1,%1};" ::"r"(at), "r"(0) : "memory");
+        }
+        asm volatile("fence.proxy.async.shared::cta;" ::: "memory");
+        group_barrier(1 + 2 * GROUPS, GROUPS * 128);
+    }
+
     /// The next tile; false after the last one.
     __device__ __forceinline__ bool attend() {
         barrier_wait(barriers.queries_full(query.stage), query.parity);
         const Tile tile = *tile_at(query.stage);
         if (tile.block_count == 0) return false;
+        const int length = a.task.pages.length[tile.request];
         const u32 base = shared_address(shared), keys_base = base + keys_at, values_base = base + values_at;
         const u32 queries = base + query.stage * query_bytes + group * 64 * 128;
         const int first_position = tile.first_position + group * 64;
@@ -211,6 +225,10 @@ struct Consumer {
         shape();
         softmax.step(s, factor, scale);
         probabilities(p, s);
+        if (key + keys > length) {
+            barrier_wait(barriers.values_full(before.stage), before.parity);
+            clear(values_base + before.stage * key_bytes, length - key);
+        }
 #pragma unroll 1
         for (int i = 1; i < tile.block_count; ++i) {
             key -= keys;

@@ -63,7 +63,7 @@ struct Loader {
         const int row = threadIdx.x / 8, vector = threadIdx.x % 8;
         x = (const u16*)a.x.base + (i64)(tile.token + row) * a.x.stride + vector * 8;
         x_place = row * 128 + (vector ^ row & 7) * 16;
-        // Rows that are not there are read from the first one, no bytes of it.
+        // Of rows that are not there no bytes are read.
         there = 0;
 #pragma unroll
         for (int i = 0; i < x_turns; ++i) there |= (u32)(tile.token + row + i * (threads / 8) < tokens) << (i + 4);
