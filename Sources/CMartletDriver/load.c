@@ -84,10 +84,12 @@ static const entry cublaslt_entries[] = {
 };
 
 static const char *const cuda_names[] = {"libcuda.so.1", NULL};
-static const char *const nvrtc_names[] = {
-    "libnvrtc.so.13", "libnvrtc.so.12", "libnvrtc.so", NULL};
-static const char *const cublaslt_names[] = {
-    "libcublasLt.so.13", "libcublasLt.so.12", "libcublasLt.so", NULL};
+// Where the loader looks, then where the toolkit lies, which it may know nothing of.
+#define NAMES(library)                                                                   \
+    library ".so.13", "/usr/local/cuda/lib64/" library ".so.13", library ".so.12",       \
+        "/usr/local/cuda/lib64/" library ".so.12", library ".so", NULL
+static const char *const nvrtc_names[] = {NAMES("libnvrtc")};
+static const char *const cublaslt_names[] = {NAMES("libcublasLt")};
 
 static martlet_library outcome(martlet_library_state state, const char *detail) {
     martlet_library result = {.state = state};
@@ -163,7 +165,7 @@ static martlet_library load(
     martlet_library first = {0};
     const char *opened = NULL;
     for (size_t i = 0; names[i] && !library; ++i) {
-        library = dlopen(names[i], RTLD_NOW | RTLD_LOCAL);
+        library = damage(names[i]) ? NULL : dlopen(names[i], RTLD_NOW | RTLD_LOCAL);
         if (library) {
             opened = names[i];
         } else if (i == 0) {
@@ -203,7 +205,9 @@ static void load_builtins(const martlet_nvrtc *table, const char *path) {
 
 martlet_library martlet_nvrtc_load(martlet_nvrtc *table, const char *path) {
     martlet_library library = LOAD(nvrtc);
-    if (library.state == MARTLET_LIBRARY_LOADED) load_builtins(table, path);
+    if (library.state == MARTLET_LIBRARY_LOADED) {
+        load_builtins(table, path && *path ? path : library.detail);
+    }
     return library;
 }
 

@@ -92,9 +92,8 @@ extension StepLoop {
                 request.id == first
             else { continue }
             let named = request.returnsNamedOutputs ? Array(results.named.values) : []
-            guard !results.logits[rows].allSatisfy(\.isFinite)
-                || !named.allSatisfy({ $0.allSatisfy(\.isFinite) })
-            else { continue }
+            let returned = results.logits[rows].allSatisfy(\.isFinite)
+            if returned, named.allSatisfy({ $0.allSatisfy(\.isFinite) }) { continue }
             if item.samples {
                 tokens[item.sampleRow] = -1
                 status[item.sampleRow] = .nonFinite
