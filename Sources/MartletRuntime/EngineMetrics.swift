@@ -65,6 +65,9 @@ extension EngineStatistics {
         func counter(_ name: String, _ value: Int, _ help: String) -> Metric {
             Metric(name: name, help: help, value: .counter(Double(value)))
         }
+        func seconds(_ name: String, _ value: Double, _ help: String) -> Metric {
+            Metric(name: name, help: help, value: .counter(value))
+        }
         func gauge(_ name: String, _ value: Int, _ help: String) -> Metric {
             Metric(name: name, help: help, value: .gauge(Double(value)))
         }
@@ -80,7 +83,24 @@ extension EngineStatistics {
             gauge(
                 "martlet_kv_blocks_cached", cachedPageCount,
                 "Free blocks whose content may be used again."),
+            gauge("martlet_step_requests_largest", largestBatch, "Most requests in a step so far."),
             counter("martlet_steps_total", stepCount, "Steps completed."),
+            counter("martlet_kernels_total", kernelCount, "Kernels that ran; 0 on the CPU."),
+            counter("martlet_launches_total", launchCount, "Calls that started them."),
+            seconds(
+                "martlet_device_seconds_total", deviceSeconds, "Time that the device worked."),
+            seconds(
+                "martlet_host_seconds_total", hostSeconds,
+                "Time that the engine's thread worked between messages."),
+            seconds(
+                "martlet_critical_seconds_total", criticalSeconds,
+                "Time from noticing steps' completion to submitting the next."),
+            counter(
+                "martlet_critical_steps_total", criticalStepCount,
+                "Submissions that this time sums up."),
+            counter("martlet_tokens_total", tokenCount, "Tokens computed."),
+            counter(
+                "martlet_decode_tokens_total", decodeTokenCount, "Answer tokens computed."),
             counter("martlet_prompt_tokens_total", prefillTokenCount, "Prompt tokens computed."),
             counter(
                 "martlet_prefix_hit_tokens_total", reusedTokenCount,
@@ -91,9 +111,12 @@ extension EngineStatistics {
                 "Rows computed for requests that had ended."),
             counter(
                 "martlet_preemptions_total", preemptionCount,
-                "Times that a request gave up its blocks."),
+                "Times that a request gave up its blocks because they ran out."),
             counter(
-                "martlet_swaps_total", swapCount, "Those of them that were copied to the host."),
+                "martlet_set_aside_total", asideCount,
+                "Times that a request whose reader was behind gave them to another."),
+            counter(
+                "martlet_swaps_total", swapCount, "Times that they were copied to the host."),
             counter("martlet_requests_finished_total", finishedRequestCount, "Requests answered."),
             counter(
                 "martlet_requests_cancelled_total", cancelledRequestCount,

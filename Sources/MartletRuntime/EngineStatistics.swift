@@ -15,6 +15,8 @@ public struct EngineStatistics: Sendable, Hashable {
     public var reusedTokenCount = 0
     /// Times that a request gave up its pages, to be computed again later.
     public var preemptionCount = 0
+    /// Times that a request whose reader was behind gave them to one that waited.
+    public var asideCount = 0
     /// Those of them whose pages were copied to the host instead.
     public var swapCount = 0
     /// Answer tokens given out.

@@ -24,6 +24,8 @@ final class LiveRequest {
     let sink: any GenerationSink
     /// Whether the plan's named outputs are wanted.
     let returnsNamedOutputs: Bool
+    /// Positions of the prompt whose rows were told: those computed again after a pause are not.
+    var toldPositions = 0
     /// The search behind a request with beams.
     var search: BeamSearch?
     /// What its beams may go on with in the step under way, by beam.

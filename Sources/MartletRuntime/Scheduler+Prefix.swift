@@ -134,11 +134,11 @@ extension Scheduler {
         prefixes.removePath(to: states[slot].prefixEnd, pool: &pool)
     }
 
-    /// Ends a request whose numbers are none.
-    package mutating func fail(_ id: RequestID) {
-        guard let slot = slotsByID[id] else { return }
+    /// Ends a request whose numbers are none; false if it has ended.
+    @discardableResult package mutating func fail(_ id: RequestID) -> Bool {
+        guard let slot = slotsByID[id] else { return false }
         unshare(slot)
-        finish(id)
+        return finish(id)
     }
 
     /// Whether all groups have blocks of one size.

@@ -184,7 +184,7 @@ extension Scheduler {
     /// drew tokens that nobody wants, the newest known one stands for them.
     private mutating func addPadding(_ slot: Int, to step: inout ScheduledStep) {
         let end = states[slot].scheduled
-        guard !isFull(step), end > 0 else { return }
+        guard !isFull(step), end > 0, seesWindow(slot, end - 1) else { return }
         var item = WorkItem(
             request: states[slot].id, slot: slot, range: end - 1..<end, samples: true,
             resetsState: false, contextLogitCount: 0, outputIndex: 0,
@@ -195,6 +195,16 @@ extension Scheduler {
         step.items.append(item)
         step.tokenCount += 1
         step.logitRowCount += 1
+    }
+
+    /// Whether all that a position sees is in the tables: blocks may have left a window for a next position that was
+    /// not scheduled then.
+    private func seesWindow(_ slot: Int, _ position: Int) -> Bool {
+        budget.groups.indices.allSatisfy { index in
+            guard let window = budget.groups[index].window else { return true }
+            let start = states[slot].tables[index].firstBlock * budget.groups[index].blockSize
+            return start <= max(position + 1 - window, 0)
+        }
     }
 
     /// Whether the request computes tokens that are known: of its prompt, or of an answer begun before

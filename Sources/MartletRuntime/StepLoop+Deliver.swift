@@ -119,11 +119,15 @@ extension StepLoop {
         _ news: inout GenerationEvent, _ request: LiveRequest, _ item: WorkItem,
         _ results: StepOutputs, _ logits: ArraySlice<[Float]>
     ) {
-        let prompt = logits.prefix(item.contextLogitCount)
+        let known = max(request.toldPositions - item.range.lowerBound, 0)
+        let prompt = logits.prefix(item.contextLogitCount).dropFirst(known)
+        request.toldPositions = max(
+            request.toldPositions, item.range.lowerBound + item.contextLogitCount)
         if request.settings.returnContextLogits { news.contextLogits = Array(prompt) }
         if let count = request.settings.promptLogProbabilities {
             let tokens = request.prompt
-            for (position, row) in zip(item.range, prompt) where position + 1 < tokens.count {
+            for (position, row) in zip(item.range.dropFirst(known), prompt)
+            where position + 1 < tokens.count {
                 let value = hostSampler.rank(row, of: tokens[position + 1], count: count)
                 if let value { news.promptLogProbabilities.append(value) }
             }

@@ -265,6 +265,7 @@ struct StepLoop {
         statistics.cachedPageCount = scheduler.pool.cachedCount
         statistics.reusedTokenCount = scheduler.reusedTokenCount
         statistics.preemptionCount = scheduler.preemptionCount
+        statistics.asideCount = scheduler.asideCount
         statistics.swapCount = scheduler.swapCount
         shared.publish(statistics)
     }

@@ -163,6 +163,28 @@ import Testing
         #expect(engine.statistics.freePageCount == engine.statistics.pageCount)
     }
 
+    /// A request that gave up its blocks and computes its prompt again tells the prompt's rows once.
+    @Test(arguments: [PreemptionMode.recompute, .swap])
+    func promptRowsAreToldOnce(preemption: PreemptionMode) throws {
+        let executor = FakeExecutor(pageCount: 40, hostPageCount: 40)
+        var options = InferenceEngine.Options()
+        options.policy = .maxUtilization
+        options.preemption = preemption
+        let engine = try InferenceEngine(executor: executor, options: options)
+        let asked = (0..<6).map { seed in
+            request((0..<12).map { Int32(($0 + seed * 5) % 48) }, 40) {
+                $0.promptLogProbabilities = 1
+                $0.returnContextLogits = true
+            }
+        }
+        for (request, output) in zip(asked, try engine.generateBatch(asked)) {
+            #expect(output.promptLogProbabilities.map(\.token) == Array(request.prompt.dropFirst()))
+            #expect(output.contextLogits.count == 12)
+            #expect(output.tokens == executor.answer(request))
+        }
+        #expect(engine.statistics.preemptionCount > 0)
+    }
+
     @Test func severalAnswersShareThePrompt() throws {
         let executor = FakeExecutor()
         let engine = try InferenceEngine(executor: executor)

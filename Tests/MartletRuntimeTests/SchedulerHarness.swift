@@ -99,11 +99,17 @@ struct SchedulerHarness {
     }
 
     /// Runs and completes the oldest step.
-    mutating func complete() throws {
+    ///
+    /// - Parameter brokenRow: Which of the rows drawn is no numbers.
+    mutating func complete(brokenRow: Int? = nil) throws {
         guard !inFlight.isEmpty else { return }
         let (step, place) = inFlight.removeFirst()
         model.execute(records[place], outputs: outputs[place])
         checkSeen(step, records[place])
+        if let brokenRow, brokenRow < outputs[place].tokens.count {
+            outputs[place].tokens[brokenRow] = -1
+            outputs[place].status[brokenRow] = .nonFinite
+        }
         var events: [SchedulerEvent] = []
         try scheduler.complete(
             step, tokens: outputs[place].tokens, status: outputs[place].status, events: &events)
@@ -113,7 +119,11 @@ struct SchedulerHarness {
             if let width = requests[RequestID(event.request.rawValue)]?.settings.beamCount,
                 width > 1
             {
-                noteBeam(event, width: width)
+                if event.finishReason == .error {
+                    finished[RequestID(event.request.rawValue)] = .error
+                } else {
+                    noteBeam(event, width: width)
+                }
                 continue
             }
             if let token = event.token { answers[event.request, default: []].append(token) }
@@ -205,6 +215,11 @@ struct SchedulerHarness {
 
     mutating func cancel(_ id: RequestID) {
         if scheduler.finish(id) { finished[id] = .cancelled }
+    }
+
+    /// Ends a request whose numbers are none.
+    mutating func fail(_ id: RequestID) {
+        if scheduler.fail(id) { finished[id] = .error }
     }
 
     mutating func drain() throws {

@@ -11,19 +11,25 @@ enum SchedulerOperation: Hashable, Sendable {
     case submit(seed: Int)
     case schedule
     case complete
+    /// As `complete`, the so manieth row drawn being no numbers.
+    case completeBroken(row: Int)
     /// The request submitted so many before the newest.
     case cancel(back: Int)
+    /// The same, its numbers being none.
+    case fail(back: Int)
     case pause(back: Int)
     /// All that are paused.
     case resume
 
     static func random(_ random: inout TestRandom) -> SchedulerOperation {
-        switch random.below(40) {
+        switch random.below(42) {
         case 0..<4: return .submit(seed: Int(truncatingIfNeeded: random.next() >> 33))
         case 4: return .cancel(back: random.below(8))
         case 5: return .pause(back: random.below(8))
         case 6..<8: return .resume
         case 8..<24: return .schedule
+        case 40: return .completeBroken(row: random.below(4))
+        case 41: return random.below(4) == 0 ? .fail(back: random.below(8)) : .complete
         default: return .complete
         }
     }
@@ -125,7 +131,9 @@ struct SchedulerRun {
             try? harness.submit(id, setup.request(seed: seed))
         case .schedule: _ = try harness.schedule()
         case .complete: try harness.complete()
+        case .completeBroken(let row): try harness.complete(brokenRow: row)
         case .cancel(let back): harness.cancel(name(back))
+        case .fail(let back): harness.fail(name(back))
         case .pause(let back): harness.scheduler.pause(name(back))
         case .resume: for back in 0..<16 { harness.scheduler.resume(name(back)) }
         }
@@ -150,8 +158,8 @@ struct SchedulerRun {
         for (name, request) in harness.requests where request.settings.beamCount == 1 {
             let expected = harness.model.answer(request)
             let got = harness.answers[name] ?? []
-            let isRight =
-                harness.finished[name] == .cancelled ? expected.starts(with: got) : got == expected
+            let isCut = [.cancelled, .error].contains(harness.finished[name])
+            let isRight = isCut ? expected.starts(with: got) : got == expected
             if !isRight { return "\(name) answers \(got), not \(expected)" }
         }
         return nil

@@ -158,6 +158,8 @@ import Testing
         let metrics = Dictionary(
             uniqueKeysWithValues: statistics.metrics.map { ($0.name, $0.value) })
         #expect(metrics.count == statistics.metrics.count)
+        // A figure that is added has to be given a name.
+        #expect(metrics.count == Mirror(reflecting: statistics).children.count)
         #expect(metrics["martlet_requests_finished_total"] == .counter(24))
         #expect(metrics["martlet_answer_tokens_total"] == .counter(144))
         #expect(metrics["martlet_requests_running"] == .gauge(0))

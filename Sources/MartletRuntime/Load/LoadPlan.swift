@@ -121,11 +121,6 @@ public struct LoadPlan: Sendable {
             entries[index].cancelsAfter = isChosen ? Int(moment * Double(answer)) : nil
         }
     }
-
-    /// Tokens of the longest request, prompt and declared answer.
-    package var longestRequest: Int {
-        entries.map { $0.request.prompt.count + $0.request.settings.maxTokens }.max() ?? 0
-    }
 }
 
 extension LoadItem {
