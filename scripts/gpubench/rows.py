@@ -2,13 +2,15 @@
 # SPDX-License-Identifier: Apache-2.0
 """Rows of `martlet bench`, build and run on an engine of one shape."""
 
+import hashlib
 import json
 import pathlib
+import re
 import subprocess
 import sys
 import time
 
-from gpubench.engines import SHAPES, note
+from gpubench.engines import SHAPES, Engines, note
 
 CODES = ("bf16", "int8", "int4")
 DECODE_GATE = {"bf16": 94, "int8": 88, "int4": 77}
@@ -17,7 +19,7 @@ CODED_PREFILL_GATE = {2048: 0.85, 8192: 0.93}  # of bf16's rate in the same file
 # With the code of an older GPU.
 OLD_DECODE_GATE = {"bf16": 86, "int8": 76, "int4": 63}
 OLD_PREFILL_GATE = {2048: 45, 8192: 45}
-BATCHES = {"bf16": (8, 32, 64, 128, 192), "int8": (64, 256), "int4": (64, 256)}
+BATCHES = {"bf16": (8, 32, 64, 128, 192), "int8": (8, 32, 64, 128, 256), "int4": (8, 32, 64, 128, 256)}
 
 
 def work(row):
@@ -30,15 +32,21 @@ def work(row):
 
 
 class Bench:
-    def __init__(self, program, preset, ceilings, engines, force_sm=None, compared=None):
+    def __init__(self, program, preset, force_sm=None):
         self.suffix = f"/sm_{force_sm}" if force_sm else ""
-        self.program, self.preset, self.at, self.engines, self.batches = program, preset, ceilings, engines, {}
+        self.program, self.preset, self.batches = program, preset, {}
         self.more = ["--force-sm", force_sm] if force_sm else []
         self.decode_gate = OLD_DECODE_GATE if force_sm else DECODE_GATE
         self.prefill_gate = OLD_PREFILL_GATE if force_sm else PREFILL_GATE
-        self.compared = compared
         (self.layers, self.hidden, self.inner, self.heads, self.kv_heads, self.head_dim,
          self.vocabulary) = SHAPES[preset]
+
+    def begin(self, ceilings, engines, results):
+        """What rows are measured against and with; `results`: the file that the comparison's lies beside."""
+        self.at, self.engines = ceilings, Engines(self.program, engines)
+        self.marks = dict(program=hashlib.sha256(pathlib.Path(self.program).read_bytes()).hexdigest()[:12])
+        card = re.sub(r"\W+", "-", ceilings.name)
+        self.compared = results.with_name(f"{results.stem}-classic-{self.marks['program']}-{card}.json")
 
     def martlet(self, weights, *flags):
         command = [
@@ -96,11 +104,11 @@ class Bench:
                     f"{100 * flop / seconds / self.at.steady:.1f} % of steady G, {work(row)}, {self.alone(weights, *flags)}")
 
     def host(self):
-        """What the host adds to decode steps, of the weights whose steps hide the least."""
+        """The work of the engine's thread, of the weights whose steps hide the least."""
         row = self.martlet("int4", "--input-output-len", "1,256", "--max-context", 512)[0]
-        thread = f", the engine's thread {1e3 * row['host ms/step']:.1f} us" if row.get("host ms/step") else ""
-        return dict(value=1e3 * (row["wall ms/step"] - row["device ms/step"]), unit="us a decode step", gate=30, most=True,
-                    detail=work(row) + thread)
+        beside = 1e3 * (row["wall ms/step"] - row["device ms/step"])
+        return dict(value=1e3 * row["host ms/step"], unit="us a decode step", gate=30, most=True,
+                    detail=f"wall less device {beside:.1f} us, {work(row)}")
 
     def sampling(self, size):
         """Decode time with filters and penalties against greedy."""
