@@ -47,9 +47,6 @@ static const char decode_attention_run_cuh[] = {
 static const char decode_attention_ending_cuh[] = {
 #embed "kernels/decode/attention_ending.cuh"
 };
-static const char decode_greedy_cu[] = {
-#embed "kernels/decode/greedy.cu"
-};
 static const char decode_linear_cu[] = {
 #embed "kernels/decode/linear.cu"
 };
@@ -133,7 +130,6 @@ static const martlet_cuda_source table[] = {
     SOURCE("decode/attention_shape.cuh", decode_attention_shape_cuh),
     SOURCE("decode/attention_run.cuh", decode_attention_run_cuh),
     SOURCE("decode/attention_ending.cuh", decode_attention_ending_cuh),
-    SOURCE("decode/greedy.cu", decode_greedy_cu),
     SOURCE("decode/linear.cu", decode_linear_cu),
     SOURCE("decode/mma.cuh", decode_mma_cuh),
     SOURCE("decode/mma16x16.cuh", decode_mma16x16_cuh),

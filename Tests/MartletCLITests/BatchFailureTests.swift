@@ -60,6 +60,14 @@ import Testing
         #expect(table.code == 9)
         let rows = try JSONValue.parse(ByteView(Array(table.output.utf8)), name: "answers").array
         #expect(rows?.map { $0["finish"]?.string } == ["error", "length"])
+        #expect(rows?.map { $0["answer"]?.int } == [1, 2])
+        // Numbers of prompts are the error's, of answers those that are printed.
+        for (flags, number) in [(["--prompt-logprobs", "0"], "2"), (["--logprobs", "0"], "1")] {
+            let listed = program.run(
+                call + ["--input-ids", "2,3", "--input-ids", "1,3", "-m", "1"] + flags)
+            let line = listed.output.split(separator: "\n").last
+            #expect(line?.split(separator: " ").first == number[...], "\(listed.output)")
+        }
     }
 
     /// Prompts that cannot even begin are no different; several answers keep their lines.
@@ -97,7 +105,10 @@ import Testing
             "--tap", "layers.0.attention.qkv", "--output-npz", file,
         ])
         #expect(result.code == 2, "\(result.error)")
-        #expect(result.error.hasPrefix("error: prompt 2 of 2: prompt token 1 is 300"))
+        #expect(
+            result.error.hasPrefix(
+                "error: prompt 2 of 2: prompt token 1 is 300, but must be 0 to 255. Give token ids"),
+            "\(result.error)")
         let text = String(decoding: program.bytes("taps.npz"), as: UTF8.self)
         #expect(text.contains("0/layers.0.attention.qkv.npy") && !text.contains("1/layers"))
     }

@@ -102,6 +102,11 @@ import Darwin
         #expect(result.code == 0, "\(result.error)")
         let row = try #require(try json(result.output).array?.first)
         #expect((row["latency ms"]?.double ?? 0) > 0)
+        for column in ["decode tokens/s", "GB/s", "share %", "prompt Gop/s", "peak share %"] {
+            #expect(row[column]?.isNull == true, "\(column)")
+        }
+        #expect(result.error.contains(" generation_time(ms) null "), "\(result.error)")
+        #expect(result.error.contains(" generation_tokens_per_second null"), "\(result.error)")
         // One answer, three rows of keys and values read for each of its tokens.
         let alone = program.run(["bench", Program.model, "--output", "json"] + Self.short)
         let other = try #require(try json(alone.output).array?.first)

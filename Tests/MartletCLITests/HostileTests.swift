@@ -38,6 +38,12 @@ import Testing
             "--num-beams 2 --temperature 1", 5,
             "a search with 2 beams does not go with --temperature"
         ),
+        (
+            "--num-return-sequences 3", 2,
+            "--num-return-sequences is 3, but at temperature 0 all answers are the same. "
+                + "Give --temperature above 0, or --num-beams"
+        ),
+        ("--best-of 2", 2, "--best-of is 2, but at temperature 0 all answers are the same"),
         ("--num-beams 2 --max-tokens 0", 2, "--max-tokens is 0, but --num-beams needs at least 1"),
         ("--no_repeat_ngram_size -1", 2, "--no-repeat-ngram-size is -1, but must be 0 or more"),
         ("--top-p-decay 2", 2, "--top-p-decay is 2.0, but must be above 0, at most 1"),
@@ -95,7 +101,10 @@ import Testing
     }
 
     static let others: [(arguments: [String], code: Int32, message: String)] = [
-        (["run", Program.model, "--input-ids", "-1"], 2, "prompt token 0 is -1, but must be 0 to"),
+        (
+            ["run", Program.model, "--input-ids", "-1"], 2,
+            "prompt token 0 is -1, but must be 0 to 255. Give token ids of the model's vocabulary"
+        ),
         (["run", Program.model, "--input-ids", ""], 2, "'' in --input-ids is no token id"),
         (
             ["run", Program.model, "--input-ids", "1", "--output-csv", ""], 2,

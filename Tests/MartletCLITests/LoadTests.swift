@@ -52,6 +52,7 @@ import Testing
             .split(separator: "\n").map { try JSONValue.parse(String($0), name: "line") }
         for row in rows {
             let steps = lines.filter { $0["policy"] == row["policy"] }
+            #expect(steps.first?["step"]?.int == 0)
             let tokens = steps.reduce(0) { $0 + ($1["answer_tokens"]?.int ?? 0) }
             // Each answer's last token is drawn, not computed.
             #expect(tokens == (row["total_output_tokens"]?.int ?? 0) - 24)
@@ -168,6 +169,15 @@ import Testing
         let long = program.run(["bench", model, "--requests", program.folder + "/d.csv"])
         #expect(long.code == 6, "\(long.error)")
         #expect(long.error.contains("d.csv:3: 9003 tokens"), "\(long.error)")
+        let none = program.run([
+            "bench", model, "--requests", program.folder + "/d.csv", "--skip-long",
+            "--max-context", "10",
+        ])
+        #expect(none.code == 6, "\(none.error)")
+        #expect(
+            none.error.contains(
+                "d.csv: all requests are longer than the context of 10. Raise --max-context"),
+            "\(none.error)")
     }
 
     @Test(arguments: ["text", "csv", "md"])

@@ -139,10 +139,20 @@ import Testing
             prompt.output == """
 
                 prompt  position  token  logprob  likeliest
-                     0         1  2      -7.9296  176 -2.3590
-                     0         2  3      -6.6070  92 -2.5100
+                     1         1  2      -7.9296  176 -2.3590
+                     1         2  3      -6.6070  92 -2.5100
 
                 """)
+    }
+
+    @Test func allAnswersAreCounted() {
+        let program = Program()
+        defer { program.remove() }
+        let result = program.run([
+            "run", Program.model, "--input-ids", "1,2", "-m", "3", "--ignore-eos", "--num-beams",
+            "2", "--num-return-sequences", "2", "--verbose",
+        ])
+        #expect(result.error.contains("answer 6 tokens in "), "\(result.error)")
     }
 
     @Test func beamsGoWithStopStringsAndLogProbabilities() throws {

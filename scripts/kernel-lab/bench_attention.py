@@ -93,11 +93,11 @@ def measure(copy, b, length, heads, kv_heads, dim, d, context=0):
     counters = torch.zeros(b * kv_heads * tiles * cluster, device=dev, dtype=torch.int32)
     slopes = torch.rand(heads, device=dev) * 0.01
     calls = [AttentionArguments(
-        pointer(step), pointer(positions), pointer(zero), Rows.of(qkv), Rows.of(qkv, heads * dim),
+        pointer(step), pointer(positions), Rows.of(qkv), Rows.of(qkv, heads * dim),
         Rows.of(qkv, (heads + kv_heads) * dim), Rows.of(y), Rotation(pointer(angle), pointer(angle), dim // 2, 0),
         Pages(cache.data_ptr(), layer * layers, layer * layers, layer * (i % layers), pointer(zero), None, pointer(table),
               None, columns, 64, kv_heads, dim),
-        pointer(slopes), pointer(partials), pointer(counters), 0, length if d["WINDOW"] else 0, dim ** -0.5, 30.0, 0)
+        pointer(slopes), pointer(partials), pointer(counters), length if d["WINDOW"] else 0, dim ** -0.5, 30.0)
         for i in range(max(8, layers))]
 
     def launch():
@@ -120,7 +120,7 @@ DIMS = [(8, 4096, 32, kv_heads, dim, {}) for kv_heads in (32, 8, 2) for dim in (
 def definitions(case, given):
     b, length, heads, kv_heads, dim, variant = case
     return attention_definitions(**{
-        **dict(ACTIVATION=2, KV=2, HEAD_DIM=dim, GROUP=heads // kv_heads, IDENTITY=1),
+        **dict(ACTIVATION=2, KV=2, HEAD_DIM=dim, GROUP=heads // kv_heads),
         **rule(b, kv_heads, heads // kv_heads, dim, length), **variant, **given})
 
 

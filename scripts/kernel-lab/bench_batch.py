@@ -38,7 +38,7 @@ def layer_definitions(shape, form, rows, given):
     found, norms = [], os.environ.get("NORM", "shared")
     for name, kind in kinds(shape).items():
         if rows == 1:
-            norm = 2 if name in ("qkv", "gate_up") else 0
+            norm = 1 if name in ("qkv", "gate_up") else 0
             found.append(nvrtc.linear_definitions(**FORMATS[form], **kind, TOKENS=1, NORM=norm,
                                                   INTERLEAVE=given.get("INTERLEAVE", 0)))
             continue
@@ -153,8 +153,7 @@ class Bench:
                     a = dev.BatchLinearArguments(dev.tensor_map(flow["x", d["INPUTS"]], rows), *head, *ends, w,
                                                  dev.pointer(scales), None, None, norm, traces)
                 else:
-                    a = dev.LinearArguments(*head, *ends, None, w, dev.pointer(scales), None, dev.pointer(gamma), None, None,
-                                            1e-5, 0)
+                    a = dev.LinearArguments(*ends, w, dev.pointer(scales), None, dev.pointer(gamma), None, 1e-5)
                 calls.append((kernel, a, kernel.facts[2], None))
 
         def launch():

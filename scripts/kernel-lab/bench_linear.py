@@ -9,7 +9,7 @@ Weights are random codes in the packed layout, distinct per layer, so that no ca
 import sys
 
 import torch
-from device import (DTYPES, Kernel, LinearArguments, RowCount, Rows, copy_bandwidth, graph_time, pointer)
+from device import DTYPES, Kernel, LinearArguments, Rows, copy_bandwidth, graph_time, pointer
 from layout import random_weights
 from nvrtc import linear_definitions
 
@@ -28,8 +28,8 @@ def main():
         shape, _, rest = word.partition(":")
         h, inner, qkv, attended, layers = SHAPES[shape]
         given = {k: int(v) for k, v in (pair.split("=") for pair in rest.split(",") if pair)}
-        kinds = [dict(INPUTS=h, OUTPUTS=qkv, NORM=2), dict(INPUTS=attended, OUTPUTS=h, RESIDUAL=1),
-                 dict(INPUTS=h, OUTPUTS=2 * inner, GATED=1, NORM=2), dict(INPUTS=inner, OUTPUTS=h, RESIDUAL=1)]
+        kinds = [dict(INPUTS=h, OUTPUTS=qkv, NORM=1), dict(INPUTS=attended, OUTPUTS=h, RESIDUAL=1),
+                 dict(INPUTS=h, OUTPUTS=2 * inner, GATED=1, NORM=1), dict(INPUTS=inner, OUTPUTS=h, RESIDUAL=1)]
         for name, f in FORMATS:
             if f.get("GROUP") and h % 128:
                 f = dict(f, GROUP=64)
@@ -40,14 +40,12 @@ def main():
             gamma = torch.ones(max(h, inner), device=DEV, dtype=at)
             row = []
             for tokens in (1, 2, 4, 8):
-                step = torch.tensor([tokens] * 4, device=DEV, dtype=torch.int32)
                 flow = [torch.randn(tokens, n, device=DEV).to(at) for n in (h, qkv, attended, inner)]
                 ends = [(flow[0], flow[1]), (flow[2], flow[0]), (flow[0], flow[3]), (flow[3], flow[0])]
                 kernels = [Kernel("decode/linear.cu", "linear_decode", linear_definitions(**f, **k, TOKENS=tokens, **given))
                            for k in kinds]
                 calls = [(kernel, LinearArguments(
-                    pointer(step), RowCount(tokens=1), Rows.of(x), Rows.of(y), Rows.of(flow[0]), None, pointer(w),
-                    pointer(scales), None, pointer(gamma), None, None, 1e-5, 0))
+                    Rows.of(x), Rows.of(y), Rows.of(flow[0]), pointer(w), pointer(scales), None, pointer(gamma), None, 1e-5))
                     for layer in stack for kernel, w, (x, y) in zip(kernels, layer, ends)]
 
                 def launch():

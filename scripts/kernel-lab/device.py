@@ -85,10 +85,8 @@ class RowCount(ctypes.Structure):
 
 
 class LinearArguments(ctypes.Structure):
-    _fields_ = [("step", c_void_p), ("rows", RowCount), ("x", Rows), ("y", Rows), ("residual", Rows),
-                ("row_index", c_void_p), ("weight", c_void_p), ("scales", c_void_p), ("zeros", c_void_p),
-                ("gamma", c_void_p), ("bias", c_void_p), ("best", c_void_p),
-                ("epsilon", c_float), ("reserved", c_int32), ("trace", c_void_p)]
+    _fields_ = [("x", Rows), ("y", Rows), ("residual", Rows), ("weight", c_void_p), ("scales", c_void_p), ("zeros", c_void_p),
+                ("gamma", c_void_p), ("bias", c_void_p), ("epsilon", c_float), ("trace", c_void_p)]
 
 
 class SharedNorm(ctypes.Structure):
@@ -129,14 +127,9 @@ class Pages(ctypes.Structure):
 
 
 class AttentionArguments(ctypes.Structure):
-    _fields_ = [("step", c_void_p), ("positions", c_void_p), ("requests", c_void_p), ("q", Rows),
-                ("k", Rows), ("v", Rows), ("y", Rows), ("rotation", Rotation), ("kv", Pages),
-                ("slopes", c_void_p), ("partials", c_void_p), ("counters", c_void_p), ("next_layer", c_int64), ("window", c_int32),
-                ("scale", c_float), ("soft_cap", c_float), ("reserved", c_int32), ("trace", c_void_p)]
-
-
-class GreedyArguments(ctypes.Structure):
-    _fields_ = [("best", c_void_p), ("tokens", c_void_p), ("count", c_int32), ("rows", c_int32)]
+    _fields_ = [("step", c_void_p), ("positions", c_void_p), ("q", Rows), ("k", Rows), ("v", Rows), ("y", Rows),
+                ("rotation", Rotation), ("kv", Pages), ("slopes", c_void_p), ("partials", c_void_p), ("counters", c_void_p),
+                ("window", c_int32), ("scale", c_float), ("soft_cap", c_float), ("trace", c_void_p)]
 
 
 class EmbeddingArguments(ctypes.Structure):

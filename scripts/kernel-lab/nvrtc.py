@@ -86,10 +86,9 @@ def resources(report):
 
 
 # What the kernels' definitions are unless a case says otherwise.
-LINEAR = dict(GROUP=0, ZERO=0, TOKENS=1, GRID=132, WARPS=16, DEPTH=0, NORM=0, GATED=0, BIAS=0, RESIDUAL=0,
-              ROW_INDEX=0, LOGITS=1, ARGMAX=0, INTERLEAVE=0)
-ATTENTION = dict(TILES=1, TEAM=1, WARPS=12, BLOCKS=1, RING=0, UNIT=16, SPLITS=1, SPLIT_UNITS=16, CLUSTER=1, PAGE=64,
-                 IDENTITY=0, ROTARY=1, WINDOW=0, ALIBI=0, SOFT_CAP=0)
+LINEAR = dict(GROUP=0, ZERO=0, TOKENS=1, GRID=132, WARPS=16, DEPTH=0, NORM=0, GATED=0, BIAS=0, RESIDUAL=0, INTERLEAVE=0)
+ATTENTION = dict(TILES=1, TEAM=1, WARPS=4, BLOCKS=2, RING=3, UNIT=16, SPLITS=8, SPLIT_UNITS=4, CLUSTER=1, PAGE=64, ROTARY=1,
+                 WINDOW=0, ALIBI=0, SOFT_CAP=0)
 
 
 def words_of(weight, inputs):
@@ -108,7 +107,7 @@ def depth(d):
 
 def linear_definitions(**given):
     d = {**LINEAR, **given}
-    return {**d, "DEPTH": d["DEPTH"] or depth(d)}
+    return {**d, "DEPTH": d["DEPTH"] or depth(d), "GRID": min(d["GRID"], -(-d["OUTPUTS"] // 16))}
 
 
 def attention_definitions(**given):

@@ -101,7 +101,8 @@ struct Bench {
         let stepCount = Double(max(now.stepCount - statistics.stepCount, 1))
         let after = try copyCeiling ?? model.readCeiling()
         return BenchResult(
-            item: item, latencies: latencies, firstTokens: firstTokens, decode: decode,
+            item: item, latencies: latencies, firstTokens: firstTokens,
+            decodeRate: settings.beamCount == 1 ? decode.rate : nil,
             bytesPerStep: model.bytesPerStep(
                 batchSize: item.batchSize * settings.beamCount,
                 context: item.inputLength + item.outputLength / 2),
@@ -143,7 +144,8 @@ struct BenchResult {
     let latencies: [Double]
     /// Seconds until each request had its first token.
     let firstTokens: [Double]
-    let decode: DecodeTime
+    /// Answer tokens a second behind the first ones; nil with beams, where these come with the last.
+    let decodeRate: Double?
     let bytesPerStep: Int
     /// Bytes per second that memory traffic is compared with: reads of the CPU, copies of a GPU.
     let ceiling: Double
@@ -171,13 +173,13 @@ struct BenchResult {
     }
 
     private var generatedTokens: Int { (item.outputLength - 1) * item.batchSize }
-    private var decodeRate: Double { decode.rate }
 
     /// TensorRT-LLM's line: its fields in its order, by its formulas.
     func benchmarkLine(name: String, buildSeconds: Double) -> String {
         let sizes = model.engine.description.sizes
         let latency = mean(latencies)
-        let generationSeconds = latency - mean(firstTokens)
+        let generationSeconds = decodeRate.map { _ in latency - mean(firstTokens) }
+        let generationRate = generationSeconds.map { $0 > 0 ? Double(generatedTokens) / $0 : 0 }
         let fields: [(String, String)] = [
             ("model_name", name), ("world_size", "1"), ("num_heads", "\(sizes.headCount)"),
             ("num_kv_heads", "\(sizes.kvHeadCount)"), ("num_layers", "\(sizes.layerCount)"),
@@ -198,12 +200,14 @@ struct BenchResult {
             ("percentile99(ms)", Format.decimal(percentile(0.99) * 1000, 3)),
             ("latency(ms)", Format.decimal(latency * 1000, 3)),
             ("compute_cap", model.deviceName),
-            ("generation_time(ms)", Format.decimal(generationSeconds * 1000, 3)),
+            (
+                "generation_time(ms)",
+                generationSeconds.map { Format.decimal($0 * 1000, 3) } ?? "null"
+            ),
             ("total_generated_tokens", Format.decimal(Double(generatedTokens), 1)),
             (
                 "generation_tokens_per_second",
-                Format.decimal(
-                    generationSeconds > 0 ? Double(generatedTokens) / generationSeconds : 0, 3)
+                generationRate.map { Format.decimal($0, 3) } ?? "null"
             ),
         ]
         return "[BENCHMARK] " + fields.map { "\($0.0) \($0.1)" }.joined(separator: " ")
@@ -228,9 +232,11 @@ struct BenchResult {
         func number(_ value: Double, _ places: Int) -> JSONValue {
             .double(Double(Format.decimal(value, places)) ?? value)
         }
-        let steps = decodeRate / Double(item.batchSize)
-        let rate = steps * Double(bytesPerStep)
-        let promptRate = promptWork.all / mean(firstTokens)
+        func optional(_ value: Double?, _ places: Int) -> JSONValue {
+            value.map { number($0, places) } ?? .null
+        }
+        let rate = decodeRate.map { $0 / Double(item.batchSize) * Double(bytesPerStep) }
+        let promptRate = decodeRate.map { _ in promptWork.all / mean(firstTokens) }
         let peakRate = peaks.map { promptWork.all / promptWork.seconds(at: $0) }
         let precision = model.engine.description.precision
         var row: [JSONValue] = [
@@ -238,14 +244,12 @@ struct BenchResult {
             .int(model.maxContext), number(mean(latencies) * 1000, 2),
             number(percentile(0.95) * 1000, 2), number(mean(firstTokens) * 1000, 2),
             number(Double(item.batchSize * item.outputLength) / mean(latencies), 1),
-            number(decodeRate, 1), number(Double(peakBytes) / 1e6, 1),
-            number(Double(bytesPerStep) / 1e6, 1), number(rate / 1e9, 2),
-            number(ceiling / 1e9, 2), number(100 * rate / ceiling, 1),
-            number(promptRate / 1e9, 1),
+            optional(decodeRate, 1), number(Double(peakBytes) / 1e6, 1),
+            number(Double(bytesPerStep) / 1e6, 1), optional(rate.map { $0 / 1e9 }, 2),
+            number(ceiling / 1e9, 2), optional(rate.map { 100 * $0 / ceiling }, 1),
+            optional(promptRate.map { $0 / 1e9 }, 1), optional(peakRate.map { $0 / 1e9 }, 1),
+            optional(peakRate.flatMap { peak in promptRate.map { 100 * $0 / peak } }, 1),
         ]
-        row += [peakRate, peakRate.map { 1e11 * promptRate / $0 }].map { rate in
-            rate.map { number($0 / 1e9, 1) } ?? .null
-        }
         guard forPrograms else { return row }
         row += [deviceSecondsPerStep, wallSecondsPerStep, hostSecondsPerStep].map {
             number($0 * 1000, 4)

@@ -151,10 +151,16 @@ struct LoadFlags: ParsableArguments {
             (content.skippedCount, "conversations without question and answer"),
             (tooLong, "requests longer than the context"),
         ] where count > 0 { Console.error("\(requests ?? ""): left out \(count) \(what)") }
-        guard items.count >= requestCount ?? 1 else {
+        if items.isEmpty, let context, tooLong > 0 {
+            throw MartletError(
+                .limitExceeded,
+                "\(requests ?? ""): all requests are longer than the context of \(context)",
+                mend: "Raise --max-context")
+        }
+        if let requestCount, items.count < requestCount {
             throw MartletError(
                 .invalidArgument,
-                "\(requests ?? "") holds \(items.count) requests, but \(requestCount ?? 1) are asked for",
+                "\(requests ?? "") holds \(items.count) requests, but \(requestCount) are asked for",
                 mend: "Lower --request-count")
         }
         try checkDeclared(items)

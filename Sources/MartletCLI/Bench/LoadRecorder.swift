@@ -9,8 +9,9 @@ final class LoadRecorder: Sendable {
     private struct State {
         var lines: [String] = []
         var timeline = Timeline()
-        /// When the first step was submitted and the newest completed.
-        var start: Double?
+        /// When the first step was submitted, and its number.
+        var first: (time: Double, number: Int)?
+        /// When the newest was completed.
         var previous = 0.0
     }
 
@@ -31,11 +32,13 @@ final class LoadRecorder: Sendable {
     /// Adds a step.
     func add(_ trace: StepTrace) {
         state.withLock { state in
-            let start = state.start ?? trace.submitted
-            state.start = start
+            let first = state.first ?? (trace.submitted, trace.number)
+            state.first = first
             if keepsLog {
-                let json = trace.json(
-                    policy: policy.rawValue, start: start, previous: state.previous)
+                var counted = trace
+                counted.number -= first.number
+                let json = counted.json(
+                    policy: policy.rawValue, start: first.time, previous: state.previous)
                 state.lines.append(json.serialized())
             }
             state.previous = trace.completed

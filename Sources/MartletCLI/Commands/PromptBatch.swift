@@ -22,7 +22,9 @@ struct PromptBatch {
             request.prompt = try prompt()
             try model.check(request)
         } catch let error as MartletError {
-            failures[requests.count] = error
+            let isToken = error.context["index"] != nil
+            failures[requests.count] =
+                isToken ? error.mending("Give token ids of the model's vocabulary") : error
         }
         requests.append(request)
     }

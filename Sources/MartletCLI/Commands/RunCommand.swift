@@ -78,7 +78,7 @@ struct RunCommand: AsyncParsableCommand {
             ]
             try GivenFlags.refuse(
                 answers + SamplingOptions.flags + LogProbabilityOptions.flags
-                    + SchedulingOptions.flags,
+                    + SearchOptions.flags + SchedulingOptions.flags,
                 "with --tap, which computes prompts only")
         }
         if raw { try GivenFlags.refuse(["--system"], "with --raw, which leaves the template out") }
@@ -132,6 +132,7 @@ struct RunCommand: AsyncParsableCommand {
         }
         // All prompts share them: what is wrong with them is no prompt's failure.
         try settings.validate(vocabularySize: loaded.vocabularySize)
+        try search.refuseCopies(settings)
         var batch = PromptBatch()
         for text in texts {
             try batch.add(for: loaded, settings) {
@@ -236,7 +237,7 @@ struct RunCommand: AsyncParsableCommand {
         seconds: Double
     ) {
         let prompt = requests.reduce(0) { $0 + $1.prompt.count }
-        let answer = outputs.reduce(0) { $0 + $1.tokens.count }
+        let answer = outputs.flatMap { [$0] + $0.alternatives }.reduce(0) { $0 + $1.tokens.count }
         let rate = Format.decimal(Double(answer) / max(seconds, 1e-9), 1)
         Console.error(
             "prompt \(prompt) tokens, answer \(answer) tokens in \(Format.decimal(seconds, 3)) s "

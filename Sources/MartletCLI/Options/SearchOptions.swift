@@ -105,4 +105,16 @@ struct SearchOptions: ParsableArguments {
         }
         settings.beams.stopping = stopping
     }
+
+    /// Refuses several answers that would be one and the same.
+    ///
+    /// - Throws: `MartletError` `.invalidArgument` naming the flag.
+    func refuseCopies(_ settings: SamplingSettings) throws {
+        guard settings.temperature == 0, beamCount == 1, max(bestOf ?? 1, answerCount) > 1
+        else { return }
+        let flag = bestOf.map { "--best-of is \($0)" } ?? "--num-return-sequences is \(answerCount)"
+        throw MartletError(
+            .invalidArgument, "\(flag), but at temperature 0 all answers are the same",
+            mend: "Give --temperature above 0, or --num-beams" + (bestOf == nil ? "" : " instead"))
+    }
 }

@@ -6,7 +6,7 @@ import MartletBackend
 
 /// Answers of several prompts as rows for programs.
 enum AnswerTable {
-    /// One row an answer, in the order of the prompts.
+    /// One row an answer, counted from 1, in the order of the prompts.
     ///
     /// - Parameter prompts: What the user gave: text, or ids with commas.
     static func table(
@@ -20,7 +20,7 @@ enum AnswerTable {
                 + (ofAnswers ? ["logprobs"] : []) + (ofPrompts ? ["prompt logprobs"] : []))
         for (index, output) in outputs.enumerated() {
             var row: [JSONValue] = [
-                .int(index), .string(prompts[index]),
+                .int(index + 1), .string(prompts[index]),
                 model.hasTokenizer ? .string(output.text) : .null,
                 .array(output.tokens.map { .int(Int($0)) }),
                 .string(output.finishReason.rawValue), .int(requests[index].prompt.count),

@@ -6,13 +6,13 @@ import MartletBackend
 
 /// Log-probabilities of tokens, and of the likeliest ones beside them, for people.
 enum LogProbabilityTable {
-    /// Tokens of all answers, in the order that these are printed in.
+    /// Tokens of all answers, counted from 1 as they are printed: prompts that failed have none.
     static func answers(_ outputs: [GenerationOutput], _ model: LanguageModel) -> Table {
-        let answers = outputs.flatMap { [$0] + $0.alternatives }
+        let answers = outputs.filter { $0.failure == nil }.flatMap { [$0] + $0.alternatives }
         return table("answer", answers.map(\.answerLogProbabilities), first: 0, model)
     }
 
-    /// Tokens of all prompts, from the second of each on.
+    /// Tokens of all prompts, counted from 1 as errors do, from the second token of each on.
     static func prompts(_ outputs: [GenerationOutput], _ model: LanguageModel) -> Table {
         table("prompt", outputs.map(\.promptLogProbabilities), first: 1, model)
     }
@@ -32,7 +32,7 @@ enum LogProbabilityTable {
                     "\(shown($0.token)) \(shown($0.logProbability))"
                 }
                 table.add([
-                    .int(index), .int(first + place), .string(shown(entry.token)),
+                    .int(index + 1), .int(first + place), .string(shown(entry.token)),
                     .string(shown(entry.logProbability)),
                     .string(likeliest.joined(separator: ", ")),
                 ])

@@ -3,6 +3,7 @@
 
 import Martlet
 import MartletCore
+import Synchronization
 
 #if canImport(Glibc)
 import Glibc
@@ -15,11 +16,12 @@ import Darwin
 /// A file that is cut short while it is mapped: the read that finds nothing ends the program with one line.
 enum MappedFileGuard {
     nonisolated(unsafe) private static var previous = sigaction()
+    private static let isTold = Atomic(false)
 
     /// Takes the signal over; faults outside mapped files go to whoever had it.
     static func install() {
-        // The first look makes the table, which a handler must not.
-        _ = MappedRanges.path(at: nil)
+        // The first look makes what a handler must not.
+        _ = (MappedRanges.path(at: nil), isTold.load(ordering: .relaxed))
         var action = sigaction()
         let handler:
             @convention(c) (Int32, UnsafeMutablePointer<siginfo_t>?, UnsafeMutableRawPointer?)
@@ -48,6 +50,8 @@ enum MappedFileGuard {
             sigaction(SIGBUS, &previous, nil)
             return
         }
+        // Several threads may find out at the same time; one tells.
+        guard !isTold.exchange(true, ordering: .relaxed) else { while true { pause() } }
         say("error: ")
         _ = write(2, path, strlen(path))
         say(

@@ -32,10 +32,15 @@ final class StepCopier {
     /// The kernel; its arguments are those of each step.
     static let launch = KernelLaunch(
         module: KernelModule("plain/copy.cu", [:]), kernel: "copy_plain",
-        arguments: ArgumentBytes(), block: 256
+        arguments: noPieces, block: 256
     ) { _ in (8, 1, 1) }
 
     private static let pieceLimit = 8
+    private static let noPieces = {
+        var arguments = ArgumentBytes()
+        for _ in 0..<1 + 3 * pieceLimit { arguments.add(Int64(0)) }
+        return arguments
+    }()
     /// Bytes up to which the kernel copies: more of them go faster by an engine.
     private static let byteLimit = 256 << 10
 
@@ -46,7 +51,7 @@ final class StepCopier {
 
     init(_ kernel: LoadedKernel) {
         self.kernel = kernel
-        arguments = .allocate(byteCount: 8 + Self.pieceLimit * 24, alignment: 8)
+        arguments = .allocate(byteCount: Self.noPieces.padded.count, alignment: 8)
         pieces.reserveCapacity(Self.pieceLimit)
     }
 

@@ -200,9 +200,6 @@ struct AttentionShape {
         2 * group.kvHeadCount * CUDACatalog.kvBlock * group.headDim * group.scheme.dtype.byteCount
     }
 
-    /// Bytes from a layer's keys to the next layer's; 0 for the last one.
-    var nextLayer: Int64 { layer + 1 < group.layerCount ? Int64(layerBytes) : 0 }
-
     /// `KVPages`.
     func addPages(_ binder: CUDABinder, to arguments: inout ArgumentBytes) {
         let pages = binder.memory.pages

@@ -41,14 +41,12 @@ extension CachedAttention {
     ) -> KernelLaunch {
         var arguments = binder.arguments()
         arguments.add(binder.step(.positions))
-        arguments.add(binder.step(.requestIndex))
         for view in views { arguments.add(view) }
         DeviceRotation.add(rotation, to: &arguments)
         shape.addPages(binder, to: &arguments)
         arguments.add(slopes?.address ?? 0)
         arguments.add(partials)
         arguments.add(counters)
-        arguments.add(shape.nextLayer)
         arguments.add(int: window)
         arguments.add(scale)
         arguments.add(softCap)
@@ -68,7 +66,7 @@ extension CachedAttention {
         for (name, value) in split.defines { defines[name] = "\(value)" }
         for (name, value) in [
             ("HEAD_DIM", shape.group.headDim), ("GROUP", group), ("PAGE", shape.group.blockSize),
-            ("IDENTITY", 1), ("ROTARY", rotation.map { $0.isHalf ? 1 : 2 } ?? 0),
+            ("ROTARY", rotation.map { $0.isHalf ? 1 : 2 } ?? 0),
             ("WINDOW", window > 0 ? 1 : 0), ("ALIBI", slopes == nil ? 0 : 1),
             ("SOFT_CAP", softCap > 0 ? 1 : 0),
         ] { defines[name] = "\(value)" }

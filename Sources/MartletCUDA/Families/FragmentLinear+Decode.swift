@@ -22,8 +22,7 @@ extension FragmentLinear {
         var defines = kernelDefines
         for (name, value) in [
             ("TOKENS", rows), ("GRID", grid), ("WARPS", Self.warps), ("DEPTH", depth),
-            ("NORM", norm == nil ? 0 : 2), ("ROW_INDEX", 0), ("LOGITS", 1), ("ARGMAX", 0),
-            ("INTERLEAVE", layout.interleave),
+            ("NORM", norm == nil ? 0 : 1), ("INTERLEAVE", layout.interleave),
         ] { defines[name] = "\(value)" }
         return defines
     }
@@ -55,10 +54,10 @@ extension FragmentLinear {
     func decodeLaunches(_ binder: CUDABinder, upTo limit: Int) throws -> [KernelLaunch] {
         let gamma = try norm.map { try binder.memory.converted($0.gamma, to: x.type) }
         let rows = decodeRows(binder.memory.target.sharedMemoryPerBlock)
-        var launches = [launch(binder, gamma, rows: 1, from: 0) { $0 == 1 }]
+        var launches = [launch(gamma, rows: 1, from: 0) { $0 == 1 }]
         for start in stride(from: 0, to: limit, by: rows) where limit > 1 {
             launches.append(
-                launch(binder, gamma, rows: rows, from: start) {
+                launch(gamma, rows: rows, from: start) {
                     $0 > 1 && $0 <= limit && start < $0
                 })
         }
@@ -66,21 +65,18 @@ extension FragmentLinear {
     }
 
     private func launch(
-        _ binder: CUDABinder, _ gamma: DeviceVector?, rows: Int, from start: Int,
+        _ gamma: DeviceVector?, rows: Int, from start: Int,
         isWanted: @escaping @Sendable (Int) -> Bool
     ) -> KernelLaunch {
-        var arguments = binder.arguments()
-        arguments.add(rows: x.rows + Dimension(-start))
+        var arguments = ArgumentBytes()
         arguments.add(x.rows(from: start))
         arguments.add(y.rows(from: start))
         arguments.add(residual?.rows(from: start))
-        arguments.add(UInt64(0))  // row index
         arguments.add(weight.codes)
         arguments.add(weight.codes + UInt64(layout.scaleStart))
         arguments.add(weight.codes + UInt64(layout.zeroStart))
         arguments.add(gamma?.address ?? 0)
         arguments.add(bias?.address ?? 0)
-        arguments.add(UInt64(0))  // candidates
         arguments.add(norm?.epsilon ?? 0)
         let counts = x.rows
         let grid = min(Self.blockLimit, layout.strips)

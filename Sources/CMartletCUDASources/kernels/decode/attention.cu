@@ -8,12 +8,12 @@
 // D 128, bf16, 64 x 512, 8 x 4,096 and 1 x 32,768 positions: MHA 101, 102 and 101 % of C, 4 query heads to a kv
 // head 95, 97 and 94 %, MQA (17 MB, 5.6 us at C) 49, 47 and 44 %, with 64 x 4,096 positions 91 %. Many requests, in small blocks: 192 x
 // 192 MHA 99 %, 4 heads to a kv head 93 %; 192 x 68 MHA 76 %.
-// Grid: splits x (kv heads x head tiles) x tokens. A warp takes tiles of 16 positions: S^T = K Q^T and
-// O^T = V^T P^T on the matrix instructions, online softmax in f32. Keys and values come straight from memory
-// into registers (RING = 0: head dimensions are permuted, so that every load is 16 bytes wide), or through a
-// ring of units in shared memory, which the TEAM warps that share positions read, each for its own heads.
-// The first units are on their way before the kernel waits for its producers; so the step record and the
-// cache's earlier positions must be complete when the first kernel of a chain of dependent ones begins.
+// Grid: splits x (kv heads x head tiles) x requests. A warp takes tiles of 16 positions: S^T = K Q^T and
+// O^T = V^T P^T on the matrix instructions (head dimensions permuted, so that every load is 16 bytes wide), online
+// softmax in f32. Keys and values come through a ring of units in shared memory, which the TEAM warps that share
+// positions read, each for its own heads. The first units are on their way before the kernel waits for its
+// producers; so the step record and the cache's earlier positions must be complete when the first kernel of a
+// chain of dependent ones begins.
 // Parts are combined in three steps, each in a fixed order: the warps of a block in shared memory; the
 // CLUSTER blocks of neighbouring splits by messages, each for its share of the heads; clusters (or splits,
 // without clusters) through device memory, by the one that began last. A request's result depends on its own
@@ -22,14 +22,13 @@
 //
 //   ACTIVATION KV            types of q, k, v, y; of the cache: f16 or bf16
 //   HEAD_DIM GROUP           D, a multiple of 16; query heads per kv head
-//   TILES TEAM               8 heads each in a warp (1 to 4); warps that share positions (1 unless RING > 0)
+//   TILES TEAM               8 heads each in a warp (1 to 4); warps that share positions
 //   WARPS BLOCKS             warps, a multiple of TEAM; blocks per multiprocessor
-//   RING UNIT                units that a team has in shared memory (0: registers; 2 or more); positions of
-//                            one: 16, or 32 with a ring
+//   RING UNIT                units that a team has in shared memory, 2 or more; positions of one: 16 or 32
 //   SPLITS SPLIT_UNITS       most splits; least units of 16 positions in one
 //   CLUSTER                  blocks of a cluster, up to 8 (sm_90), a divisor of SPLITS and of a block's heads;
-//                            0 or 1: none
-//   PAGE IDENTITY            tokens of a page, a multiple of 64; 1: row r belongs to request r
+//                            1: none
+//   PAGE                     tokens of a page, a multiple of 64
 //   ROTARY                   0; 1: pairs (i, i + pairs); 2: pairs (2i, 2i + 1); a multiple of 8 pairs
 //   WINDOW ALIBI SOFT_CAP    0 or 1
 #include "attention_ending.cuh"
@@ -57,7 +56,7 @@ MARTLET_KERNEL __launch_bounds__(threads, BLOCKS)
         to = min(from + each, first + units);
     }
     // Blocks without work end at once. One of them must wait, lest the chain runs past its producers.
-    if (split >= splits && (splits <= 1 || split - split % cluster >= splits)) {
+    if (split >= splits && (splits <= 1 || split - split % CLUSTER >= splits)) {
         release_dependents();
         if (work.row == 0 && split == 0) wait_for_producers();
         return;
@@ -71,22 +70,11 @@ MARTLET_KERNEL __launch_bounds__(threads, BLOCKS)
         cluster_arrive();
     }
 #endif
-    int unit = from + work.team;
-    const u16* first_block = nullptr;
-    if (unit < to) {
-        work.turn_to(unit);
-        first_block = work.block_of(unit);
-    }
-    Attention::Words words;
-    if (RING > 0) {
+    const int unit = from + work.team;
 #pragma unroll
-        for (int i = 0; i < RING; ++i) {
-            if (unit + i * teams < to) work.ask(unit + i * teams, i);
-            copies_commit();
-        }
-    } else if (unit < to) {
-        work.load_keys(words, first_block, unit);
-        work.load_values(words, first_block, unit);
+    for (int i = 0; i < RING; ++i) {
+        if (unit + i * teams < to) work.ask(unit + i * teams, i);
+        copies_commit();
     }
     Attention::Turn turn(work);
     u16* to_block = nullptr;  // where the new key goes
@@ -104,21 +92,9 @@ MARTLET_KERNEL __launch_bounds__(threads, BLOCKS)
     turn(work, to_block);
     __syncthreads();
     MARTLET_TRACE(3);
-#if RING == 0 && __CUDA_ARCH__ >= 900
-    if (a.next_layer && unit < to && work.lane == 0) {
-        const u16* keys = first_block + a.next_layer / 2 + unit % 4 * 16 * HEAD_DIM;
-        asm volatile("cp.async.bulk.prefetch.L2.global [%0], %1;" ::"l"(keys), "n"(32 * HEAD_DIM) : "memory");
-        asm volatile("cp.async.bulk.prefetch.L2.global [%0], %1;" ::"l"(keys + work.plane()),
-                     "n"(32 * HEAD_DIM) : "memory");
-    }
-#endif
     work.begin_sums();
-    if (RING > 0) {
-        work.hold_queries();
-        work.pass_ring(unit, to);
-    } else {
-        work.pass(words, unit, to);
-    }
+    work.hold_queries();
+    work.pass(unit, to);
     work.leave();
     __syncthreads();
     MARTLET_TRACE(4);

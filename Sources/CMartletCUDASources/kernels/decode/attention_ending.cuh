@@ -90,16 +90,16 @@ struct Ending {
 
     __device__ __forceinline__ Ending(const Attention& of, int splits, int split)
         : a(of.a), row(of.row), head(of.head), splits(splits), split(split),
-          groups((splits + cluster - 1) / cluster), rank(cluster > 1 ? split % cluster : 0), from(0),
+          groups((splits + CLUSTER - 1) / CLUSTER), rank(CLUSTER > 1 ? split % CLUSTER : 0), from(0),
           to(block_heads * head_quads) {
-        if (cluster > 1 && splits > 1) {
+        if (CLUSTER > 1 && splits > 1) {
             from = rank * share;
             to = from + share;
         }
     }
     /// In which place of the groups' blocks this one has begun.
     __device__ __forceinline__ u32 take_place() const {
-        return atomicInc(a.counters + (row * gridDim.y + blockIdx.y) * cluster + rank, groups - 1);
+        return atomicInc(a.counters + (row * gridDim.y + blockIdx.y) * CLUSTER + rank, groups - 1);
     }
     __device__ __forceinline__ float* sums_at(int quad, int group) const {
         const i64 heads = (i64)a.kv.kv_heads * GROUP;
@@ -126,8 +126,8 @@ struct Ending {
             put(quad, v);
             return;
         }
-        send(sums_at(quad, split / cluster), v.sums);
-        if (quad % head_quads == 0) send(totals_at(quad / head_quads, split / cluster), v.totals);
+        send(sums_at(quad, split / CLUSTER), v.sums);
+        if (quad % head_quads == 0) send(totals_at(quad / head_quads, split / CLUSTER), v.totals);
     }
 
     __device__ __forceinline__ Part of_teams(int quad) const {
@@ -148,7 +148,7 @@ struct Ending {
     /// Each block sends the others what they end.
     __device__ __forceinline__ void over_cluster() const {
         const u32 here = shared_address(shared), barrier = here + barrier_at;
-        const int count = min(splits - (split - rank), cluster);
+        const int count = min(splits - (split - rank), CLUSTER);
         cluster_wait();  // all have begun
         if (threadIdx.x == 0) barrier_expect(barrier, count * (share * 16 + share_heads * 8));
         if (split < splits) {

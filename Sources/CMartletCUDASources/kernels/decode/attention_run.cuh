@@ -13,7 +13,7 @@ struct alignas(8) Pair {
 
 struct Attention {
     const DecodeAttentionArguments& a;
-    int row, request, position, end, start, kv_head, head;  // head: the block's first query head
+    int row, position, end, start, kv_head, head;  // head: the block's first query head
     const i32* table;
     int first_column, column_base, pages;  // page of the table's first entry; lane's entry from the base on
     int tokens;
@@ -24,11 +24,10 @@ struct Attention {
         : a(a), row(blockIdx.z), column_base(0), lane(lane_index()), g(lane_index() >> 2),
           t(lane_index() & 3), team(warp_index() / TEAM), first_head(warp_index() % TEAM * 8 * TILES) {
         // All at once: the loads of keys and values depend on them, and each costs a round trip.
-        request = IDENTITY ? row : a.requests[row];
-        table = a.kv.table + (i64)request * a.kv.table_columns;
+        table = a.kv.table + (i64)row * a.kv.table_columns;
         tokens = a.step->singles;
         position = a.positions[row];
-        first_column = a.kv.start[request];
+        first_column = a.kv.start[row];
         pages = lane < a.kv.table_columns ? table[lane] : 0;
         first_column /= PAGE;
         end = position + 1;
@@ -79,67 +78,7 @@ struct Attention {
     }
     __device__ __forceinline__ i64 plane() const { return (i64)a.kv.kv_heads * 64 * HEAD_DIM; }
 
-    // ---- Into registers ---------------------------------------------------------------------------------
-
-    struct Words {
-        Word keys[2][key_words], values[4][value_words];
-        __device__ __forceinline__ Word key(int h, int j) const { return keys[h][j]; }
-        __device__ __forceinline__ Word value(int i, int h) const { return values[i][h]; }
-    };
-    __device__ __forceinline__ void load_keys(Words& words, const u16* block, int unit) const {
-#pragma unroll
-        for (int h = 0; h < 2; ++h) {
-            const u16* p = block + (unit % 4 * 16 + h * 8 + g) * HEAD_DIM;
-#pragma unroll
-            for (int j = 0; j < key_words; ++j) {
-                int d = j * 32 + t * 8;
-                words.keys[h][j] = HEAD_DIM % 32 == 0 || d < HEAD_DIM ? load_once(p + d) : nothing();
-            }
-        }
-    }
-    /// Positions 2t, 2t + 1, 2t + 8, 2t + 9 of the unit.
-    static __device__ __forceinline__ int value_row(int i, int t) { return 2 * t + (i & 1) + (i & 2) * 4; }
-    __device__ __forceinline__ void load_values(Words& words, const u16* block, int unit) const {
-#pragma unroll
-        for (int i = 0; i < 4; ++i) {
-            const u16* p = block + plane() + (unit % 4 * 16 + value_row(i, t)) * HEAD_DIM;
-#pragma unroll
-            for (int h = 0; h < value_words; ++h) {
-                int d = h * 64 + g * 8;
-                words.values[i][h] = HEAD_DIM % 64 == 0 || d < HEAD_DIM ? load_once(p + d) : nothing();
-            }
-        }
-    }
-
-    /// The new token's key and value are not read from the cache; positions out of range become zeros.
-    __device__ __forceinline__ void mend_keys(Words& words, int first) const {
-        if (first != position / 16 * 16) return;
-        u32 at = shared_address(shared) + new_at + t * 16;
-#pragma unroll
-        for (int h = 0; h < 2; ++h) {
-            if (first + h * 8 + g != position) continue;
-#pragma unroll
-            for (int j = 0; j < key_words; ++j) words.keys[h][j] = shared_word(at + j * 64);
-        }
-    }
-    __device__ __forceinline__ void mend_values(Words& words, int first) const {
-        if (first + 16 <= position && first >= start) return;
-        u32 at = shared_address(shared) + new_at + new_bytes + g * 16;
-#pragma unroll
-        for (int i = 0; i < 4; ++i) {
-            int p = first + value_row(i, t);
-#pragma unroll
-            for (int h = 0; h < value_words; ++h) {
-                if (p == position && h * 64 + g * 8 < HEAD_DIM) {
-                    words.values[i][h] = shared_word(at + h * 128);
-                } else if (p >= end || p < start) {
-                    words.values[i][h] = nothing();
-                }
-            }
-        }
-    }
-
-    // ---- Through the ring -------------------------------------------------------------------------------
+    // ---- The ring ---------------------------------------------------------------------------------------
 
     __device__ __forceinline__ u32 stage_at(int stage) const {
         return shared_address(shared) + parts_at + team * team_bytes + stage * unit_bytes;
@@ -191,7 +130,8 @@ struct Attention {
             asm volatile("bar.sync %0, %1;" ::"r"(1 + warp_index() / TEAM), "n"(TEAM * 32) : "memory");
         }
     }
-    /// The words that `load_keys` and `load_values` load, of a tile of 16 positions.
+    /// A tile of 16 positions in the ring: a lane's words of keys g and g + 8, at d = 32 j + 8 t, and of values
+    /// 2t, 2t + 1, 2t + 8 and 2t + 9, at d = 64 h + 8 g.
     struct Stage {
         u32 keys, values;
         int g, t;
@@ -207,7 +147,7 @@ struct Attention {
         }
         __device__ __forceinline__ Word value(int i, int h) const {
             if (HEAD_DIM % 64 && h * 64 + g * 8 >= HEAD_DIM) return nothing();
-            return shared_word(values + value_row(i, 0) * value_bytes + h * 128);
+            return shared_word(values + ((i & 1) + (i & 2) * 4) * value_bytes + h * 128);
         }
     };
 
@@ -322,7 +262,7 @@ struct Attention {
         int h = first_head + tile * 8 + g;
         return shared_address(shared) + (h < block_heads ? h : 0) * query_bytes + t * 16;
     }
-    static constexpr bool holds_queries = RING > 0 && TILES * key_words <= 4;
+    static constexpr bool holds_queries = TILES * key_words <= 4;
     Word queries[holds_queries ? TILES : 1][holds_queries ? key_words : 1];
     __device__ __forceinline__ void hold_queries() {
         if (!holds_queries) return;
@@ -334,8 +274,7 @@ struct Attention {
     }
 
     /// Scores of 16 positions from `first` on: (position g, head 2t), (g, 2t + 1), (g + 8, 2t), (g + 8, 2t + 1).
-    template <typename Source>
-    __device__ __forceinline__ void score(const Source& words, int first, float (&s)[TILES][4]) const {
+    __device__ __forceinline__ void score(const Stage& words, int first, float (&s)[TILES][4]) const {
         float even[TILES][4] = {}, odd[TILES][4] = {};
 #pragma unroll
         for (int j = 0; j < key_words; ++j) {
@@ -420,8 +359,7 @@ struct Attention {
         return top;
     }
 
-    template <typename Source>
-    __device__ __forceinline__ void add_values(const Source& words, const float (&s)[TILES][4]) {
+    __device__ __forceinline__ void add_values(const Stage& words, const float (&s)[TILES][4]) {
         u32 p[TILES][2];
 #pragma unroll
         for (int i = 0; i < TILES; ++i) {
@@ -448,33 +386,15 @@ struct Attention {
         }
     }
 
-    // ---- Runs over units --------------------------------------------------------------------------------
-
-    /// Units from `unit` on, one in `teams`; the first one's keys and values are loaded or asked for.
-    __device__ __forceinline__ void pass(Words& words, int unit, int to) {
-        while (unit < to) {
-            int next = unit + teams;
-            if (next < to) turn_to(next);
-            const u16* block = block_of(next < to ? next : unit);
-            float s[tiles][TILES][4];
-            mend_keys(words, unit * 16);
-            score(words, unit * 16, s[0]);
-            if (next < to) load_keys(words, block, next);
-            soften(s);
-            mend_values(words, unit * 16);
-            add_values(words, s[0]);
-            if (next < to) load_values(words, block, next);
-            unit = next;
-        }
-    }
-    __device__ __forceinline__ void pass_ring(int unit, int to) {
-        constexpr int last = RING > 0 ? RING - 1 : 0;
+    /// Units from `unit` on, one in `teams`; as many as the ring has places are asked for.
+    __device__ __forceinline__ void pass(int unit, int to) {
+        constexpr int last = RING - 1;
         int stage = 0, before = last;
         for (bool is_first = true; unit < to; unit += teams, is_first = false) {
             if (is_first) {
                 copies_wait<last>();
             } else {
-                copies_wait<last - (last > 0)>();
+                copies_wait<last - 1>();
             }
             team_wait();  // the unit is here, and all have read the one before, whose place is asked for now
             int next = unit + last * teams;

@@ -5,18 +5,6 @@
 #pragma once
 #include "ampere.cuh"
 #include "hopper.cuh"
-#ifndef RING
-#define RING 0
-#endif
-#ifndef UNIT
-#define UNIT 16
-#endif
-#ifndef TEAM
-#define TEAM 1
-#endif
-#ifndef CLUSTER
-#define CLUSTER 1
-#endif
 
 /// Cosines and sines by position, [positions][pairs], aligned to 16 bytes.
 struct RotaryTable {
@@ -28,7 +16,6 @@ struct RotaryTable {
 struct DecodeAttentionArguments {
     const StepCounts* step;
     const i32* positions;  // [T]
-    const i32* requests;   // [T]
     Rows q, k, v, y;
     RotaryTable rotation;
     KVPages kv;
@@ -36,11 +23,8 @@ struct DecodeAttentionArguments {
     float* partials;       // [rows of the grid][heads][SPLITS / CLUSTER]: D sums each; behind all of these
                            // greatest score and total each; zero before and after
     u32* counters;         // [T][kv heads x head tiles][CLUSTER], zero before and after
-    i64 next_layer;        // bytes to the next layer's blocks: each warp asks the second cache for its
-                           // first 16 positions there (RING = 0); 0 for none
     i32 window;
     float scale, soft_cap;
-    i32 reserved;
 #ifdef TRACE
     u64* trace;
 #endif
@@ -48,7 +32,7 @@ struct DecodeAttentionArguments {
 
 namespace {
 constexpr int threads = WARPS * 32, teams = WARPS / TEAM;
-constexpr int cluster = CLUSTER > 1 ? CLUSTER : 1, most_groups = SPLITS / cluster;
+constexpr int most_groups = SPLITS / CLUSTER;
 constexpr int capacity = 8 * TILES * TEAM;
 constexpr int block_heads = GROUP < capacity ? GROUP : capacity;
 constexpr int head_tiles = (GROUP + capacity - 1) / capacity;
@@ -73,16 +57,16 @@ constexpr int part_stride = HEAD_DIM + 2;                          // [heads][D 
 constexpr int part_bytes = block_heads * part_stride * 4;
 constexpr int team_bytes = RING * unit_bytes > part_bytes ? RING * unit_bytes : (part_bytes + 15) / 16 * 16;
 constexpr int exchange_at = parts_at + teams * team_bytes;         // [cluster][quads of sums]
-constexpr int share_heads = block_heads / cluster, head_quads = HEAD_DIM / 4, share = share_heads * head_quads;
-constexpr int totals_place = exchange_at + (cluster > 1 ? cluster * share * 16 : 0);  // [cluster][heads]
-constexpr int barrier_at = totals_place + (cluster > 1 ? cluster * share_heads * 8 : 0);
-constexpr int shared_bytes = barrier_at + (cluster > 1 ? 16 : 0);
+constexpr int share_heads = block_heads / CLUSTER, head_quads = HEAD_DIM / 4, share = share_heads * head_quads;
+constexpr int totals_place = exchange_at + (CLUSTER > 1 ? CLUSTER * share * 16 : 0);  // [cluster][heads]
+constexpr int barrier_at = totals_place + (CLUSTER > 1 ? CLUSTER * share_heads * 8 : 0);
+constexpr int shared_bytes = barrier_at + (CLUSTER > 1 ? 16 : 0);
 constexpr float log2e = 1.4426950408889634f;
 extern __shared__ __align__(128) u8 shared[];
 static_assert(HEAD_DIM % 16 == 0 && HEAD_DIM <= 256, "head dimensions are multiples of 16 up to 256");
-static_assert(WARPS % TEAM == 0 && (TEAM == 1 || RING > 0) && RING != 1, "a team shares a ring of two or more");
-static_assert(SPLITS % cluster == 0 && block_heads % cluster == 0 && cluster <= 8, "clusters share heads");
-static_assert(UNIT == 16 || UNIT == 32 && RING > 0, "units of 32 want a ring");
+static_assert(WARPS % TEAM == 0 && RING > 1, "a team shares a ring of two or more");
+static_assert(SPLITS % CLUSTER == 0 && block_heads % CLUSTER == 0 && CLUSTER <= 8, "clusters share heads");
+static_assert(UNIT == 16 || UNIT == 32, "units of 16 or 32");
 #if CLUSTER > 1 && __CUDA_ARCH__ < 900
 #error "clusters want sm_90"
 #endif

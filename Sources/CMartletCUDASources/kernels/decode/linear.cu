@@ -19,34 +19,22 @@
 //   WEIGHT GROUP ZERO        format of the weight (mma16x16.cuh); GROUP 0: per channel
 //   ACTIVATION RESULT        types of x, gamma, bias, residual; of y
 //   INPUTS OUTPUTS           K, and rows of the weight (gate and up together count twice)
-//   TOKENS GRID WARPS        1, 2, 4 or 8; blocks; warps
+//   TOKENS GRID WARPS        1, 2, 4 or 8; blocks, each with a strip at least; warps
 //   DEPTH                    chunks that a warp keeps in registers
-//   NORM                     0; 1: x = rms(x) gamma; 2: x = x gamma, the row's factor applied to the sums
+//   NORM                     0; 1: rms of x with gamma, the row's factor applied to the sums
 //   GATED                    0; 1: y = silu(gate) up, rows `paired8`; 2: gelu(gate) up, tanh form
-//   BIAS RESIDUAL ROW_INDEX  0 or 1
-//   LOGITS ARGMAX            1: y is written; 1: each block's greatest per row goes to `best`
+//   BIAS RESIDUAL            0 or 1
 //   INTERLEAVE               of the layout, fastest where it is GRID; 0: strips as they come
 #include "mma16x16.cuh"
 
-/// A block's greatest result of a row.
-struct Candidate {
-    float value;
-    i32 index;
-};
-
 struct DecodeLinearArguments {
-    const StepCounts* step;
-    RowCount rows;
     Rows x, y, residual;
-    const i32* row_index;  // [rows] which row of x
     const u8* weight;
-    const float* scales;   // [strips x 16], per-channel schemes
+    const float* scales;  // [strips x 16], per-channel schemes
     const float* zeros;
-    const void* gamma;     // [K]
-    const void* bias;      // [N]
-    Candidate* best;       // [rows][GRID]
+    const void* gamma;    // [K]
+    const void* bias;     // [N]
     float epsilon;
-    i32 reserved;
 #ifdef TRACE
     u64* trace;
 #endif
@@ -73,9 +61,9 @@ constexpr int sum_count = quantized ? INPUTS / sum_k : 0;
 constexpr int parts_at = pairs * pair_bytes;
 constexpr int sums_at = parts_at + WARPS * slots * 16 * TOKENS * 4;
 constexpr int squares_at = sums_at + sum_count * TOKENS * (has_zeros ? 8 : 4);
-constexpr int squares_bytes = TOKENS * WARPS * 4, candidate_bytes = ARGMAX ? WARPS * 2 * 8 : 0;
-constexpr int shared_bytes = squares_at + (squares_bytes > candidate_bytes ? squares_bytes : candidate_bytes);
+constexpr int shared_bytes = squares_at + TOKENS * WARPS * 4;
 extern __shared__ __align__(128) u8 shared[];
+static_assert(few > 0, "each block has a strip");
 
 /// The block's i-th chunk.
 __device__ __forceinline__ const u8* chunk_address(const DecodeLinearArguments& a, int strip, int i) {
@@ -89,11 +77,11 @@ __device__ __forceinline__ const u8* chunk_address(const DecodeLinearArguments& 
     return a.weight + chunk * chunk_bytes;
 }
 
-/// Brings x into shared memory: normed, in the type of the multiplication, permuted; and its sums.
+/// Brings x into shared memory: times gamma, in the type of the multiplication, permuted; and its sums.
 struct Stage {
     static constexpr int columns = pairs * 4;                        // pieces of 8 k in a row of x
     static constexpr int turns = (columns + threads - 1) / threads;  // pieces of a thread in a row
-    static constexpr bool gamma_early = NORM != 0 && turns <= 2;  // both divide a batch
+    static constexpr bool gamma_early = NORM && turns <= 2;  // both divide a batch
     Word gammas[gamma_early ? turns : 1];
 
     __device__ __forceinline__ void before_wait(const DecodeLinearArguments& a) {
@@ -107,8 +95,7 @@ struct Stage {
     }
     static __device__ __forceinline__ Word piece_of(const DecodeLinearArguments& a, int token, int piece) {
         if (piece * 8 >= INPUTS) return Word{0, 0, 0, 0};
-        i64 row = ROW_INDEX ? a.row_index[token] : token;
-        return load_fresh((const u16*)a.x.base + row * a.x.stride + piece * 8);
+        return load_fresh((const u16*)a.x.base + token * a.x.stride + piece * 8);
     }
     static __device__ __forceinline__ void floats(const Word& v, float (&x)[8]) {
         const u32 words[4] = {v.x, v.y, v.z, v.w};
@@ -120,8 +107,7 @@ struct Stage {
     }
 
     /// Writes a piece; returns its sum of squares before gamma.
-    __device__ __forceinline__ float put(
-        const DecodeLinearArguments& a, const Word& v, int token, int piece, int turn, float factor) {
+    __device__ __forceinline__ float put(const DecodeLinearArguments& a, const Word& v, int token, int piece, int turn) {
         float x[8], squares = 0;
         floats(v, x);
         if (NORM) {
@@ -130,7 +116,7 @@ struct Stage {
 #pragma unroll
             for (int i = 0; i < 8; ++i) {
                 squares = fmaf(x[i], x[i], squares);
-                x[i] = (NORM == 1 ? x[i] * factor : x[i]) * scale[i];
+                x[i] *= scale[i];
             }
         }
         u32 words[4];
@@ -171,22 +157,6 @@ struct Stage {
 
     __device__ __forceinline__ void run(const DecodeLinearArguments& a) {
         float* parts = (float*)(shared + squares_at);
-        if (NORM == 1) {
-#pragma unroll
-            for (int token = 0; token < TOKENS; ++token) {
-                float squares = 0;
-#pragma unroll
-                for (int i = 0; i < turns; ++i) {
-                    float x[8];
-                    floats(piece_of(a, token, threadIdx.x + i * threads), x);
-#pragma unroll
-                    for (int j = 0; j < 8; ++j) squares = fmaf(x[j], x[j], squares);
-                }
-                squares = warp_sum(squares);
-                if (lane_index() == 0) parts[token * WARPS + warp_index()] = squares;
-            }
-            __syncthreads();
-        }
         constexpr int count = TOKENS * turns, batch = count < 4 ? count : 4;
         float squares = 0;
 #pragma unroll 1
@@ -202,9 +172,8 @@ struct Stage {
                 int j = from + i;
                 if (j >= count) continue;
                 int token = j / turns;
-                squares += put(a, v[i], token, threadIdx.x + j % turns * threads, i % turns,
-                               NORM == 1 ? factor(a, token) : 1);
-                if (NORM == 2 && j % turns == turns - 1) {
+                squares += put(a, v[i], token, threadIdx.x + j % turns * threads, i % turns);
+                if (NORM && j % turns == turns - 1) {
                     squares = warp_sum(squares);
                     if (lane_index() == 0) parts[token * WARPS + warp_index()] = squares;
                     squares = 0;
@@ -373,7 +342,7 @@ template <int COUNT> struct Block {
                     v *= scale[i];
                 }
             }
-            return NORM == 2 ? fmaf(v, factor, bias[i]) : v + bias[i];
+            return NORM ? fmaf(v, factor, bias[i]) : v + bias[i];
         }
     };
 
@@ -396,21 +365,18 @@ template <int COUNT> struct Block {
         __syncthreads();
         MARTLET_TRACE(3);
         stream();
-        float factor = NORM == 2 ? Stage::factor(a, result.token) : 1;
+        float factor = NORM ? Stage::factor(a, result.token) : 1;
         __syncthreads();
         MARTLET_TRACE(4);
-        Candidate best = {-MARTLET_INFINITY, 0};
 #pragma unroll 1
         for (int e = threadIdx.x; e < elements; e += threads) {
             if (e >= threads) result = Result(a, strip, e);
-            finish(result, residual, factor, e, best);
+            finish(result, residual, factor, e);
         }
-        if (ARGMAX) reduce(best);
         MARTLET_TRACE(5);
     }
 
-    __device__ __forceinline__ void finish(
-        const Result& result, float residual, float factor, int e, Candidate& best) {
+    __device__ __forceinline__ void finish(const Result& result, float residual, float factor, int e) {
         constexpr int outputs = GATED ? OUTPUTS / 2 : OUTPUTS;
         int n = (strip + result.slot) * row_count + result.row;
         if (n >= outputs) return;
@@ -431,33 +397,7 @@ template <int COUNT> struct Block {
             }
             v += residual;
         }
-        if (LOGITS) a.y.put<RESULT>(result.token, n, v);
-        // Of equal ones the first; numbers that are none lose, sampling reports them.
-        if (ARGMAX && (v > best.value || (v == best.value && n < best.index))) best = {v, n};
-    }
-
-    /// The block's greatest result of each row.
-    __device__ __forceinline__ void reduce(Candidate best) {
-        Candidate* all = (Candidate*)(shared + squares_at);
-#pragma unroll
-        for (int offset = 8; offset > 0; offset >>= 1) {
-            float value = __shfl_xor_sync(~0u, best.value, offset);
-            int index = __shfl_xor_sync(~0u, best.index, offset);
-            if (value > best.value || (value == best.value && index < best.index)) best = {value, index};
-        }
-        __syncthreads();
-        if (threadIdx.x % 16 == 0) all[threadIdx.x / 16] = best;
-        __syncthreads();
-        if (threadIdx.x < TOKENS) {
-            best = all[threadIdx.x];
-            for (int i = threadIdx.x + TOKENS; i < WARPS * 2; i += TOKENS) {
-                Candidate other = all[i];
-                if (other.value > best.value || (other.value == best.value && other.index < best.index)) {
-                    best = other;
-                }
-            }
-            a.best[threadIdx.x * GRID + blockIdx.x] = best;
-        }
+        a.y.put<RESULT>(result.token, n, v);
     }
 };
 }  // namespace
@@ -472,13 +412,8 @@ MARTLET_KERNEL __launch_bounds__(threads, 1) linear_decode(const __grid_constant
     if (longer > 0 && b < longer) {
         Block<most> block(a, b * most);
         block.run();
-    } else if (few > 0) {
-        Block<few == 0 ? most : few> block(a, longer + few * b);
-        block.run();
     } else {
-        wait_for_producers();
-        if (ARGMAX && threadIdx.x < TOKENS) {
-            a.best[threadIdx.x * GRID + b] = {-MARTLET_INFINITY, 0};
-        }
+        Block<few> block(a, longer + few * b);
+        block.run();
     }
 }
