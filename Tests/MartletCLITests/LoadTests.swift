@@ -75,7 +75,8 @@ import Testing
         defer { program.remove() }
         let result = program.run(
             Self.small + [
-                "--cancel-share", "0.5", "--check-alone", "--seed", "5", "--output", "json",
+                "--cancel-share", "0.5", "--check-alone", "--vary-sampling", "--seed", "5",
+                "--output", "json",
             ])
         #expect(result.code == 0, "\(result.error)")
         let row = try #require(try json(result.output).first)

@@ -39,6 +39,9 @@ struct LoadBench {
             var plan = LoadPlan(
                 items: items, settings: settings, declaredLength: flags.declaredOutputLen,
                 arrivals: flags.arrivals, vocabularySize: model.vocabularySize, seed: settings.seed)
+            if flags.varySampling {
+                plan.varySampling(vocabularySize: model.vocabularySize, seed: settings.seed)
+            }
             plan.queueLimit = flags.queueLimit
             plan.keepsTokens = flags.checkAlone
             plan.cancel(share: flags.cancelShare ?? 0, seed: settings.seed)

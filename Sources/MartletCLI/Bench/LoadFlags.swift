@@ -49,6 +49,8 @@ struct LoadFlags: ParsableArguments {
         parsing: .unconditional,
         help: "Share of the requests, 0 to 1, that are cancelled at random moments (default: 0).")
     var cancelShare: Double?
+    @Flag(help: "Draw each request's sampling settings: filters, penalties, biases, n-grams.")
+    var varySampling = false
     @Flag(help: "Then run each answered request alone and fail if any answer is another one.")
     var checkAlone = false
     @Flag(help: "Leave out requests of a file that are longer than the context.")
