@@ -77,16 +77,16 @@ extension StepLoop {
     }
 
     /// Ends requests that ask for rows of which one is no numbers: those are not told as if they were.
+    ///
+    /// Rows that tokens are drawn from are the sampler's to look at.
     mutating func failNonFinite(_ place: Int) {
         let results = outputs[place]
         guard !(results.logits.isEmpty && results.named.isEmpty) else { return }
-        // Arrays of their own: the executor may hold these for the step behind.
-        var (tokens, status) = (results.tokens, results.status)
-        defer { (results.tokens, results.status) = (tokens, status) }
         var next = 0
         for (index, item) in steps[place].items.enumerated() {
-            let rows = next..<min(next + item.returnedRowCount, results.logits.count)
-            next = rows.upperBound
+            let rows = next..<min(next + item.contextLogitCount, results.logits.count)
+            next = min(next + item.returnedRowCount, results.logits.count)
+            guard !rows.isEmpty || !results.named.isEmpty else { continue }
             let first = RequestID(item.request.rawValue)
             guard live.indices.contains(item.slot), let request = live[item.slot],
                 request.id == first
@@ -95,8 +95,11 @@ extension StepLoop {
             let returned = results.logits[rows].allSatisfy(\.isFinite)
             if returned, named.allSatisfy({ $0.allSatisfy(\.isFinite) }) { continue }
             if item.samples {
+                // Arrays of their own: the executor may hold these for the step behind.
+                var (tokens, status) = (results.tokens, results.status)
                 tokens[item.sampleRow] = -1
                 status[item.sampleRow] = .nonFinite
+                (results.tokens, results.status) = (tokens, status)
                 hostFailures[index] = nonFinite("position \(item.range.upperBound - 1) or before")
                 continue
             }

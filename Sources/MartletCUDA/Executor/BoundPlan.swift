@@ -162,8 +162,12 @@ struct BoundPlan {
         let bound = try Self.bind(
             plans, base: 0, pageStart: 0, pages: sizes, parameterBytes: parameterBytes(plans),
             options: options)
-        return bound.plans.flatMap { $0.launches.map(\.launch) } + bound.setUp
-            + [StepCopier.launch]
+        return started(bound.plans, bound.setUp)
+    }
+
+    /// All that is started for some plans: once, for each step, and beside each step.
+    static func started(_ plans: [BoundPlan], _ setUp: [KernelLaunch]) -> [KernelLaunch] {
+        plans.flatMap { $0.launches.map(\.launch) } + setUp + [StepCopier.launch]
     }
 
     /// Bytes of all weights and constants of some plans.

@@ -80,9 +80,7 @@ final class CUDAExecutorCore: @unchecked Sendable {
         let modules = LoadedModules(
             device, images: options.images, architecture: options.target)
         self.modules = modules
-        try modules.prepare(
-            BoundPlan.modules(
-                of: bound.flatMap { $0.launches.map(\.launch) } + setUp + [StepCopier.launch]))
+        try modules.prepare(BoundPlan.modules(of: BoundPlan.started(bound, setUp)))
         copier = StepCopier(try modules.function(StepCopier.launch))
         let loaded = try bound.map { try DevicePlan($0, modules: modules) }
         self.plans = loaded
