@@ -1,7 +1,7 @@
 // Part of Martlet. See LICENSE.
 // SPDX-License-Identifier: Apache-2.0
 
-package import MartletBackend
+import MartletBackend
 
 extension LoadPlan {
     /// Draws for each request how its answer is drawn, so that batches mix greedy answers, filters, penalties, biases
