@@ -69,7 +69,7 @@ public struct LoadOptions: Sendable {
     /// Where they may be swapped the host's memory holds as many again as the cache; of a GPU's as many as
     /// fit a quarter of the host's memory.
     public var preemption = PreemptionMode.automatic
-    /// Most requests that wait; more are refused.
+    /// Most requests that wait for a row of the batch; more are refused.
     ///
     /// Batches wait in any number.
     public var queueLimit = 4096

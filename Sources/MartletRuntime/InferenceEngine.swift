@@ -16,6 +16,10 @@ final class EngineShared: Sendable {
         var postedCount = 0
     }
     private let state = Mutex(State())
+    /// Most requests that run at once.
+    private let rowCount: Int
+
+    init(rowCount: Int) { self.rowCount = rowCount }
 
     func publish(_ statistics: EngineStatistics) { state.withLock { $0.statistics = statistics } }
     func fail(_ error: MartletError?) { state.withLock { $0.failure = error } }
@@ -25,7 +29,7 @@ final class EngineShared: Sendable {
     ///
     /// - Parameters:
     ///   - count: Requests.
-    ///   - queueLimit: Most that may wait, these excepted; nil for any number.
+    ///   - queueLimit: Most that may wait for a row, these excepted; nil for any number.
     ///   - messages: The messages, one per name.
     /// - Throws: `MartletError` when the engine takes no more requests; nothing was posted then.
     func post(
@@ -36,8 +40,10 @@ final class EngineShared: Sendable {
             if let failure = state.failure { throw failure }
             if state.isClosed { throw MartletError(.cancelled, "the engine was shut down") }
             if let queueLimit {
+                let free = max(rowCount - state.statistics.activeCount, 0)
                 try Scheduler.checkQueue(
-                    state.statistics.waitingCount + state.postedCount, limit: queueLimit)
+                    max(state.statistics.waitingCount + state.postedCount - free, 0),
+                    limit: queueLimit)
             }
             let ids = (0..<count).map { RequestID(state.nextID + 1 + UInt64($0)) }
             state.nextID += UInt64(count)
@@ -79,7 +85,7 @@ package final class InferenceEngine: Sendable {
         package var reusesPrefixes = true
         /// What becomes of the pages of a request that is paused.
         package var preemption = PreemptionMode.automatic
-        /// Most requests that wait for streams; more are refused.
+        /// Most requests for streams that wait for a row of the batch; more are refused.
         ///
         /// Batches wait in any number.
         package var queueLimit = 4096
@@ -96,7 +102,7 @@ package final class InferenceEngine: Sendable {
     }
 
     private let mailbox = Mailbox<EngineMessage>()
-    private let shared = EngineShared()
+    private let shared: EngineShared
     /// A scheduler that never runs: answers whether a request can.
     private let limits: Scheduler
     private let vocabularySize: Int
@@ -116,6 +122,7 @@ package final class InferenceEngine: Sendable {
         executor: any PlanExecutor, decoding: (any TokenDecoding)? = nil,
         options: Options = Options()
     ) throws {
+        shared = EngineShared(rowCount: executor.limits.maxRequests)
         vocabularySize = executor.vocabularySize
         decodesText = decoding != nil
         guard vocabularySize > 0 else {
@@ -246,7 +253,7 @@ package final class InferenceEngine: Sendable {
     /// Starts requests that come at the same moment: the next step finds them all.
     ///
     /// - Parameters:
-    ///   - queueLimit: Most that may wait before them; nil for any number.
+    ///   - queueLimit: Most that may wait for a row before them; nil for any number.
     ///   - sinks: Receiver of each request's events, by index and name.
     /// - Throws: `MartletError` for the first request that cannot run, `.limitExceeded` for a full
     ///   queue; none is started then.

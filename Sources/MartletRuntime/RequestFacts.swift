@@ -66,6 +66,9 @@ package final class RequestFacts: Sendable {
             && (stopTokens.isEmpty || minTokens == 0)
     }
 
+    /// Whether a known beginning spares its computing: not to one that wants to see all of its prompt.
+    var takesKnownPrefix: Bool { !wantsPromptLogits && !isExclusive }
+
     /// Pages that all rows may need at once.
     var reservedPages: Int { rowCount * pagesPerRow }
     /// Priority among those that wait.

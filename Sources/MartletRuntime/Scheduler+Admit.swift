@@ -28,7 +28,7 @@ extension Scheduler {
                 }
                 // The one look at the known prefixes.
                 let match =
-                    states[slot].sharesPrefix
+                    states[slot].sharesPrefix && states[slot].facts.takesKnownPrefix
                     ? prefixes.match(states[slot].tokens, salt: states[slot].request.cacheSalt)
                     : PrefixCache.Match()
                 if findLeader(slot, known: match.positions) {

@@ -81,7 +81,7 @@ extension Scheduler {
         }
         if let index = active.firstIndex(of: slot) { active.remove(at: index) }
         states[slot].isPreempted = false
-        states[slot].sharesPrefix = sharesPrefix(states[slot].facts)
+        states[slot].sharesPrefix = reusesPrefixes
         states[slot].scheduled = states[slot].computed
         states[slot].phase = .waiting
         enqueue(slot, afterEqual: false)

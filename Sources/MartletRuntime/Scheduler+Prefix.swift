@@ -18,7 +18,8 @@ extension Scheduler {
     ///
     /// A batch that starts as a whole waits for no one.
     mutating func findLeader(_ slot: Int, known: Int) -> Bool {
-        guard states[slot].sharesPrefix, !policy.isStatic else { return false }
+        guard states[slot].sharesPrefix, states[slot].facts.takesKnownPrefix, !policy.isStatic
+        else { return false }
         for other in active
         where states[other].sharesPrefix && !states[other].isPaused
             && states[other].computed < states[other].promptCount

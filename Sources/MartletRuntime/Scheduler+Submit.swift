@@ -76,7 +76,7 @@ extension Scheduler {
             request: request, maxTokens: maxTokens,
             pagesPerRow: pagesPerRow(request, maxTokens: maxTokens))
         var state = RequestState(id: id, facts: facts, groupCount: budget.groups.count)
-        state.sharesPrefix = sharesPrefix(facts)
+        state.sharesPrefix = reusesPrefixes
         enqueue(place(state), afterEqual: true)
         if facts.isExclusive { exclusiveCount += 1 }
     }
@@ -173,11 +173,6 @@ extension Scheduler {
             let name = RequestID(id.rawValue, beam: Int32(clamping: beam))
             if let slot = slotsByID[name] { states[slot].isPaused = isPaused }
         }
-    }
-
-    /// Whether a request uses known beginnings: not one that wants to see all of its prompt.
-    func sharesPrefix(_ facts: RequestFacts) -> Bool {
-        reusesPrefixes && !facts.wantsPromptLogits && !facts.isExclusive
     }
 
     /// Tokens of history that a step's record holds.

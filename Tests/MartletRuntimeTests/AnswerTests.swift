@@ -185,18 +185,21 @@ import Testing
         #expect(engine.statistics.preemptionCount > 0)
     }
 
-    @Test func severalAnswersShareThePrompt() throws {
+    @Test(arguments: [nil, 1])
+    func severalAnswersShareThePrompt(promptLogProbabilities: Int?) throws {
         let executor = FakeExecutor()
         let engine = try InferenceEngine(executor: executor)
         let prompt = (0..<30).map { Int32($0) }
         let asked = request(prompt, 8) {
             $0.temperature = 1.5
+            $0.promptLogProbabilities = promptLogProbabilities
             $0.answerCount = 4
             $0.seed = 11
         }
         let output = try engine.generateBatch([asked])[0]
         let answers = [output] + output.alternatives
         #expect(answers.count == 4)
+        #expect(output.promptLogProbabilities.count == (promptLogProbabilities == nil ? 0 : 29))
         #expect(Set(answers.map(\.tokens)).count == 4)
         for (index, answer) in answers.enumerated() {
             var alone = asked

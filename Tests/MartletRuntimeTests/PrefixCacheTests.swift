@@ -89,6 +89,13 @@ struct PrefixCacheTests {
         try h.submit(4, salted)
         try h.drain()
         #expect(h.scheduler.reusedTokenCount == 30)
+        // What such a request computes spares others.
+        logits.prompt = tokens(30, 6)
+        try h.submit(5, logits)
+        try h.drain()
+        try h.submit(6, request(tokens(30, 6) + [1], 2))
+        try h.drain()
+        #expect(h.scheduler.reusedTokenCount == 60)
     }
 
     @Test func theLeastRecentlyUsedBlocksGoFirst() throws {

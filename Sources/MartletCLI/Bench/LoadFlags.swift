@@ -42,7 +42,7 @@ struct LoadFlags: ParsableArguments {
     var slo: String?
     @Option(
         parsing: .unconditional,
-        help: "Most requests that wait; more are refused and count as failed (default: any number)."
+        help: "Most requests that wait for a row; more are refused and fail (default: any number)."
     )
     var queueLimit: Int?
     @Option(
