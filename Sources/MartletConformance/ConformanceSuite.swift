@@ -58,18 +58,32 @@ package struct ConformanceSuite: Sendable {
     /// Runs cases.
     ///
     /// - Parameters:
+    ///   - width: Cases at once, each with an executor of its own.
     ///   - isIncluded: Which cases; all by default.
     ///   - progress: Called after each case with the number done.
-    /// - Returns: One entry per case and family; nothing is thrown, failures are entries.
+    /// - Returns: One entry per case and family, in the cases' order; nothing is thrown, failures are entries.
     package func run(
-        where isIncluded: (ConformanceCase) -> Bool = { _ in true },
+        width: Int = 1, where isIncluded: (ConformanceCase) -> Bool = { _ in true },
         progress: (Int) -> Void = { _ in }
     ) async -> ConformanceReport {
-        var report = ConformanceReport()
-        for (index, item) in cases.filter(isIncluded).enumerated() {
-            report.entries += await run(item)
-            progress(index + 1)
+        let included = cases.filter(isIncluded)
+        var entries = [[ConformanceReport.Entry]](repeating: [], count: included.count)
+        await withTaskGroup(of: (Int, [ConformanceReport.Entry]).self) { group in
+            func start(_ index: Int) {
+                guard index < included.count else { return }
+                group.addTask { (index, await run(included[index])) }
+            }
+            for index in 0..<width { start(index) }
+            var done = 0
+            for await (index, found) in group {
+                entries[index] = found
+                start(done + width)
+                done += 1
+                progress(done)
+            }
         }
+        var report = ConformanceReport()
+        report.entries = Array(entries.joined())
         return report
     }
 

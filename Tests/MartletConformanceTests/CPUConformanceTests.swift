@@ -53,6 +53,16 @@ import Testing
         #expect(report.passedCount == 0, "\(report.entries)")
     }
 
+    @Test(arguments: ["norm", "cachedAttention"])
+    func casesAtOnceGiveTheSameReport(op: String) async {
+        let suite = Self.suite(.scalar, threadCount: 1)
+        var done: [Int] = []
+        let together = await suite.run(width: 3, where: { $0.op == op }) { done.append($0) }
+        let alone = await suite.run { $0.op == op }
+        #expect(together.entries.map(\.description) == alone.entries.map(\.description))
+        #expect(done == Array(1...suite.cases.count { $0.op == op }))
+    }
+
     @Test func tableNamesEveryOpOfTheSuite() {
         let suite = Self.suite(.scalar)
         #expect(Set(suite.cases.map(\.op)) == Set(Self.ops))

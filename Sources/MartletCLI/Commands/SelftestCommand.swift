@@ -28,7 +28,9 @@ struct SelftestCommand: AsyncParsableCommand {
     var isa: [String] = []
     @Option(help: "Op to check, such as linear; may be repeated (default: all).")
     var op: [String] = []
-    @Option(parsing: .unconditional, help: "Threads (default: one per core).")
+    @Option(
+        parsing: .unconditional,
+        help: "Threads of a CPU's kernels, or checks of a GPU at once (default: one per core).")
     var threads: Int?
     @Option(help: "GPU code to check, such as compute_80 (default: the GPU's own).")
     var gpuCode: String?
@@ -58,6 +60,8 @@ struct SelftestCommand: AsyncParsableCommand {
         let seed = seed ?? UInt64.random(in: 1..<1 << 32)
         let suites = try suites(seed)
         var table = details ? SelftestTable.details : SelftestTable.summary
+        // A GPU waits for the reference, which one thread computes.
+        let width = device == "cuda" ? threads ?? Parallel.coreCount : 1
         var counts = (checks: 0, failures: 0, refusals: 0)
         for (label, suite) in suites {
             let ops = try chosenOps(suite)
@@ -68,7 +72,7 @@ struct SelftestCommand: AsyncParsableCommand {
                 let clock = ContinuousClock()
                 let start = clock.now
                 let before = done
-                var report = await suite.run(where: { $0.op == name }) {
+                var report = await suite.run(width: width, where: { $0.op == name }) {
                     done = before + $0
                     meter.show(done)
                 }
