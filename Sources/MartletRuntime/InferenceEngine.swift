@@ -40,9 +40,9 @@ final class EngineShared: Sendable {
             if let failure = state.failure { throw failure }
             if state.isClosed { throw MartletError(.cancelled, "the engine was shut down") }
             if let queueLimit {
-                let free = max(rowCount - state.statistics.activeCount, 0)
+                let counts = state.statistics
                 try Scheduler.checkQueue(
-                    max(state.statistics.waitingCount + state.postedCount - free, 0),
+                    counts.activeCount + counts.waitingCount + state.postedCount - rowCount,
                     limit: queueLimit)
             }
             let ids = (0..<count).map { RequestID(state.nextID + 1 + UInt64($0)) }

@@ -152,6 +152,17 @@ import Testing
         #expect(try engine.generateBatch((0..<9).map { _ in request([1], 1) }).count == 9)
     }
 
+    /// Whether the engine's thread has looked at them or not.
+    @Test(arguments: [0, 4])
+    func aBurstFillsTheRowsAndTheQueue(queueLimit: Int) async throws {
+        let executor = FakeExecutor(isGated: true)
+        let engine = try engine(executor) { $0.queueLimit = queueLimit }
+        let streams = (0..<60).compactMap { try? engine.generate(request([Int32($0 % 48)], 2)) }
+        #expect(streams.count == executor.limits.maxRequests + queueLimit)
+        executor.release(1000)
+        for stream in streams { #expect(try await read(stream).count == 2) }
+    }
+
     @Test func aDeviceErrorEndsAllStreamsWithOneCause() async throws {
         let engine = try engine(FakeExecutor(failingStep: 4))
         let streams = try (0..<6).map { try engine.generate(request([Int32($0)], 40)) }

@@ -60,7 +60,7 @@ struct SelftestCommand: AsyncParsableCommand {
         let seed = seed ?? UInt64.random(in: 1..<1 << 32)
         let suites = try suites(seed)
         var table = details ? SelftestTable.details : SelftestTable.summary
-        // A GPU waits for the reference, which one thread computes.
+        // A check takes one thread of the host, its kernels on a CPU aside: several keep a GPU busier.
         let width = device == "cuda" ? threads ?? Parallel.coreCount : 1
         var counts = (checks: 0, failures: 0, refusals: 0)
         for (label, suite) in suites {
