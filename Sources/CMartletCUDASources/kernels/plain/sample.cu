@@ -538,11 +538,16 @@ __launch_bounds__(THREADS, 1) sample_plain(const __grid_constant__ SampleArgumen
     const int words = sizeof(SamplingParameters) / 4;
     if (threadIdx.x < words) ((u32*)&parameters)[threadIdx.x] = ((const u32*)&a.parameters[index])[threadIdx.x];
     __syncthreads();
-    if (index >= step.requests || step.logit_rows == 0) {
+    if (index >= step.requests) {
         wait_for_producers();
         return;
     }
+    // Also in steps in which nobody draws: a long prompt's first part is remembered there.
     update_state(a);
+    if (step.logit_rows == 0) {
+        wait_for_producers();
+        return;
+    }
     for (int base = 0; base < step.logit_rows; base += THREADS) {
         // The request's rows among as many as there are threads.
         int o = base + (int)threadIdx.x, source = -1;
