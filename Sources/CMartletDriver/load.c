@@ -58,7 +58,7 @@ static const entry cuda_entries[] = {
     CU(cuGraphExecDestroy),
     CU(cuGraphDestroy),
     CU(cuEventCreate),
-    CU(cuEventRecord),
+    CU(cuEventRecordWithFlags),
     CU(cuEventSynchronize),
     CU(cuEventElapsedTime),
     CU2(cuEventDestroy),

@@ -48,6 +48,8 @@ enum FakeDriver {
         var orphans = 0
         var functions: [String] = []
         var isCapturing = false
+        /// Pieces that `copy_plain` is to copy when a graph runs, by the graph's handle; 0 while it is captured.
+        var pieces: [UInt: [[UInt]]] = [:]
         var isAllocating = false
         var nextHandle: UInt = 0x1000
         var freeBytes = 1 << 30
@@ -120,8 +122,20 @@ enum FakeDriver {
 
     /// What the kernel `copy_plain` does; the one kernel that is run.
     fileprivate static func copyPieces(_ arguments: UnsafeRawPointer) -> Int32 {
-        for index in 0..<arguments.load(as: Int.self) {
-            let piece = (arguments + 8 + index * 24).assumingMemoryBound(to: UInt.self)
+        let pieces = (0..<arguments.load(as: Int.self)).map { index in
+            let words = (arguments + 8 + index * 24).assumingMemoryBound(to: UInt.self)
+            return [words[0], words[1], words[2]]
+        }
+        let isCapturing = state.withLock { state in
+            if state.isCapturing { state.pieces[0, default: []] += pieces }
+            return state.isCapturing
+        }
+        return isCapturing ? 0 : copy(pieces)
+    }
+
+    /// Words from one place to another.
+    private static func copy(_ pieces: [[UInt]]) -> Int32 {
+        for piece in pieces {
             guard let target = UnsafeMutableRawPointer(bitPattern: piece[1]),
                 let source = UnsafeRawPointer(bitPattern: piece[0])
             else { return 700 }
@@ -134,6 +148,23 @@ enum FakeDriver {
             }
         }
         return 0
+    }
+
+    /// What a graph does.
+    fileprivate static func run(_ graph: UnsafeMutableRawPointer?) -> Int32 {
+        let result = enter("cuGraphLaunch")
+        return result == 0
+            ? copy(state.withLock { $0.pieces[UInt(bitPattern: graph)] ?? [] }) : result
+    }
+
+    /// Gives a graph's pieces to what is made of it.
+    fileprivate static func movePieces(
+        from source: UnsafeMutableRawPointer?, to target: UnsafeMutableRawPointer?
+    ) {
+        state.withLock {
+            $0.pieces[UInt(bitPattern: target)] = $0.pieces.removeValue(
+                forKey: UInt(bitPattern: source))
+        }
     }
 
     /// A device, of compute capability 9.0 if a test says nothing else.
@@ -255,7 +286,7 @@ enum FakeDriver {
             if result == 0 { event?.pointee = FakeDriver.handle("event") }
             return result
         }
-        table.cuEventRecord = { _, _ in FakeDriver.enter("cuEventRecord") }
+        table.cuEventRecordWithFlags = { _, _, _ in FakeDriver.enter("cuEventRecord") }
         table.cuEventSynchronize = { _ in FakeDriver.enter("cuEventSynchronize") }
         table.cuEventElapsedTime = { milliseconds, _, _ in
             milliseconds?.pointee = 1
@@ -267,21 +298,30 @@ enum FakeDriver {
     private static func addGraphs(_ table: inout martlet_cuda) {
         table.cuStreamBeginCapture = { _, _ in
             let result = FakeDriver.enter("cuStreamBeginCapture")
-            FakeDriver.state.withLock { $0.isCapturing = result == 0 }
+            FakeDriver.state.withLock {
+                $0.isCapturing = result == 0
+                $0.pieces[0] = []
+            }
             return result
         }
         table.cuStreamEndCapture = { _, graph in
             FakeDriver.state.withLock { $0.isCapturing = false }
             let result = FakeDriver.enter("cuStreamEndCapture")
-            if result == 0 { graph?.pointee = FakeDriver.handle("graph") }
+            if result == 0 {
+                graph?.pointee = FakeDriver.handle("graph")
+                FakeDriver.movePieces(from: nil, to: graph?.pointee)
+            }
             return result
         }
-        table.cuGraphInstantiateWithFlags = { executable, _, _ in
+        table.cuGraphInstantiateWithFlags = { executable, graph, _ in
             let result = FakeDriver.enter("cuGraphInstantiate")
-            if result == 0 { executable?.pointee = FakeDriver.handle("executable graph") }
+            if result == 0 {
+                executable?.pointee = FakeDriver.handle("executable graph")
+                FakeDriver.movePieces(from: graph, to: executable?.pointee)
+            }
             return result
         }
-        table.cuGraphLaunch = { _, _ in FakeDriver.enter("cuGraphLaunch") }
+        table.cuGraphLaunch = { graph, _ in FakeDriver.run(graph) }
         table.cuGraphExecDestroy = { FakeDriver.release($0) }
         table.cuGraphDestroy = { FakeDriver.release($0) }
     }

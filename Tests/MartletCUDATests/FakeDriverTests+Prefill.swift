@@ -48,7 +48,8 @@ extension FakeDriverTests {
     @Test(
         arguments: [
             (DType.bf16, "sm_90a", 20, 3), (.bf16, "sm_90a", 135, 3), (.bf16, "sm_90a", 1025, 5),
-            (.f16, "sm_90a", 135, 5), (.bf16, "compute_80", 135, 5), (.bf16, "sm_90a", 8, 0),
+            (.f16, "sm_90a", 135, 5), (.bf16, "compute_80", 135, 5), (.bf16, "sm_90a", 5, 3),
+            (.bf16, "sm_90a", 4, 0), (.bf16, "compute_80", 8, 0),
         ] as [(DType, String, Int, Int)])
     func normsBetweenLinearsHaveNoKernel(
         dtype: DType, architecture: String, rows: Int, expected: Int

@@ -68,9 +68,9 @@ extension FakeDriverTests {
         let launches = state.calls.indices.filter {
             $0 >= before && ["cuGraphLaunch", "cuLaunchKernelEx"].contains(state.calls[$0])
         }
-        // The kernel that brings the inputs, then the step.
+        // The step, then the kernel that brings its logits.
         try #require(launches.count > 1)
-        #expect(state.calls[launches[1]] == (asGraph ? "cuGraphLaunch" : "cuLaunchKernelEx"))
+        #expect(state.calls[launches[0]] == (asGraph ? "cuGraphLaunch" : "cuLaunchKernelEx"))
         #expect(copies.allSatisfy { $0.call < launches[0] })
     }
 

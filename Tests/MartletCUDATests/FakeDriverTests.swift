@@ -55,8 +55,8 @@ import Testing
             }
         }
         #expect(executor.launchCounts == (0, 1))
-        // And the copies of inputs and results.
-        #expect(outputs.kernelCount == launches.count + 2)
+        // And the copies of inputs, results and returned logits.
+        #expect(outputs.kernelCount == launches.count + 3)
         #expect(outputs.launchCount == outputs.kernelCount)
     }
 
@@ -98,9 +98,9 @@ import Testing
         let executor = try FakeModel().executor()
         let loaded = FakeDriver.state.withLock { $0 }
         let planLaunches = loaded.launches.filter { $0.isCaptured }.count
-        // Buckets 1, 2 and 4.
-        #expect(loaded.calls.count { $0 == "cuGraphInstantiate" } == 3)
-        #expect(planLaunches > 0 && planLaunches % 3 == 0)
+        // Buckets 1, 2 and 4, for each of two slots.
+        #expect(loaded.calls.count { $0 == "cuGraphInstantiate" } == 6)
+        #expect(planLaunches > 0 && planLaunches % 6 == 0)
         var runner = StepRunner(executor)
         // The two slots for steps under way each take what returned logits need, once.
         _ = try await runner.run([StepPart(0, [1, 2]), StepPart(1, [3])])
@@ -108,14 +108,14 @@ import Testing
         let (before, launches) = FakeDriver.state.withLock { ($0.calls.count, $0.launches.count) }
         for token in 0..<4 {
             let outputs = try await runner.run([StepPart(0, [Int32(token)]), StepPart(1, [7])])
-            #expect(outputs.launchCount == 3)
-            #expect(outputs.kernelCount == planLaunches / 3 + 2)
+            #expect(outputs.launchCount == 2)
+            #expect(outputs.kernelCount == planLaunches / 6 + 3)
         }
         let calls = FakeDriver.state.withLock { Array($0.calls.dropFirst(before)) }
         #expect(calls.count { $0 == "cuGraphLaunch" } == 4)
-        // Beside it only the kernel that brings inputs, and results back.
+        // Beside it only the kernel that brings returned logits.
         #expect(FakeDriver.state.withLock { $0.launches.count } == launches)
-        #expect(calls.count { $0 == "cuLaunchKernelEx" } == 8)
+        #expect(calls.count { $0 == "cuLaunchKernelEx" } == 4)
         #expect(!calls.contains { $0.hasPrefix("cuMemcpy") })
         #expect(!calls.contains { $0.hasPrefix("cuMemAlloc") || $0 == "cuGraphInstantiate" })
         #expect(executor.launchCounts == (4, 2))

@@ -105,7 +105,7 @@ def definitions(chip="sm_90a", **given):
         # 4-bit codes take longest to become operands: more warps for them.
         most_warps = 16 if d["WGMMA"] else max((16 if bits == 4 else 12) * share // 8, rows)
         choose("GROUPS", next((g for g in (8, 4, 2) if rows * g <= most_warps and g * cluster <= chunks), 1))
-        if choose("WARPS", rows * d["GROUPS"]) > 16:
+        if choose("WARPS", rows * d["GROUPS"]) > (24 if "GROUPS" in given else 16):
             continue
         # x: four panels of 128 KB in all. Weights: 16-bit ones want 100 KB under way; more of others delays x.
         choose("PANEL", next((p for p in panels if 4 * d["GROUPS"] * tokens * p * 2 <= share << 14), panels[-1]))

@@ -75,7 +75,8 @@ typedef struct {
     martlet_cu_result (*cuGraphExecDestroy)(martlet_cu_handle executable);
     martlet_cu_result (*cuGraphDestroy)(martlet_cu_handle graph);
     martlet_cu_result (*cuEventCreate)(martlet_cu_handle *event, unsigned flags);
-    martlet_cu_result (*cuEventRecord)(martlet_cu_handle event, martlet_cu_handle stream);
+    martlet_cu_result (*cuEventRecordWithFlags)(
+        martlet_cu_handle event, martlet_cu_handle stream, unsigned flags);
     martlet_cu_result (*cuEventSynchronize)(martlet_cu_handle event);
     martlet_cu_result (*cuEventElapsedTime)(
         float *milliseconds, martlet_cu_handle start, martlet_cu_handle end);

@@ -155,8 +155,14 @@ struct CUDAEvent: ~Copyable, @unchecked Sendable {
 
     deinit { device.release { _ = $0.cuEventDestroy?(handle) } }
 
-    func record(on stream: borrowing CUDAStream) throws(MartletError) {
-        try driver.check("cuEventRecord", driver.table.cuEventRecord?(handle, stream.handle))
+    /// - Parameter isCaptured: Whether each run of the graph that the stream is captured into records the event.
+    func record(
+        on stream: borrowing CUDAStream, isCaptured: Bool = false
+    ) throws(MartletError) {
+        // CU_EVENT_RECORD_EXTERNAL, else the event would only order the captured work.
+        try driver.check(
+            "cuEventRecord",
+            driver.table.cuEventRecordWithFlags?(handle, stream.handle, isCaptured ? 1 : 0))
     }
 
     func synchronize() throws(MartletError) {

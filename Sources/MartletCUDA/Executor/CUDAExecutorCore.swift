@@ -170,7 +170,12 @@ final class CUDAExecutorCore: @unchecked Sendable {
         }
         try stream.synchronize()
         guard options.usesGraphs, !options.poisonsBuffers else { return }
-        for plan in plans { try plan.recordGraphs(options, on: stream) }
+        for plan in plans {
+            try plan.recordGraphs(options, slots: slots.count, on: stream) {
+                index, kernels throws(MartletError) in
+                try enqueue(slots[index], isCaptured: true, kernels)
+            }
+        }
     }
 
     var launchCounts: (graphs: Int, plain: Int) { queue.withLock { ($0.graphs, $0.plain) } }
@@ -207,7 +212,8 @@ final class CUDAExecutorCore: @unchecked Sendable {
                 hostPageCount: hostPages?.pageCount ?? 0, stateSlotCount: options.stateSlotCount,
                 previousLogitRows: queue.previousLogitRows
             ).check(step)
-            let slot = slots[queue.submitted % slots.count]
+            let place = queue.submitted % slots.count
+            let slot = slots[place]
             let singles = options.singles(step.leadingSingles)
             try inputs.write(
                 step, to: slot.inputs, for: plan.bound, singles: singles, ranges: &queue.ranges)
@@ -218,7 +224,7 @@ final class CUDAExecutorCore: @unchecked Sendable {
             var failure: MartletError?
             do {
                 try device.makeCurrent()
-                try enqueue(step, outputs, singles: singles, plan, slot, &queue)
+                try enqueue(step, outputs, singles: singles, plan, place, &queue)
             } catch let error as MartletError {
                 failure = error
             } catch {
@@ -234,8 +240,9 @@ final class CUDAExecutorCore: @unchecked Sendable {
 
     private func enqueue(
         _ step: StepRecord, _ outputs: StepOutputs, singles: Int, _ plan: DevicePlan,
-        _ slot: StepSlot, _ queue: inout Queue
+        _ place: Int, _ queue: inout Queue
     ) throws {
+        let slot = slots[place]
         if let operations = step.section(.blockOperations, BlockOperation.self) {
             for index in 0..<step.blockOperationCount() { try perform(operations[index]) }
         }
@@ -254,8 +261,7 @@ final class CUDAExecutorCore: @unchecked Sendable {
                 range.byteCount, from: slot.inputs + range.offset,
                 to: inputs.base + UInt64(range.offset))
         }
-        var copies = try copier.run(on: stream)
-        try slot.start.record(on: stream)
+        let before = try copier.run(on: stream)
         let (tokens, requests, rows) = (
             step.tokenCount, step.requestCount, step.logitRowCount
         )
@@ -263,24 +269,44 @@ final class CUDAExecutorCore: @unchecked Sendable {
         let isProfiled = profiler.isOn
         if !isProfiled, tokens == requests, rows <= requests,
             singles == options.singles(requests),
-            let count = try plan.launchGraph(requests: requests, on: stream)
+            let count = try plan.launchGraph(requests: requests, slot: place, on: stream)
         {
             queue.graphs += 1
             (outputs.launchCount, outputs.kernelCount) = (1, count)
         } else {
             queue.plain += 1
-            let count = try plan.launch(
-                Dimension.Values(
-                    tokens: tokens, requests: requests, logitRows: rows,
-                    context: options.limits.maxContext, singles: singles), on: stream,
-                marks: isProfiled ? slot.marks : nil)
+            let count = try enqueue(slot, isCaptured: false) { () throws(MartletError) in
+                try plan.launch(
+                    Dimension.Values(
+                        tokens: tokens, requests: requests, logitRows: rows,
+                        context: options.limits.maxContext, singles: singles), on: stream,
+                    marks: isProfiled ? slot.marks : nil)
+            }
             (outputs.launchCount, outputs.kernelCount) = (count, count)
         }
-        try slot.readBack(step, plan.bound, by: copier, device: device)
-        copies += try copier.run(on: stream)
+        try slot.readBackMore(step, plan.bound, by: copier, device: device)
+        let hasMore = !copier.isEmpty
+        let copies = try before + copier.run(on: stream)
         outputs.launchCount += copies
         outputs.kernelCount += copies
-        try slot.done.record(on: stream)
+        // An event stands for the last of its records.
+        if hasMore { try slot.done.record(on: stream) }
+    }
+
+    /// Enqueues what all steps have: inputs to the device, kernels, results to the host, between the slot's events.
+    ///
+    /// - Returns: How many kernels.
+    private func enqueue(
+        _ slot: StepSlot, isCaptured: Bool, _ kernels: () throws(MartletError) -> Int
+    ) throws(MartletError) -> Int {
+        copier.bring(inputs.commonBytes, from: slot.inputs, to: inputs.base)
+        var count = try copier.run(on: stream)
+        try slot.start.record(on: stream, isCaptured: isCaptured)
+        count += try kernels()
+        slot.readBackResults(by: copier)
+        count += try copier.run(on: stream)
+        try slot.done.record(on: stream, isCaptured: isCaptured)
+        return count
     }
 
     /// Enqueues a copy of a page; the stream keeps copies and kernels in their order.

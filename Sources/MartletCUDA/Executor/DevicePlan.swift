@@ -100,8 +100,8 @@ final class DevicePlan: @unchecked Sendable {
     private let entries: [Entry]
     private let arguments: UnsafeMutableRawPointer
     private let isDependent: Bool
-    /// In order of the requests that they hold.
-    private var graphs: [(size: Int, kernelCount: Int, box: GraphBox)] = []
+    /// In order of the requests that they hold, each once for every slot.
+    private var graphs: [(size: Int, kernelCount: Int, boxes: [GraphBox])] = []
 
     init(_ bound: BoundPlan, modules: LoadedModules) throws {
         self.bound = bound
@@ -205,27 +205,38 @@ final class DevicePlan: @unchecked Sendable {
     }
 
     /// Records the graphs of all buckets.
+    ///
+    /// - Parameter step: Enqueues a step of a slot, the kernels of which the closure starts; returns how many kernels the step
+    ///   has.
     func recordGraphs(
-        _ options: CUDAOptions, on stream: borrowing CUDAStream
+        _ options: CUDAOptions, slots: Int, on stream: borrowing CUDAStream,
+        step: (Int, () throws(MartletError) -> Int) throws(MartletError) -> Int
     ) throws(MartletError) {
         for bucket in Self.buckets(options.limits) {
             let values = Dimension.Values(
                 tokens: bucket, requests: bucket, logitRows: bucket,
                 context: options.limits.maxContext, singles: options.singles(bucket))
-            var kernelCount = 0
-            let graph = try stream.capture { () throws(MartletError) in
-                kernelCount = try launch(values, on: stream)
+            var (kernelCount, boxes): (Int, [GraphBox]) = (0, [])
+            for slot in 0..<slots {
+                let graph = try stream.capture { () throws(MartletError) in
+                    kernelCount = try step(slot) { () throws(MartletError) in
+                        try launch(values, on: stream)
+                    }
+                }
+                boxes.append(GraphBox(graph))
             }
-            graphs.append((bucket, kernelCount, GraphBox(graph)))
+            graphs.append((bucket, kernelCount, boxes))
         }
     }
 
-    /// Runs the smallest graph that holds so many requests of one token each.
+    /// Runs a slot's smallest graph that holds so many requests of one token each.
     ///
     /// - Returns: How many kernels it has; nil if there is none.
-    func launchGraph(requests: Int, on stream: borrowing CUDAStream) throws(MartletError) -> Int? {
+    func launchGraph(
+        requests: Int, slot: Int, on stream: borrowing CUDAStream
+    ) throws(MartletError) -> Int? {
         guard let found = graphs.first(where: { $0.size >= requests }) else { return nil }
-        try found.box.graph.launch(on: stream)
+        try found.boxes[slot].graph.launch(on: stream)
         return found.kernelCount
     }
 }

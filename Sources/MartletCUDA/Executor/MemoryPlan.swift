@@ -71,7 +71,8 @@ package struct MemoryPlan: Sendable {
                 }
             }
         }
-        graphs = options.usesGraphs ? (count, kernels) : (0, 0)
+        let slots = CUDAExecutorCore.maxStepsInFlight
+        graphs = options.usesGraphs ? (slots * count, slots * kernels) : (0, 0)
     }
 }
 

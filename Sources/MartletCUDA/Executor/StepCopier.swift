@@ -74,6 +74,8 @@ final class StepCopier {
     /// Forgets what a step that failed did not copy.
     func begin() { pieces.removeAll(keepingCapacity: true) }
 
+    var isEmpty: Bool { pieces.isEmpty }
+
     /// Enqueues the copies.
     ///
     /// - Returns: How many kernels do so.

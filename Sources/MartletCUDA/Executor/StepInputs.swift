@@ -8,8 +8,8 @@ import MartletEngineFile
 /// A step's inputs at fixed places of device memory, so that launches do not depend on the step.
 ///
 /// The sections of the step record, each with room for the largest step, after the counts that kernels
-/// look at. Sections that every step has come first and are copied together; large and rare ones follow
-/// and are copied where a step has them.
+/// look at. Sections that every step has come first, `commonBytes` that are copied together; large and rare ones
+/// follow and are copied where a step has them.
 struct StepInputs {
     /// Bytes of `StepCounts`.
     private static let countBytes = 20
@@ -24,7 +24,7 @@ struct StepInputs {
     private let offsets: [StepField: Int]
     private let groupOffsets: [[StepGroupField: Int]]
     private let columns: [Int]
-    private let commonBytes: Int
+    let commonBytes: Int
     private let historyLimit: Int
     private let maskWords: Int
     private let embeddingSize: Int
@@ -111,7 +111,7 @@ struct StepInputs {
     /// Columns of a group's block table.
     func tableColumns(group: Int) -> Int { columns[group] }
 
-    /// A part of the inputs that a step fills.
+    /// A part of the inputs behind the common ones that a step fills.
     struct Range {
         let offset: Int
         let byteCount: Int
@@ -124,14 +124,13 @@ struct StepInputs {
     ///   - target: `byteCount` bytes.
     ///   - plan: The plan that runs.
     ///   - singles: Requests of one token each in front of all others that are computed apart.
-    ///   - ranges: Gets the parts that must be copied to the device.
+    ///   - ranges: Gets the parts behind the common ones that must be copied to the device.
     /// - Throws: `MartletError` `.limitExceeded` where the record holds more than is reserved.
     func write(
         _ record: StepRecord, to target: UnsafeMutableRawPointer, for plan: BoundPlan,
         singles: Int, ranges: inout [Range]
     ) throws {
         ranges.removeAll(keepingCapacity: true)
-        ranges.append(Range(offset: 0, byteCount: commonBytes))
         let (tokens, requests, rows) = (
             record.tokenCount, record.requestCount, record.logitRowCount
         )

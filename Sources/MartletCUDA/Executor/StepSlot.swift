@@ -56,14 +56,18 @@ final class StepSlot: @unchecked Sendable {
         try stream.fill(results.tokens, with: 0xff, count: resultBytes)
     }
 
-    /// Names everything that the step returns.
-    func readBack(
+    /// Names what every step returns: tokens and their states.
+    func readBackResults(by copier: StepCopier) {
+        copier.fetch(resultBytes, from: results.tokens, to: resultBase)
+    }
+
+    /// Names what else the step returns.
+    func readBackMore(
         _ step: StepRecord, _ plan: BoundPlan, by copier: StepCopier, device: CUDADevice
     ) throws(MartletError) {
         parts.removeAll(keepingCapacity: true)
         hasTop = false
         let rows = step.logitRowCount
-        copier.fetch(resultBytes, from: results.tokens, to: resultBase)
         if plan.samples {
             if let parameters = step.section(.samplingParameters, SamplingParameters.self) {
                 hasTop = (0..<step.requestCount).contains {

@@ -11,7 +11,7 @@ struct BatchShape {
 
     let layout: FragmentLayout
     let strips: Int
-    /// Most rows of x: 16, 32 or 64.
+    /// Most rows of x: 8, 16, 32 or 64.
     let tokens: Int
     private let target: KernelArchitecture
     /// Which side of a norm without a kernel it is on.

@@ -19,7 +19,7 @@ extension CUDAFamily {
             let rowBytes = try query.rowBytes(x) + query.rowBytes(y)
             let cost = KernelCost(
                 bytes: Dimension(layout.byteCount)
-                    + x.rows * (layout.byteCount / FragmentLinear.mostDecodeRows + rowBytes),
+                    + x.rows * (layout.byteCount / FragmentLinear.decodeLaunchRows + rowBytes),
                 operations: x.rows * (2 * layout.rows * layout.inputs),
                 operationsPerSecond: 400e12)
             return (cost, [nil, layout.name, bias])

@@ -7,7 +7,9 @@ import MartletCore
 /// `linear_batch`: up to 64 rows a launch, the weight read once.
 extension FragmentLinear {
     /// Rows of x that kernels are built for.
-    private static let batchSizes = [16, 32, 64]
+    private static func batchSizes(_ target: KernelArchitecture) -> [Int] {
+        [8, 16, 32, 64].filter { $0 > mostDecodeRows(target) }
+    }
 
     /// Launches for more rows than one of decode's, up to a limit; nil where the kernel does not fit.
     func batchLaunches(_ binder: CUDABinder, upTo limit: Int) throws -> [KernelLaunch]? {
@@ -16,13 +18,13 @@ extension FragmentLinear {
         else { return nil }
         let (prepared, input) = try batchInput(binder)
         let rows = x.rows
-        var launches = prepared.map { launch in
+        var least = Self.mostDecodeRows(binder.memory.target)
+        var launches = prepared.map { [least] launch in
             launch.limited {
                 let count = rows.evaluate($0) ?? 0
-                return count > Self.mostDecodeRows && count <= limit
+                return count > least && count <= limit
             }
         }
-        var least = Self.mostDecodeRows
         for shape in shapes {
             let (from, to) = (least, shape.tokens)
             launches.append(batchLaunch(binder, shape, input, from: 0) { $0 > from && $0 <= to })
@@ -49,10 +51,11 @@ extension FragmentLinear {
     func batchShapes(
         _ target: KernelArchitecture, norm side: SharedNorm.Side?
     ) -> [BatchShape]? {
-        let shapes = Self.batchSizes.compactMap {
+        let sizes = Self.batchSizes(target)
+        let shapes = sizes.compactMap {
             BatchShape(layout, tokens: $0, target: target, norm: side)
         }
-        return shapes.count == Self.batchSizes.count ? shapes : nil
+        return shapes.count == sizes.count ? shapes : nil
     }
 
     /// Launches of the widest kernel for any count of rows; nil where it does not fit.

@@ -7,7 +7,15 @@ import MartletCore
 /// `linear_decode`: 1 to 8 rows a launch, norm, gate and residual inside.
 extension FragmentLinear {
     /// Rows of one launch.
-    static let mostDecodeRows = 8
+    static let decodeLaunchRows = 8
+
+    /// Rows up to which it takes less time than `linear_batch`, which has copies of boxes from sm_90 on.
+    ///
+    /// H100, a layer of baichuan2-7b, us (`linear_decode` 4, 8 rows; `linear_batch` 8): bf16 141.9, 145.4; 138.4; int8 76.0,
+    /// 83.4; 75.7; int4 g128 48.3, 55.8; 48.6.
+    static func mostDecodeRows(_ target: KernelArchitecture) -> Int {
+        target.hasWarpgroups ? 4 : decodeLaunchRows
+    }
     /// Blocks: one per multiprocessor of an H100; other counts give the same results.
     private static let blockLimit = 132
     private static let warps = 16
@@ -46,14 +54,17 @@ extension FragmentLinear {
     }
 
     /// Rows of one launch on a device: x lies in shared memory.
-    private func decodeRows(_ sharedLimit: Int) -> Int {
-        [Self.mostDecodeRows, 4, 2].first { sharedBytes(rows: $0) <= sharedLimit } ?? 1
+    private func decodeRows(_ target: KernelArchitecture) -> Int {
+        [8, 4, 2].first {
+            $0 <= Self.mostDecodeRows(target)
+                && sharedBytes(rows: $0) <= target.sharedMemoryPerBlock
+        } ?? 1
     }
 
-    /// A kernel for one row, and one that is launched for each 8 rows, or as many as fit, up to a limit.
+    /// A kernel for one row, and one that is launched for each 4 or 8 rows, or as many as fit, up to a limit.
     func decodeLaunches(_ binder: CUDABinder, upTo limit: Int) throws -> [KernelLaunch] {
         let gamma = try norm.map { try binder.memory.converted($0.gamma, to: x.type) }
-        let rows = decodeRows(binder.memory.target.sharedMemoryPerBlock)
+        let rows = decodeRows(binder.memory.target)
         var launches = [launch(gamma, rows: 1, from: 0) { $0 == 1 }]
         for start in stride(from: 0, to: limit, by: rows) where limit > 1 {
             launches.append(

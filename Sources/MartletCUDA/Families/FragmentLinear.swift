@@ -6,7 +6,7 @@ import MartletCore
 
 /// A linear on the tensor cores with what may stand before and after it: y = gate(norm(x) W^T + bias) + residual.
 ///
-/// One weight layout for all row counts. Which kernel runs depends on the count: `+Decode` up to 8 rows,
+/// One weight layout for all row counts. Which kernel runs depends on the count: `+Decode` up to 4 or 8 rows,
 /// `+Batch` above, `+Prefill` for prompts where the GPU has it. What these do not take, `+Plain` does.
 struct FragmentLinear {
     /// Rows up to which the decode kernel is launched again and again where the batch kernel does not fit.
@@ -48,15 +48,17 @@ struct FragmentLinear {
         let most = x.rows.evaluate(binder.memory.limits.dimensions) ?? 0
         let hasPrefill = canPrefill(binder)
         // Without warpgroups two launches for 64 rows each take less time than a prompt's kernel.
-        let (few, many) = Self.batchLimits
+        let limits = Self.batchLimits
         let batchLimit =
-            !hasPrefill ? max(most, many) : binder.memory.target.hasWarpgroups ? few : many
+            !hasPrefill
+            ? max(most, limits.1) : binder.memory.target.hasWarpgroups ? limits.0 : limits.1
         var launches: [KernelLaunch]
         let covered: Int
-        if most > Self.mostDecodeRows,
+        let few = Self.mostDecodeRows(binder.memory.target)
+        if most > few,
             let batch = try batchLaunches(binder, upTo: min(batchLimit, most))
         {
-            launches = try decodeLaunches(binder, upTo: Self.mostDecodeRows) + batch
+            launches = try decodeLaunches(binder, upTo: few) + batch
             covered = batchLimit
         } else {
             launches = try decodeLaunches(binder, upTo: min(most, Self.decodeLimit))

@@ -54,7 +54,7 @@ extension CUDAFamily {
         let rowBytes = try query.rowBytes(x) + query.rowBytes(query.result())
         return KernelCost(
             bytes: Dimension(layout.byteCount)
-                + x.rows * (layout.byteCount / FragmentLinear.mostDecodeRows + rowBytes),
+                + x.rows * (layout.byteCount / FragmentLinear.decodeLaunchRows + rowBytes),
             operations: x.rows * (2 * layout.rows * layout.inputs), operationsPerSecond: 400e12)
     }
 

@@ -84,7 +84,7 @@ extension FragmentLinear {
         var most = front.y.rows.evaluate(memory.limits.dimensions) ?? 0
         // For more rows a kernel of its own costs little.
         if !memory.isDeterministic { most = min(most, PrefillTile.sharedLimit) }
-        guard memory.isDeterministic || most > mostDecodeRows else { return nil }
+        guard memory.isDeterministic || most > mostDecodeRows(memory.target) else { return nil }
         let batchParts = Dictionary(uniqueKeysWithValues: shapes.map { ($0.tokens, $0.grid) })
         let prefillParts = (front.outputs + 127) / 128 * 2
         let parts = max(prefillParts, batchParts.values.max() ?? 0)

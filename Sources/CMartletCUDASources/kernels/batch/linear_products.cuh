@@ -11,6 +11,7 @@ struct Products {
     // Few columns make few independent sums; then odd tiles have sums of their own.
     static constexpr int chains = !WGMMA && columns <= 2 ? 2 : 1;
     float c[chains][STRIPS][columns * 4];
+    float scaled[late_scales ? STRIPS : 1][late_scales ? columns * 4 : 1];  // sums of the groups before
     // Sets of operands, a divisor of a chunk's pairs: matrix instructions under way read some while another is made.
     static constexpr int sets = !WGMMA ? 1 : STRIPS == 1 && chunk_k % 128 == 0 ? 4 : 2;
     u32 operands[sets][STRIPS][2][4];
@@ -69,6 +70,7 @@ struct Products {
                     }
                 }
             }
+            if constexpr (late_scales && (k + 32) % (GROUP > 0 ? GROUP : 1) == 0) scale_sums(n);
             multiply<STEP_INDEX, I + 1>(w, n, x, scales);
         }
     }
@@ -77,12 +79,33 @@ struct Products {
         mma<math>(*(float (*)[4])&sums[j * 4], a[0], a[1], a[2], a[3], b0, b1);
     }
     __device__ __forceinline__ void begin() {
+        clear();
+#pragma unroll
+        for (int i = 0; i < (int)(sizeof(scaled) / 4); ++i) (&scaled[0][0])[i] = 0;
+    }
+    __device__ __forceinline__ void clear() {
 #pragma unroll
         for (int i = 0; i < chains * STRIPS * columns * 4; ++i) (&c[0][0][0])[i] = 0;
     }
+    /// One sum of both chains.
+    __device__ __forceinline__ float sum(int strip, int i) const {
+        return chains > 1 ? c[0][strip][i] + c[chains - 1][strip][i] : c[0][strip][i];
+    }
+    /// Ends a group: its sums, scaled, go to those of the groups before.
+    __device__ __forceinline__ void scale_sums(const GroupNumbers (&n)[STRIPS]) {
+#pragma unroll
+        for (int s = 0; s < STRIPS; ++s) {
+#pragma unroll
+            for (int i = 0; i < columns * 4; ++i) scaled[s][i] = fmaf(n[s].late[i / 2 % 2], sum(s, i), scaled[s][i]);
+        }
+        clear();
+    }
     __device__ __forceinline__ void end() {
 #pragma unroll
-        for (int i = 0; i < (chains - 1) * STRIPS * columns * 4; ++i) (&c[0][0][0])[i] += (&c[chains - 1][0][0])[i];
+        for (int s = 0; s < STRIPS; ++s) {
+#pragma unroll
+            for (int i = 0; i < columns * 4; ++i) c[0][s][i] = late_scales ? scaled[s][i] : sum(s, i);
+        }
     }
 
     /// Steps FROM to TO of a chunk in a slot of the ring; each is asked for again once it has been used.

@@ -12,6 +12,7 @@ namespace {
 /// `low` is it from 128 + code, or from a byte's code - 128.
 struct GroupNumbers {
     u32 scale[2], low[2], high[2], minimum[2];
+    float late[2];  // scales of sums
 
     __device__ __forceinline__ void load(u32 address) {
         // For a zero, and for the middle code: 1024 + it in f16; 128 or -128 + it in bf16.
@@ -29,6 +30,7 @@ struct GroupNumbers {
         } else {
             asm volatile("ld.shared.u32 %0, [%1];" : "=r"(scales) : "r"(address));
         }
+        late[0] = low_half<MARTLET_F16>(scales), late[1] = high_half<MARTLET_F16>(scales);
         if (math == MARTLET_BF16) round_scales(scales, zeros);
         scale[0] = __byte_perm(scales, scales, 0x1010);
         scale[1] = __byte_perm(scales, scales, 0x3232);
@@ -49,7 +51,7 @@ struct GroupNumbers {
         }
     }
     __device__ __forceinline__ u32 scaled(u32 code, int row8) const {
-        if (!grouped) return code;
+        if (!grouped || late_scales) return code;
         if (ZERO == MARTLET_ZERO_MINIMUM) return pair_fused<math>(code, scale[row8], minimum[row8]);
         return pair_multiply<math>(code, scale[row8]);
     }
