@@ -159,6 +159,14 @@ package struct PlanVariant: Sendable, Hashable, Codable {
     }
 }
 
+extension Plan {
+    /// Results that a step returns as rows: all but sampled tokens, which it returns beside them.
+    package var rowOutputs: [PlanOutput] {
+        let sampled = Set(steps.filter { $0.op == "sample" }.flatMap(\.results))
+        return outputs.filter { !sampled.contains($0.operand) }
+    }
+}
+
 /// A named result of an entry point.
 package struct PlanOutput: Sendable, Hashable, Codable {
     /// Name, such as `logits` or `embedding`.

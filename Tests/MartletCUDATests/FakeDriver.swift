@@ -48,6 +48,7 @@ enum FakeDriver {
         var orphans = 0
         var functions: [String] = []
         var isCapturing = false
+        var nanoseconds: UInt64 = 0
         /// Pieces that `copy_plain` is to copy when a graph runs, by the graph's handle; 0 while it is captured.
         var pieces: [UInt: [[UInt]]] = [:]
         var isAllocating = false
@@ -126,16 +127,25 @@ enum FakeDriver {
             let words = (arguments + 8 + index * 24).assumingMemoryBound(to: UInt.self)
             return [words[0], words[1], words[2]]
         }
+        let stamp = (arguments + 8 + 8 * 24).load(as: UInt.self)
+        let all = stamp == 0 ? pieces : [[0, stamp, 0]] + pieces
         let isCapturing = state.withLock { state in
-            if state.isCapturing { state.pieces[0, default: []] += pieces }
+            if state.isCapturing { state.pieces[0, default: []] += all }
             return state.isCapturing
         }
-        return isCapturing ? 0 : copy(pieces)
+        return isCapturing ? 0 : copy(all)
     }
 
-    /// Words from one place to another.
+    /// Words from one place to another; from nowhere the time, which passes by a millisecond.
     private static func copy(_ pieces: [[UInt]]) -> Int32 {
         for piece in pieces {
+            if piece[0] == 0, let stamp = UnsafeMutablePointer<UInt64>(bitPattern: piece[1]) {
+                stamp.pointee = state.withLock { state in
+                    state.nanoseconds += 1_000_000
+                    return state.nanoseconds
+                }
+                continue
+            }
             guard let target = UnsafeMutableRawPointer(bitPattern: piece[1]),
                 let source = UnsafeRawPointer(bitPattern: piece[0])
             else { return 700 }

@@ -110,6 +110,8 @@ import Testing
             let outputs = try await runner.run([StepPart(0, [Int32(token)]), StepPart(1, [7])])
             #expect(outputs.launchCount == 2)
             #expect(outputs.kernelCount == planLaunches / 6 + 3)
+            // Between the kernels that bring inputs and results.
+            #expect(abs(outputs.deviceSeconds - 0.001) < 1e-9)
         }
         let calls = FakeDriver.state.withLock { Array($0.calls.dropFirst(before)) }
         #expect(calls.count { $0 == "cuGraphLaunch" } == 4)

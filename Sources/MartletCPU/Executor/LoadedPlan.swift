@@ -114,7 +114,7 @@ final class LoadedPlan: @unchecked Sendable {
                     op: "", family: "", variants: [], operands: [], results: [], attributes: [:],
                     path: ""),
                 resources: resources, groups: groups, slots: slots, sampler: sampler)
-            outputs = try plan.outputs.map {
+            outputs = try plan.rowOutputs.map {
                 Output(name: $0.name, view: try reader.view($0.operand, "output '\($0.name)'"))
             }
             self.work = work

@@ -144,10 +144,13 @@ struct CUDAEvent: ~Copyable, @unchecked Sendable {
     private let device: CUDADevice
     private var driver: CUDADriver { device.driver }
 
-    init(_ device: CUDADevice) throws(MartletError) {
+    /// - Parameter isTimed: Whether the event tells times.
+    init(_ device: CUDADevice, isTimed: Bool = true) throws(MartletError) {
         let driver = device.driver
         var handle: martlet_cu_handle?
-        try driver.check("cuEventCreate", driver.table.cuEventCreate?(&handle, 0))
+        // CU_EVENT_DISABLE_TIMING
+        try driver.check(
+            "cuEventCreate", driver.table.cuEventCreate?(&handle, isTimed ? 0 : 2))
         guard let handle else { throw driver.failure("cuEventCreate", 999) }
         self.handle = handle
         self.device = device

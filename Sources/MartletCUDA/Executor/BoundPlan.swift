@@ -86,7 +86,7 @@ struct BoundPlan {
                 step: PlanStep(
                     op: "", family: "", variants: [], operands: [], results: [], attributes: [:],
                     path: ""), memory: memory, groups: groups, slots: slots)
-            outputs = try plan.outputs.map {
+            outputs = try plan.rowOutputs.map {
                 Output(name: $0.name, view: try reader.view($0.operand, "output '\($0.name)'"))
             }
             self.launches = launches

@@ -293,18 +293,17 @@ final class CUDAExecutorCore: @unchecked Sendable {
         if hasMore { try slot.done.record(on: stream) }
     }
 
-    /// Enqueues what all steps have: inputs to the device, kernels, results to the host, between the slot's events.
+    /// Enqueues what all steps have: inputs to the device, kernels, results to the host, the slot's event.
     ///
     /// - Returns: How many kernels.
     private func enqueue(
         _ slot: StepSlot, isCaptured: Bool, _ kernels: () throws(MartletError) -> Int
     ) throws(MartletError) -> Int {
         copier.bring(inputs.commonBytes, from: slot.inputs, to: inputs.base)
-        var count = try copier.run(on: stream)
-        try slot.start.record(on: stream, isCaptured: isCaptured)
+        var count = try copier.run(on: stream, stamp: slot.stamps)
         count += try kernels()
         slot.readBackResults(by: copier)
-        count += try copier.run(on: stream)
+        count += try copier.run(on: stream, stamp: slot.stamps + 1)
         try slot.done.record(on: stream, isCaptured: isCaptured)
         return count
     }
@@ -338,10 +337,8 @@ final class CUDAExecutorCore: @unchecked Sendable {
             }
             try slot.done.synchronize()
             slot.fill(outputs, step, plan.bound)
-            outputs.deviceSeconds = try slot.done.seconds(since: slot.start)
-            if let times = try slot.marks.nanoseconds(
-                since: slot.start, stepCount: plan.bound.plan.steps.count)
-            {
+            outputs.deviceSeconds = slot.deviceSeconds
+            if let times = try slot.marks.nanoseconds(stepCount: plan.bound.plan.steps.count) {
                 profiler.add(times, of: step)
             }
             return nil

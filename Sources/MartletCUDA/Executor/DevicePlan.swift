@@ -145,6 +145,7 @@ final class DevicePlan: @unchecked Sendable {
         _ values: Dimension.Values, on stream: borrowing CUDAStream, marks: StepMarks? = nil
     ) throws(MartletError) -> Int {
         var count = 0
+        try marks?.start(on: stream)
         for entry in entries {
             // The first waits for the step's inputs to be there: others read them before they wait for one another.
             let isStarted = try Self.start(

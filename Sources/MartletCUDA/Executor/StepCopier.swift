@@ -38,7 +38,7 @@ final class StepCopier {
     private static let pieceLimit = 8
     private static let noPieces = {
         var arguments = ArgumentBytes()
-        for _ in 0..<1 + 3 * pieceLimit { arguments.add(Int64(0)) }
+        for _ in 0..<1 + 3 * pieceLimit + 1 { arguments.add(Int64(0)) }
         return arguments
     }()
     /// Bytes up to which the kernel copies: more of them go faster by an engine.
@@ -78,17 +78,27 @@ final class StepCopier {
 
     /// Enqueues the copies.
     ///
+    /// - Parameter stamp: Page-locked memory for the GPU's time, in nanoseconds, once all in front has ended.
     /// - Returns: How many kernels do so.
-    func run(on stream: borrowing CUDAStream) throws(MartletError) -> Int {
+    func run(
+        on stream: borrowing CUDAStream, stamp: UnsafeMutablePointer<UInt64>? = nil
+    ) throws(MartletError) -> Int {
         defer { pieces.removeAll(keepingCapacity: true) }
         let total = pieces.reduce(0) { $0 + $1.byteCount }
         guard pieces.count <= Self.pieceLimit, total <= Self.byteLimit,
             pieces.allSatisfy(\.isWords)
         else {
             try runByDriver(on: stream)
-            return 0
+            pieces.removeAll(keepingCapacity: true)
+            return stamp == nil ? 0 : try start(stamp, on: stream)
         }
-        guard !pieces.isEmpty else { return 0 }
+        return pieces.isEmpty && stamp == nil ? 0 : try start(stamp, on: stream)
+    }
+
+    /// Starts the kernel with the pieces.
+    private func start(
+        _ stamp: UnsafeMutablePointer<UInt64>?, on stream: borrowing CUDAStream
+    ) throws(MartletError) -> Int {
         arguments.storeBytes(of: pieces.count, as: Int.self)
         for (index, piece) in pieces.enumerated() {
             let place = arguments + 8 + index * 24
@@ -96,6 +106,8 @@ final class StepCopier {
             place.storeBytes(of: piece.words.to, toByteOffset: 8, as: UInt64.self)
             place.storeBytes(of: piece.words.count, toByteOffset: 16, as: Int.self)
         }
+        arguments.storeBytes(
+            of: UInt(bitPattern: stamp), toByteOffset: 8 + Self.pieceLimit * 24, as: UInt.self)
         let none = Dimension.Values(tokens: 0, requests: 0, logitRows: 0, context: 0)
         try DevicePlan.start(
             Self.launch, kernel, arguments, none, on: stream, isDependent: false, path: "")

@@ -8,8 +8,8 @@ import MartletEngineFile
 /// A step's inputs at fixed places of device memory, so that launches do not depend on the step.
 ///
 /// The sections of the step record, each with room for the largest step, after the counts that kernels
-/// look at. Sections that every step has come first, `commonBytes` that are copied together; large and rare ones
-/// follow and are copied where a step has them.
+/// look at. Sections that every step has come first, `commonBytes` that are copied together, with room for a few biases;
+/// large and rare ones follow and are copied where a step has them.
 struct StepInputs {
     /// Bytes of `StepCounts`.
     private static let countBytes = 20
@@ -71,7 +71,6 @@ struct StepInputs {
             }
             groupOffsets.append(places)
         }
-        let commonBytes = layout.end - start
         let embeddingSize =
             plans.flatMap(\.steps).filter { $0.op == "embedding" }
             .compactMap { Self.columns($0.results.first) }.max() ?? 0
@@ -81,12 +80,13 @@ struct StepInputs {
         let maskWords = (vocabulary + 31) / 32
         let historyLimit = min(requests * limits.maxContext, 1 << 26)
         try add(.logitBias, vocabulary > 0 ? requests * LogitBias.maxPerRequest * 2 : 0, &layout)
+        // Often there are a few: stop tokens, before an answer has its least length.
+        commonBytes = (offsets[.logitBias] ?? 0) + (vocabulary > 0 ? requests * 4 * 8 : 0)
         try add(.history, vocabulary > 0 ? historyLimit : 0, &layout)
         try add(.logitMask, rows * maskWords, &layout)
         try add(.embeddings, tokens * embeddingSize, &layout)
         self.base = base + UInt64(start)
         self.limits = limits
-        self.commonBytes = commonBytes
         self.embeddingSize = embeddingSize
         self.maskWords = maskWords
         self.historyLimit = historyLimit
@@ -184,7 +184,9 @@ struct StepInputs {
                 mend: "Lower what one step asks for")
         }
         (target + offset).copyMemory(from: source, byteCount: byteCount)
-        ranges.append(Range(offset: offset, byteCount: byteCount))
+        if offset + byteCount > commonBytes {
+            ranges.append(Range(offset: offset, byteCount: byteCount))
+        }
     }
 
     /// Rows given as embeddings are numbered from the smallest number on.

@@ -18,7 +18,7 @@ final class StepMarks: @unchecked Sendable {
     private let device: CUDADevice
     /// Grow to what was asked for, then stay.
     private var marks: [Mark] = []
-    /// Plan steps, in the order of the marks behind them.
+    /// Plan steps, in the order of the marks behind them; a mark more stands in front of all.
     private var steps: [Int] = []
 
     init(_ device: CUDADevice) { self.device = device }
@@ -26,24 +26,28 @@ final class StepMarks: @unchecked Sendable {
     /// Forgets the last run.
     func begin() { steps.removeAll(keepingCapacity: true) }
 
+    /// Marks the beginning of a run.
+    func start(on stream: borrowing CUDAStream) throws(MartletError) {
+        try record(0, on: stream)
+    }
+
     /// Marks the end of a kernel of a plan step.
     func mark(_ step: Int, on stream: borrowing CUDAStream) throws(MartletError) {
-        if marks.count == steps.count { marks.append(Mark(try CUDAEvent(device))) }
-        try marks[steps.count].event.record(on: stream)
+        try record(steps.count + 1, on: stream)
         steps.append(step)
     }
 
+    private func record(_ index: Int, on stream: borrowing CUDAStream) throws(MartletError) {
+        while marks.count <= index { marks.append(Mark(try CUDAEvent(device))) }
+        try marks[index].event.record(on: stream)
+    }
+
     /// Nanoseconds of each plan step, once all is done; nil where nothing was marked.
-    func nanoseconds(
-        since start: borrowing CUDAEvent, stepCount: Int
-    ) throws(MartletError) -> [Int]? {
+    func nanoseconds(stepCount: Int) throws(MartletError) -> [Int]? {
         guard !steps.isEmpty else { return nil }
         var nanoseconds = [Int](repeating: 0, count: stepCount)
         for (index, step) in steps.enumerated() {
-            let seconds =
-                index == 0
-                ? try marks[0].event.seconds(since: start)
-                : try marks[index].event.seconds(since: marks[index - 1].event)
+            let seconds = try marks[index + 1].event.seconds(since: marks[index].event)
             nanoseconds[step] += Int(seconds * 1e9)
         }
         return nanoseconds

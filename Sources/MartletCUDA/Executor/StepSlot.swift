@@ -4,7 +4,7 @@
 import MartletBackend
 import MartletCore
 
-/// Host memory and events of one step under way.
+/// Host memory and the event of one step under way.
 ///
 /// `@unchecked Sendable`: one owner at a time, from submission to completion of its step.
 final class StepSlot: @unchecked Sendable {
@@ -20,13 +20,13 @@ final class StepSlot: @unchecked Sendable {
         init(_ memory: consuming PinnedMemory) { self.memory = memory }
     }
 
-    let start: CUDAEvent
     let done: CUDAEvent
     /// Times of plan steps, while they are wanted.
     let marks: StepMarks
     private let staging: PinnedMemory
     private let results: ResultMemory
     private let resultStart: Int
+    private let stampStart: Int
     /// Bytes of tokens and their states, which lie one behind the other.
     private let resultBytes: Int
     private var parts: [Part] = []
@@ -35,17 +35,22 @@ final class StepSlot: @unchecked Sendable {
     private var hasTop = false
 
     init(_ device: CUDADevice, inputs: StepInputs, results: ResultMemory) throws(MartletError) {
-        start = try CUDAEvent(device)
-        done = try CUDAEvent(device)
+        done = try CUDAEvent(device, isTimed: false)
         marks = StepMarks(device)
         self.results = results
         resultStart = (inputs.byteCount + 63) / 64 * 64
         resultBytes = Int(inputs.base - results.tokens)
-        staging = try PinnedMemory(
-            device,
-            byteCount: resultStart + resultBytes + results.rows * 8 * ResultMemory.topLimit)
+        stampStart =
+            (resultStart + resultBytes + results.rows * 8 * ResultMemory.topLimit + 7) / 8 * 8
+        staging = try PinnedMemory(device, byteCount: stampStart + 16)
     }
 
+    /// When the step began and when its kernels had ended, in nanoseconds of the GPU's clock.
+    var stamps: UnsafeMutablePointer<UInt64> {
+        (staging.base + stampStart).assumingMemoryBound(to: UInt64.self)
+    }
+    /// Seconds from the one to the other, once the step is done.
+    var deviceSeconds: Double { Double(stamps[1] &- stamps[0]) * 1e-9 }
     /// Where inputs are written.
     var inputs: UnsafeMutableRawPointer { staging.base }
     private var resultBase: UnsafeMutableRawPointer { staging.base + resultStart }

@@ -72,6 +72,7 @@ extern "C" __global__ void MARTLET_CLUSTER __launch_bounds__(threads, 1)
     MARTLET_TRACE(2);
     const Panels panel_source{rank, min(a.rows.of(&counts), TOKENS)};
     panel_source.first(a);
+    stream.fill<early_chunks, DEPTH>();
     if (FACTOR) gather_squares(a, panel_source.rows);
     Result early(threadIdx.x, rank, first, count, panel_source.rows);
     early.load_residual(a);

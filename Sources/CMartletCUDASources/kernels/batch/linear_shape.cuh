@@ -46,6 +46,8 @@ constexpr int step_groups = chunk_groups / steps;
 constexpr int place_bytes = words * 512 + chunk_groups * scale_bytes * 32;
 constexpr int slot_bytes = STRIPS * place_bytes;
 constexpr int ring_bytes = DEPTH * slot_bytes;
+// Chunks of the ring that are asked for before the kernel in front has ended; one stands behind x, which comes sooner so.
+constexpr int early_chunks = DEPTH > 1 ? DEPTH - 1 : 1;
 static_assert(words % STEP == 0 && chunk_groups % steps == 0, "a step must hold whole groups");
 
 // Panels of x: boxes of 64 k, one group of warps after another. The eight 16-byte pieces of a row of a box

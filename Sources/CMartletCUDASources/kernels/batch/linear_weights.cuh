@@ -136,8 +136,12 @@ struct Stream {
             at[s] = a.weight + chunk_index(place, from) * chunk_bytes + lane * 16;
             stride[s] = INTERLEAVE ? (chunk_index(place, 1) - chunk_index(place, 0)) * chunk_bytes : chunk_bytes;
         }
+        fill<0, early_chunks>();
+    }
+    /// Asks for the first chunks.
+    template <int FROM, int TO> __device__ __forceinline__ void fill() {
 #pragma unroll
-        for (int d = 0; d < DEPTH; ++d) {
+        for (int d = FROM; d < TO; ++d) {
 #pragma unroll
             for (int i = 0; i < steps; ++i) ask(d * slot_bytes, i);
             advance();
