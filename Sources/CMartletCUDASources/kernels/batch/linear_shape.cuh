@@ -70,7 +70,9 @@ static_assert(BUFFERS <= WARPS, "warps ask for the first panels");
 
 constexpr bool needs_sums = quantized && !grouped && has_zeros;
 // Sums of long groups are scaled, instead of each code: a pair of 4-bit codes takes 2.75 instructions instead of 3.75.
-constexpr bool late_scales = quantized && GROUP >= 128 && ZERO != MARTLET_ZERO_MINIMUM && !WGMMA;
+// They stand in registers twice, so there must not be many.
+constexpr bool late_scales = quantized && GROUP >= 128 && ZERO != MARTLET_ZERO_MINIMUM && !WGMMA
+    && STRIPS * TOKENS <= (GATED && WARPS > 12 ? 16 : 32);
 
 // Shared memory, in bytes from its start; parts of sums take the place of x and the rings.
 constexpr int rings_at = BUFFERS * panel_bytes;
