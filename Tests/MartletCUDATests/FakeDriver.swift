@@ -21,6 +21,14 @@ enum FakeDriver {
         let isDependent: Bool
     }
 
+    /// Bytes to copy; from nowhere: the time, which passes by a millisecond.
+    fileprivate struct Piece: Sendable {
+        let name: String
+        let to: UInt
+        let from: UInt
+        let count: Int
+    }
+
     /// Bytes that were copied.
     struct Copy: Sendable {
         let call: Int
@@ -49,8 +57,8 @@ enum FakeDriver {
         var functions: [String] = []
         var isCapturing = false
         var nanoseconds: UInt64 = 0
-        /// Pieces that `copy_plain` is to copy when a graph runs, by the graph's handle; 0 while it is captured.
-        var pieces: [UInt: [[UInt]]] = [:]
+        /// What is copied when a graph runs, by the graph's handle; 0 while it is captured.
+        fileprivate var pieces: [UInt: [Piece]] = [:]
         var isAllocating = false
         var nextHandle: UInt = 0x1000
         var freeBytes = 1 << 30
@@ -110,51 +118,48 @@ enum FakeDriver {
         _ name: String, _ to: UInt, _ from: UInt, _ count: Int
     ) -> Int32 {
         let result = enter(name)
-        guard result == 0, let target = UnsafeMutableRawPointer(bitPattern: to),
-            let source = UnsafeRawPointer(bitPattern: from)
-        else { return result }
-        target.copyMemory(from: source, byteCount: count)
-        state.withLock {
-            $0.copies.append(
-                Copy(call: $0.calls.count - 1, name: name, to: to, from: from, count: count))
-        }
-        return 0
+        return result == 0
+            ? enqueue([Piece(name: name, to: to, from: from, count: count)]) : result
     }
 
     /// What the kernel `copy_plain` does; the one kernel that is run.
     fileprivate static func copyPieces(_ arguments: UnsafeRawPointer) -> Int32 {
         let pieces = (0..<arguments.load(as: Int.self)).map { index in
             let words = (arguments + 8 + index * 24).assumingMemoryBound(to: UInt.self)
-            return [words[0], words[1], words[2]]
+            return Piece(
+                name: "copy_plain", to: words[1], from: words[0], count: Int(words[2]) * 4)
         }
         let stamp = (arguments + 8 + 8 * 24).load(as: UInt.self)
-        let all = stamp == 0 ? pieces : [[0, stamp, 0]] + pieces
-        let isCapturing = state.withLock { state in
-            if state.isCapturing { state.pieces[0, default: []] += all }
-            return state.isCapturing
-        }
-        return isCapturing ? 0 : copy(all)
+        return enqueue(
+            stamp == 0 ? pieces : [Piece(name: "", to: stamp, from: 0, count: 0)] + pieces)
     }
 
-    /// Words from one place to another; from nowhere the time, which passes by a millisecond.
-    private static func copy(_ pieces: [[UInt]]) -> Int32 {
+    /// Copies, or notes what the graph that is captured will copy.
+    private static func enqueue(_ pieces: [Piece]) -> Int32 {
+        let isCapturing = state.withLock { state in
+            if state.isCapturing { state.pieces[0, default: []] += pieces }
+            return state.isCapturing
+        }
+        return isCapturing ? 0 : perform(pieces)
+    }
+
+    private static func perform(_ pieces: [Piece]) -> Int32 {
         for piece in pieces {
-            if piece[0] == 0, let stamp = UnsafeMutablePointer<UInt64>(bitPattern: piece[1]) {
-                stamp.pointee = state.withLock { state in
+            guard let target = UnsafeMutableRawPointer(bitPattern: piece.to) else { return 700 }
+            guard let source = UnsafeRawPointer(bitPattern: piece.from) else {
+                let now = state.withLock { state in
                     state.nanoseconds += 1_000_000
                     return state.nanoseconds
                 }
+                target.storeBytes(of: now, as: UInt64.self)
                 continue
             }
-            guard let target = UnsafeMutableRawPointer(bitPattern: piece[1]),
-                let source = UnsafeRawPointer(bitPattern: piece[0])
-            else { return 700 }
-            target.copyMemory(from: source, byteCount: Int(piece[2]) * 4)
+            target.copyMemory(from: source, byteCount: piece.count)
             state.withLock {
                 $0.copies.append(
                     Copy(
-                        call: $0.calls.count - 1, name: "copy_plain", to: piece[1], from: piece[0],
-                        count: Int(piece[2]) * 4))
+                        call: $0.calls.count - 1, name: piece.name, to: piece.to, from: piece.from,
+                        count: piece.count))
             }
         }
         return 0
@@ -164,7 +169,7 @@ enum FakeDriver {
     fileprivate static func run(_ graph: UnsafeMutableRawPointer?) -> Int32 {
         let result = enter("cuGraphLaunch")
         return result == 0
-            ? copy(state.withLock { $0.pieces[UInt(bitPattern: graph)] ?? [] }) : result
+            ? perform(state.withLock { $0.pieces[UInt(bitPattern: graph)] ?? [] }) : result
     }
 
     /// Gives a graph's pieces to what is made of it.

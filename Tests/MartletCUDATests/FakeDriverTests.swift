@@ -184,6 +184,28 @@ import Testing
         withExtendedLifetime(executor) {}
     }
 
+    /// Inputs that are too large for the kernel that copies are brought by the driver, in the step's graph too.
+    @Test func largeInputsReachTheDevice() async throws {
+        FakeDriver.reset()
+        let executor = try FakeModel().executor {
+            $0.limits = StepLimits(
+                maxTokens: 16, maxRequests: 16, maxLogitRows: 16, maxContext: 1 << 18)
+        }
+        var runner = StepRunner(executor)
+        _ = try await runner.run([StepPart(0, [1, 2, 3])])
+        let before = FakeDriver.state.withLock { $0.copies.count }
+        _ = try await runner.run([StepPart(0, [7])])
+        #expect(executor.launchCounts == (1, 1))
+        let state = FakeDriver.state.withLock { $0 }
+        let address = try #require(state.launches.last?.firstArgument)
+        let inputs = try #require(
+            state.copies.dropFirst(before).first { $0.to == UInt(address) })
+        #expect(inputs.name == "cuMemcpyHtoDAsync" && inputs.count > 256 << 10)
+        let counts = try #require(UnsafePointer<Int32>(bitPattern: UInt(address)))
+        #expect([counts[0], counts[1], counts[16]] == [1, 1, 7])
+        withExtendedLifetime(executor) {}
+    }
+
     /// Rows given as embeddings, and masks, lie among the inputs that kernels look at.
     @Test func rareInputsReachTheDevice() async throws {
         FakeDriver.reset()
