@@ -85,8 +85,8 @@ def definitions(chip="sm_90a", **given):
         d[name] = given.get(name, value)
         return d[name]
 
-    # For 64 rows warpgroup instructions: each reads x from shared memory once for 64 rows of the weight.
-    choose("WGMMA", int(is_hopper and tokens == 64 and word_k * words % 64 == 0))
+    # For 48 and 64 rows warpgroup instructions: each reads x from shared memory once for 64 rows of the weight.
+    choose("WGMMA", int(is_hopper and tokens in (48, 64) and word_k * words % 64 == 0))
     # Two blocks cut K where x is long, and twice what a block reads of the weight: the exchange costs 2 us. Sooner
     # where a block would have two strips, half of what a warpgroup multiplies.
     x_bytes, weight_bytes = d["INPUTS"] * tokens * 2, d["INPUTS"] * ceil(strips, CLUSTERS[1]) * 2 * bits

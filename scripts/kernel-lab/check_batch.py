@@ -116,7 +116,7 @@ def cases(short):
     yield 31, 0, dict(asymmetric, INPUTS=11008, OUTPUTS=4096, TOKENS=32, CLUSTER=2, WGMMA=1, RESIDUAL=1)
     yield 16, 0, dict(int8, ZERO=1, INPUTS=4096, OUTPUTS=12288, TOKENS=16, CLUSTER=4)
     # Norms that linears share: rows of each kind of launch.
-    for tokens in (16, 32, 64):
+    for tokens in (8, 16, 32, 48, 64):
         for f in (formats[0], dict(WEIGHT=8, ACTIVATION=2, RESULT=2), dict(WEIGHT=4, GROUP=128, ACTIVATION=2, RESULT=2)):
             yield tokens - 3, 0, dict(f, INPUTS=11008, OUTPUTS=4096, TOKENS=tokens, RESIDUAL=1, NEXT_NORM=1)
             yield tokens, 0, dict(f, INPUTS=4096, OUTPUTS=4096, TOKENS=tokens, RESIDUAL=1, NEXT_NORM=1)

@@ -25,7 +25,7 @@
 //   GRID CLUSTER             blocks; blocks of a cluster, 1 below sm_90
 //   WARPS GROUPS             warps of a block; groups of warps that cut the block's k
 //   STRIPS                   strips of a warp; strips of a cluster <= WARPS / GROUPS x STRIPS
-//   WGMMA                    1: warpgroup matrix instructions (sm_90a, 16, 32 or 64 TOKENS, warps of a group by fours)
+//   WGMMA                    1: warpgroup matrix instructions (sm_90a, 16, 32, 48 or 64 TOKENS, warps of a group by fours)
 //   DEPTH STEP               chunks of a strip in a thread's ring; words that are waited for at once
 //   PANEL BUFFERS            k of x per group in shared memory at once; how many of them
 //   GATED                    0; 1: y = silu(gate) up, rows `paired8`; 2: gelu(gate) up, tanh form

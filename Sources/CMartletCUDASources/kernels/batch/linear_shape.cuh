@@ -35,7 +35,7 @@ constexpr int outputs = GATED ? OUTPUTS / 2 : OUTPUTS;
 static_assert(TOKENS % 8 == 0 && GRID % CLUSTER == 0 && WARPS % GROUPS == 0, "whole parts");
 static_assert(row_warps * STRIPS >= most, "a cluster's strips must have warps");
 static_assert(!WGMMA || row_warps % 4 == 0 && chunk_k % 64 == 0 && STEP * word_k >= 32
-        && (TOKENS == 16 || TOKENS == 32 || TOKENS == 64),
+        && (TOKENS == 16 || TOKENS == 32 || TOKENS == 48 || TOKENS == 64),
     "whole warpgroups, whole boxes, whole pairs of tiles");
 
 // The ring: per strip and chunk of a warp its words, then 32 lanes' scales of each group.
