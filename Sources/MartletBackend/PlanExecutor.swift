@@ -47,7 +47,7 @@ package final class StepOutputs: @unchecked Sendable {
     package var logits: [[Float]] = []
     /// Named outputs of the plan besides logits: `[rows][columns]` f32.
     package var named: [String: [[Float]]] = [:]
-    /// Time the device worked on the step, in seconds.
+    /// Time from the step's inputs to its last kernel's end, in seconds; 0 where the device tells none.
     package var deviceSeconds: Double = 0
     /// Kernels that ran on the device; 0 on the CPU.
     package var kernelCount = 0

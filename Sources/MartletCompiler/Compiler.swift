@@ -73,7 +73,8 @@ public struct Compiler: Sendable {
         for pattern in options.taps {
             let before = graph.outputs.count
             for node in graph.nodes
-            where !["input", "parameter", "constant", "split", "kvWrite"].contains(node.op)
+            where !["input", "parameter", "constant", "split", "kvWrite", "sample"].contains(
+                node.op)
                 && Glob.matches(node.path, pattern)
             {
                 // A node with several results shows its last: the one that carries its module's name.

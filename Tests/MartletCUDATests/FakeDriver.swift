@@ -301,7 +301,12 @@ enum FakeDriver {
             if result == 0 { event?.pointee = FakeDriver.handle("event") }
             return result
         }
-        table.cuEventRecordWithFlags = { _, _, _ in FakeDriver.enter("cuEventRecord") }
+        table.cuEventRecordWithFlags = { _, _, flags in
+            let isCapturing = FakeDriver.state.withLock { $0.isCapturing }
+            let result = FakeDriver.enter("cuEventRecord")
+            // In a graph only an external record is one that a host can wait for.
+            return result == 0 && (flags == 1) != isCapturing ? 1 : result
+        }
         table.cuEventSynchronize = { _ in FakeDriver.enter("cuEventSynchronize") }
         table.cuEventElapsedTime = { milliseconds, _, _ in
             milliseconds?.pointee = 1

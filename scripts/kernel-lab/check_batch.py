@@ -106,6 +106,9 @@ def cases(short):
         for f in (formats[0], formats[2], dict(WEIGHT=4, GROUP=64, ACTIVATION=2, RESULT=0)):
             yield tokens - 1, 1, dict(f, INPUTS=576, OUTPUTS=960, TOKENS=tokens)
             yield tokens, 0, dict(f, INPUTS=1536, OUTPUTS=576, TOKENS=tokens, RESIDUAL=1)
+    for f in (dict(WEIGHT=4, GROUP=128, ZERO=1), dict(WEIGHT=8, GROUP=128, ZERO=1)):
+        for strips in (1, 2):
+            yield 15, 0, dict(f, ACTIVATION=2, RESULT=2, INPUTS=4096, OUTPUTS=4096, TOKENS=16, STRIPS=strips, RESIDUAL=1)
     int8, asymmetric = formats[2], dict(WEIGHT=4, GROUP=64, ZERO=2, ACTIVATION=1, RESULT=1)
     yield 63, 0, dict(formats[0], INPUTS=4096, OUTPUTS=12288, TOKENS=64, WGMMA=1, BIAS=1)
     yield 32, 0, dict(asymmetric, INPUTS=4096, OUTPUTS=2 * 5504, TOKENS=32, WGMMA=1, GATED=1)

@@ -21,7 +21,7 @@ enum TapWriter {
             }
             let prefix = batch.requests.count > 1 ? "\(index)/" : ""
             for (name, rows) in named.sorted(by: { $0.key < $1.key })
-            where name != "logits" && name != "tokens" {
+            where name != "logits" {
                 members.append(("\(prefix)\(name).npy", NPY.matrix(rows)))
             }
         }

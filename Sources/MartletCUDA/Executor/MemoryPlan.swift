@@ -65,6 +65,8 @@ package struct MemoryPlan: Sendable {
                     context: options.limits.maxContext,
                     singles: options.singles(bucket))
                 count += 1
+                // Two kernels copy inputs and results.
+                kernels += 2
                 kernels += plan.launches.count {
                     let grid = $0.launch.grid(values)
                     return grid.x > 0 && grid.y > 0 && grid.z > 0

@@ -88,16 +88,16 @@ final class StepCopier {
         guard pieces.count <= Self.pieceLimit, total <= Self.byteLimit,
             pieces.allSatisfy(\.isWords)
         else {
+            let count = stamp == nil ? 0 : try start([], stamp, on: stream)
             try runByDriver(on: stream)
-            pieces.removeAll(keepingCapacity: true)
-            return stamp == nil ? 0 : try start(stamp, on: stream)
+            return count
         }
-        return pieces.isEmpty && stamp == nil ? 0 : try start(stamp, on: stream)
+        return pieces.isEmpty && stamp == nil ? 0 : try start(pieces, stamp, on: stream)
     }
 
-    /// Starts the kernel with the pieces.
+    /// Starts the kernel.
     private func start(
-        _ stamp: UnsafeMutablePointer<UInt64>?, on stream: borrowing CUDAStream
+        _ pieces: [Piece], _ stamp: UnsafeMutablePointer<UInt64>?, on stream: borrowing CUDAStream
     ) throws(MartletError) -> Int {
         arguments.storeBytes(of: pieces.count, as: Int.self)
         for (index, piece) in pieces.enumerated() {

@@ -49,8 +49,10 @@ final class StepSlot: @unchecked Sendable {
     var stamps: UnsafeMutablePointer<UInt64> {
         (staging.base + stampStart).assumingMemoryBound(to: UInt64.self)
     }
-    /// Seconds from the one to the other, once the step is done.
-    var deviceSeconds: Double { Double(stamps[1] &- stamps[0]) * 1e-9 }
+    /// Seconds from the one to the other, once the step is done; 0 where the clock tells nothing, which PTX does not promise.
+    var deviceSeconds: Double {
+        stamps[1] > stamps[0] ? Double(stamps[1] - stamps[0]) * 1e-9 : 0
+    }
     /// Where inputs are written.
     var inputs: UnsafeMutableRawPointer { staging.base }
     private var resultBase: UnsafeMutableRawPointer { staging.base + resultStart }

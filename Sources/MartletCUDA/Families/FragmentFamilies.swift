@@ -6,7 +6,7 @@ import MartletCore
 import MartletEngineFile
 
 extension CUDAFamily {
-    /// `linear` on the tensor cores: `linear_decode` in groups of 8 rows, one weight layout for all counts.
+    /// `linear` on the tensor cores: `linear_decode` for few rows, one weight layout for all counts.
     static let fragmentLinear = CUDAFamily(
         "linear_mma16x16", op: "linear",
         decide: { query in

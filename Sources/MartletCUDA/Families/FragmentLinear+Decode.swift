@@ -6,10 +6,10 @@ import MartletCore
 
 /// `linear_decode`: 1 to 8 rows a launch, norm, gate and residual inside.
 extension FragmentLinear {
-    /// Rows of one launch.
+    /// Most rows of one launch; costs take it for the rows that read a weight once.
     static let decodeLaunchRows = 8
 
-    /// Rows up to which it takes less time than `linear_batch`, which has copies of boxes from sm_90 on.
+    /// Rows up to which it runs, `linear_batch` above them.
     ///
     /// H100, a layer of baichuan2-7b, us (`linear_decode` 4, 8 rows; `linear_batch` 8): bf16 141.9, 145.4; 138.4; int8 76.0,
     /// 83.4; 75.7; int4 g128 48.3, 55.8; 48.6.

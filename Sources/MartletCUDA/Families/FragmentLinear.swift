@@ -12,7 +12,7 @@ struct FragmentLinear {
     /// Rows up to which the decode kernel is launched again and again where the batch kernel does not fit.
     static let decodeLimit = 64
     /// Rows up to which the batch kernel is, where there is one for prompts: with warpgroups, and without.
-    static let batchLimits = (64, 128)
+    static let batchLimits = (warpgroups: 64, without: 128)
 
     let layout: FragmentLayout
     let weight: PlainWeight
@@ -51,7 +51,8 @@ struct FragmentLinear {
         let limits = Self.batchLimits
         let batchLimit =
             !hasPrefill
-            ? max(most, limits.1) : binder.memory.target.hasWarpgroups ? limits.0 : limits.1
+            ? max(most, limits.without)
+            : binder.memory.target.hasWarpgroups ? limits.warpgroups : limits.without
         var launches: [KernelLaunch]
         let covered: Int
         let few = Self.mostDecodeRows(binder.memory.target)

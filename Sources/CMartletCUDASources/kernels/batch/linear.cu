@@ -13,10 +13,10 @@
 // which each thread reads only what it copied itself: no barriers, and the first chunks are on their way
 // before the kernel waits for its producers. x comes in panels of PANEL k per group, by the copy engine.
 // At the end parts of sums are added in a fixed order, across the cluster through distributed shared memory.
-// A row's result does not depend on the rows beside it, nor on TOKENS while CLUSTER and GROUPS stay.
+// A row's result does not depend on the rows beside it; between kernels of other TOKENS the order of additions may differ.
 // Weights are multiplied in the type of x. Norms: linear_norm.cuh, or a kernel of its own in front.
 // Numerics: f32 sums; 8- and 4-bit codes become numbers of that type (exact; those of groups are scaled and rounded
-// once, beside bf16 their scales too).
+// once, beside bf16 their scales too, but where `late_scales` scales sums in f32).
 //
 //   WEIGHT GROUP ZERO        format of the weight (mma16x16.cuh); GROUP 0: per channel
 //   ACTIVATION RESULT        types of x, bias and residual; of y
