@@ -12,7 +12,7 @@ extension FragmentLinear {
     /// Rows up to which it runs, `linear_batch` above them.
     ///
     /// H100, a layer of baichuan2-7b, us (`linear_decode` 4, 8 rows; `linear_batch` 8): bf16 141.9, 145.4; 138.4; int8 76.0,
-    /// 83.4; 75.7; int4 g128 48.3, 55.8; 48.6.
+    /// 83.4; 75.7; int4 g128 48.3, 55.8; 48.6 (`bench_batch.py`, before its ring's last chunk waited for x).
     static func mostDecodeRows(_ target: KernelArchitecture) -> Int {
         target.hasWarpgroups ? 4 : decodeLaunchRows
     }
