@@ -64,7 +64,7 @@ def candidates(**given):
     free = {name: (given[name],) if name in given else values for name, values in free.items()}
     for choice in itertools.product(*free.values()):
         d = {**DEFAULTS, **given, **dict(zip(free, choice))}
-        if not is_panel(d["PANEL"], d):
+        if not is_panel(d["PANEL"], d) or d["WGMMA"] and d["STEP"] * words_of(d["WEIGHT"], d["INPUTS"])[0] < 32:
             continue
         d["GRID"] = given.get("GRID", CLUSTERS[d["CLUSTER"]] * d["CLUSTER"])
         most = ceil(ceil(d["OUTPUTS"], 16), d["GRID"] // d["CLUSTER"])
@@ -86,12 +86,15 @@ def definitions(chip="sm_90a", **given):
         return d[name]
 
     # For 48 and 64 rows warpgroup instructions: each reads x from shared memory once for 64 rows of the weight.
-    choose("WGMMA", int(is_hopper and tokens in (48, 64) and word_k * words % 64 == 0))
+    choose("WGMMA", int(is_hopper and tokens > 32 and word_k * words % 64 == 0))
     # Two blocks cut K where x is long, and twice what a block reads of the weight: the exchange costs 2 us. Sooner
     # where a block would have two strips, half of what a warpgroup multiplies.
     x_bytes, weight_bytes = d["INPUTS"] * tokens * 2, d["INPUTS"] * ceil(strips, CLUSTERS[1]) * 2 * bits
+    # Warpgroups hide less of x: sooner still, where an owner's strips stay a block's.
     long = (500 if strips <= 2 * CLUSTERS[1] else 600) << 10
-    cluster = choose("CLUSTER", 2 if is_hopper and x_bytes > long and x_bytes >= 2 * weight_bytes else 1)
+    is_cut = (x_bytes >= max(weight_bytes, 256 << 10) and ceil(strips, CLUSTERS[2]) <= 16 if d["WGMMA"]
+              else x_bytes > long and x_bytes >= 2 * weight_bytes)
+    cluster = choose("CLUSTER", 2 if is_hopper and is_cut else 1)
     # One block a multiprocessor, of at most 16 strips.
     choose("GRID", min(CLUSTERS[cluster] * cluster * ceil(strips, CLUSTERS[1] * 16), strips * cluster))
     most = ceil(strips, d["GRID"] // cluster)
@@ -104,13 +107,18 @@ def definitions(chip="sm_90a", **given):
         rows = row_warps(d, most)
         # 4-bit codes take longest to become operands: more warps for them.
         most_warps = 16 if d["WGMMA"] else max((16 if bits == 4 else 12) * share // 8, rows)
-        choose("GROUPS", next((g for g in (8, 4, 2) if rows * g <= most_warps and g * cluster <= chunks), 1))
+        # x: four panels of 128 KB in all, of 144 KB for warpgroups, whose panels are best of 128 inputs or more.
+        x_limit = share * ((18 if d["WGMMA"] else 16) << 10)
+        most_groups = x_limit // (4 * tokens * 128 * 2) if d["WGMMA"] else 8
+        choose("GROUPS", next((g for g in ((3, 2) if d["WGMMA"] else (8, 4, 2))
+                               if g <= most_groups and rows * g <= most_warps and g * cluster <= chunks), 1))
         if choose("WARPS", rows * d["GROUPS"]) > (24 if "GROUPS" in given else 16):
             continue
-        # x: four panels of 128 KB in all. Weights: 16-bit ones want 100 KB under way; more of others delays x.
-        choose("PANEL", next((p for p in panels if 4 * d["GROUPS"] * tokens * p * 2 <= share << 14), panels[-1]))
-        ring = {16: 100, 8: 76, 4: 56}[bits] * share // 8
-        depth = choose("DEPTH", max(min(2 * ring // (d["WARPS"] * d["STRIPS"] * words), 8, ceil(chunks, d["GROUPS"] * cluster)), 1))
+        # Weights: 16-bit ones want 100 KB under way; more of others delays x.
+        choose("PANEL", next((p for p in panels if 4 * d["GROUPS"] * tokens * p * 2 <= x_limit), panels[-1]))
+        ring = {16: 100, 8: 76, 4: 64 if d["WGMMA"] else 56}[bits] * share // 8
+        deepest = 8 if not d["WGMMA"] else 4 if bits == 16 else 3
+        depth = choose("DEPTH", max(min(2 * ring // (d["WARPS"] * d["STRIPS"] * words), deepest, ceil(chunks, d["GROUPS"] * cluster)), 1))
         for buffers in (4, 3, 2, 1):
             choose("BUFFERS", min(buffers, Shape({**d, "BUFFERS": 1}).panels))
             for d["DEPTH"] in range(depth, 0, -1) if "DEPTH" not in given else (depth,):

@@ -192,8 +192,10 @@ final class DevicePlan: @unchecked Sendable {
         var size = 1
         while size < largest {
             buckets.append(size)
-            // From 64 requests on products take as long as rows there are, by some 32.
-            size = (64..<256).contains(size) ? size + 32 : size * 2
+            // Products take as long as rows there are, from 32 requests on by 16, from 64 on by 32.
+            size =
+                (64..<256).contains(size)
+                ? size + 32 : (32..<64).contains(size) ? size + 16 : size * 2
         }
         return buckets + [largest]
     }

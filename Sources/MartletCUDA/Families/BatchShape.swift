@@ -11,7 +11,7 @@ struct BatchShape {
 
     let layout: FragmentLayout
     let strips: Int
-    /// Most rows of x: 8, 16, 32 or 64.
+    /// Most rows of x: 8, 16, 32, 48 or 64.
     let tokens: Int
     private let target: KernelArchitecture
     /// Which side of a norm without a kernel it is on.
@@ -37,23 +37,29 @@ struct BatchShape {
         self.tokens = tokens
         self.target = target
         strips = layout.strips
-        let inputs = layout.inputs
-        // x is read once per cluster; the exchange at the end costs 2 us. Blocks of two strips, half of what a
-        // warpgroup multiplies, want it sooner.
-        let xBytes = inputs * tokens * 2
-        let weightBytes = inputs * Self.ceil(strips, 132) * 2 * bits
-        let long = (strips <= 2 * 132 ? 500 : 600) << 10
-        if target.hasWarpgroups, xBytes > long, xBytes >= 2 * weightBytes { cluster = 2 }
-        let clusters = Self.clusterCounts[cluster] ?? 1
-        grid = min(clusters * Self.ceil(strips, 132 * 16), strips) * cluster
         let words = layout.chunkWords
         step =
             words % 2 == 0 && (chunkGroups == 0 || chunkGroups % (words / 2) == 0) ? 2 : words
         // Warpgroup instructions read x from shared memory once for 64 rows of the weight, in whole boxes.
         usesWarpgroups =
-            target.hasWarpgroups && tokens == 64 && layout.chunkInputs % 64 == 0
+            target.hasWarpgroups && tokens > 32 && layout.chunkInputs % 64 == 0
             && step * layout.wordInputs >= 32
+        if target.hasWarpgroups, isCut { cluster = 2 }
+        let clusters = Self.clusterCounts[cluster] ?? 1
+        grid = min(clusters * Self.ceil(strips, 132 * 16), strips) * cluster
         guard choose() else { return nil }
+    }
+
+    /// Whether two blocks share x and each reads half of it; the exchange at the end costs 2 us.
+    private var isCut: Bool {
+        let xBytes = layout.inputs * tokens * 2
+        let weightBytes = layout.inputs * Self.ceil(strips, 132) * 2 * bits
+        // Warpgroups hide less of x: sooner, where the strips of two blocks fit one.
+        if usesWarpgroups {
+            return xBytes >= max(weightBytes, 256 << 10) && Self.ceil(strips, 66) <= 16
+        }
+        // Blocks of two strips have little of the weight to hide x behind.
+        return xBytes > (strips <= 2 * 132 ? 500 : 600) << 10 && xBytes >= 2 * weightBytes
     }
 
     private static func ceil(_ a: Int, _ b: Int) -> Int { (a + b - 1) / b }
@@ -90,18 +96,26 @@ struct BatchShape {
         let rowWarps = Self.ceil(Self.ceil(most, warpStrips), fours) * fours
         // 4-bit codes take longest to become operands: more warps for them.
         let limit = usesWarpgroups ? 16 : (bits == 4 ? 16 : 12) * share / 8
+        // Panels of warpgroups are best of 128 inputs or more.
+        let panelBytes = 4 * tokens * 128 * 2
         groups =
-            [8, 4, 2, 1].first { rowWarps * $0 <= limit && $0 * cluster <= layout.stripChunks } ?? 1
+            (usesWarpgroups ? [3, 2, 1] : [8, 4, 2, 1]).first {
+                (!usesWarpgroups || $0 * panelBytes <= inputBytes(share))
+                    && rowWarps * $0 <= limit && $0 * cluster <= layout.stripChunks
+            } ?? 1
         warps = rowWarps * groups
         return warps <= 16
     }
 
-    /// x: four panels in an eighth to all of 128 KB.
+    /// Bytes of x in shared memory: an eighth to all of 128 KB, of 144 KB for warpgroups.
+    private func inputBytes(_ share: Int) -> Int { share * (usesWarpgroups ? 18 : 16) << 10 }
+
+    /// x: four panels.
     private mutating func choosePanel(_ share: Int) {
         let chunk = layout.chunkInputs
         let stepInputs = layout.wordInputs * step
         let fitting = [256, 128, 64].first { k in
-            4 * groups * tokens * k * 2 <= share << 14
+            4 * groups * tokens * k * 2 <= inputBytes(share)
                 && (k % chunk == 0 || chunk % k == 0 && k % stepInputs == 0)
         }
         let least = chunk % 64 == 0 ? chunk : 64
@@ -113,8 +127,9 @@ struct BatchShape {
     /// Weights: chunks of 16 bits want most bytes under way.
     private mutating func chooseRings(_ most: Int, _ chunks: Int, _ share: Int) -> Bool {
         let kilobytes = Double(chunks * warps * warpStrips * layout.chunkWords) / 2
-        let limit = bits == 16 ? 100.0 : bits == 8 ? 76 : 56
+        let limit = bits == 16 ? 100.0 : bits == 8 ? 76 : usesWarpgroups ? 64 : 56
         if chunks > 1, kilobytes > limit * Double(share) / 8 { return false }
+        if usesWarpgroups, chunks > (bits == 16 ? 4 : 3) { return false }
         buffers = min(most, panels)
         depth = min(chunks, Self.ceil(layout.stripChunks, splits))
         return fits
