@@ -59,6 +59,7 @@ static const entry cuda_entries[] = {
     CU(cuGraphDestroy),
     CU(cuEventCreate),
     CU(cuEventRecordWithFlags),
+    CU(cuEventQuery),
     CU(cuEventSynchronize),
     CU(cuEventElapsedTime),
     CU2(cuEventDestroy),

@@ -86,6 +86,8 @@ package protocol PlanExecutor: AnyObject, Sendable {
     var stateSlotCount: Int { get }
     /// Steps that may be under way at once: 2 or more.
     var maxStepsInFlight: Int { get }
+    /// How long the thread that submits may look for a completion before it sleeps; zero where its core is needed for steps.
+    var spinDuration: Duration { get }
     /// What helps where logits are not finite; nil where the executor knows nothing.
     var nonFiniteMend: String? { get }
 
@@ -110,6 +112,8 @@ extension PlanExecutor {
     }
     /// No entry point takes embeddings.
     package var embeddingSize: Int { 0 }
+    /// Threads that wait sleep.
+    package var spinDuration: Duration { .zero }
     /// It computes in no type that ends before the activations' does.
     package var nonFiniteMend: String? { nil }
 }

@@ -19,7 +19,7 @@ func firstDamagedChunk(of body: ByteView, _ checksums: [UInt32], threadCount: In
     let chunkCount = EngineHeader.chunkCount(body.count)
     guard checksums.count == chunkCount else { return min(checksums.count, chunkCount) }
     let work = ChunkWork(chunkCount)
-    onThreads(min(threadCount ?? processorCount(), chunkCount, 16)) {
+    onThreads(min(threadCount ?? Parallel.coreCount, chunkCount, 16)) {
         while let chunk = work.next() {
             let start = chunk * EngineHeader.chunkSize
             let count = min(EngineHeader.chunkSize, body.count - start)
@@ -90,8 +90,6 @@ private func mapAhead(_ bytes: UnsafeRawBufferPointer) {
     _ = madvise(UnsafeMutableRawPointer(mutating: bytes.baseAddress), bytes.count, populateRead)
     #endif
 }
-
-private func processorCount() -> Int { max(Int(sysconf(Int32(_SC_NPROCESSORS_ONLN))), 1) }
 
 /// 32 hexadecimal digits of two multiplicative hashes over all parts and their lengths.
 func contentIdentity(_ parts: [ByteView]) -> String {

@@ -8,6 +8,8 @@ import Musl
 #elseif canImport(Darwin)
 import Darwin
 #endif
+import MartletCore
+import Synchronization
 
 /// Messages from many threads to one, which sleeps while there are none.
 ///
@@ -16,6 +18,8 @@ package final class Mailbox<Message: Sendable>: @unchecked Sendable {
     private let lock: UnsafeMutablePointer<pthread_mutex_t>
     private let arrival: UnsafeMutablePointer<pthread_cond_t>
     private var messages: [Message] = []
+    /// How many there are, for who looks without the lock.
+    private let count = Atomic<Int>(0)
 
     /// An empty mailbox.
     package init() {
@@ -36,6 +40,7 @@ package final class Mailbox<Message: Sendable>: @unchecked Sendable {
     package func send(_ message: Message) {
         pthread_mutex_lock(lock)
         messages.append(message)
+        count.store(messages.count, ordering: .releasing)
         pthread_cond_signal(arrival)
         pthread_mutex_unlock(lock)
     }
@@ -44,16 +49,23 @@ package final class Mailbox<Message: Sendable>: @unchecked Sendable {
     package func send(_ new: [Message]) {
         pthread_mutex_lock(lock)
         messages += new
+        count.store(messages.count, ordering: .releasing)
         pthread_cond_signal(arrival)
         pthread_mutex_unlock(lock)
     }
 
     /// Waits for messages and swaps them with the given array, which is emptied first.
-    package func receive(into received: inout [Message]) {
+    ///
+    /// - Parameter spin: How long to look for some before the thread sleeps.
+    package func receive(into received: inout [Message], spin: Duration = .zero) {
         received.removeAll(keepingCapacity: true)
+        if spin > .zero {
+            _ = SpinWait.look(for: spin) { count.load(ordering: .acquiring) > 0 }
+        }
         pthread_mutex_lock(lock)
         while messages.isEmpty { pthread_cond_wait(arrival, lock) }
         swap(&messages, &received)
+        count.store(0, ordering: .relaxed)
         pthread_mutex_unlock(lock)
     }
 }

@@ -89,7 +89,8 @@ struct StepLoop {
     mutating func run() {
         var messages: [EngineMessage] = []
         while !(isClosing && submitted == completed) {
-            mailbox.receive(into: &messages)
+            mailbox.receive(
+                into: &messages, spin: submitted > completed ? executor.spinDuration : .zero)
             let start = ContinuousClock.now
             for message in messages { handle(message) }
             supplyDevice()

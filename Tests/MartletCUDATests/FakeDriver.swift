@@ -307,6 +307,7 @@ enum FakeDriver {
             // In a graph only an external record is one that a host can wait for.
             return result == 0 && (flags == 1) != isCapturing ? 1 : result
         }
+        table.cuEventQuery = { _ in FakeDriver.enter("cuEventQuery") }
         table.cuEventSynchronize = { _ in FakeDriver.enter("cuEventSynchronize") }
         table.cuEventElapsedTime = { milliseconds, _, _ in
             milliseconds?.pointee = 1

@@ -294,7 +294,10 @@ import Testing
             isCoded
             ? try FakeModel(TinyModels.llama(), dtype: .bf16, scheme: codes) : try FakeModel()
         func run() async throws {
-            let executor = try model.executor()
+            // Looking for a step's end is another call that may fail.
+            let executor = try model.executor {
+                $0.spinDuration = isCoded ? .milliseconds(5) : .zero
+            }
             var runner = StepRunner(executor)
             _ = try await runner.run([StepPart(0, [1, 2, 3])])
             for token in 4..<7 { _ = try await runner.run([StepPart(0, [Int32(token)])]) }

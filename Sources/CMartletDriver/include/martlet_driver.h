@@ -77,6 +77,7 @@ typedef struct {
     martlet_cu_result (*cuEventCreate)(martlet_cu_handle *event, unsigned flags);
     martlet_cu_result (*cuEventRecordWithFlags)(
         martlet_cu_handle event, martlet_cu_handle stream, unsigned flags);
+    martlet_cu_result (*cuEventQuery)(martlet_cu_handle event);
     martlet_cu_result (*cuEventSynchronize)(martlet_cu_handle event);
     martlet_cu_result (*cuEventElapsedTime)(
         float *milliseconds, martlet_cu_handle start, martlet_cu_handle end);

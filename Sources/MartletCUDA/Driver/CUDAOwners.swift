@@ -148,9 +148,9 @@ struct CUDAEvent: ~Copyable, @unchecked Sendable {
     init(_ device: CUDADevice, isTimed: Bool = true) throws(MartletError) {
         let driver = device.driver
         var handle: martlet_cu_handle?
-        // CU_EVENT_DISABLE_TIMING
+        // CU_EVENT_BLOCKING_SYNC, so that waiting threads sleep, and CU_EVENT_DISABLE_TIMING.
         try driver.check(
-            "cuEventCreate", driver.table.cuEventCreate?(&handle, isTimed ? 0 : 2))
+            "cuEventCreate", driver.table.cuEventCreate?(&handle, isTimed ? 1 : 3))
         guard let handle else { throw driver.failure("cuEventCreate", 999) }
         self.handle = handle
         self.device = device
@@ -168,7 +168,17 @@ struct CUDAEvent: ~Copyable, @unchecked Sendable {
             driver.table.cuEventRecordWithFlags?(handle, stream.handle, isCaptured ? 1 : 0))
     }
 
-    func synchronize() throws(MartletError) {
+    /// Waits for the event: looks for it for a while, then sleeps.
+    func synchronize(spin: Duration = .zero) throws(MartletError) {
+        if spin > .zero, let query = driver.table.cuEventQuery {
+            // CUDA_ERROR_NOT_READY
+            var result: martlet_cu_result = 600
+            let isKnown = SpinWait.look(for: spin) {
+                result = query(handle)
+                return result != 600
+            }
+            if isKnown { return try driver.check("cuEventQuery", result) }
+        }
         try driver.check("cuEventSynchronize", driver.table.cuEventSynchronize?(handle))
     }
 

@@ -40,6 +40,7 @@ package final class CUDAExecutor: ProfilingExecutor {
     package var embeddingSize: Int { core.plans.map(\.bound.embeddingSize).max() ?? 0 }
     package var stateSlotCount: Int { core.options.stateSlotCount }
     package var maxStepsInFlight: Int { CUDAExecutorCore.maxStepsInFlight }
+    package var spinDuration: Duration { core.options.spinDuration }
     package var nonFiniteMend: String? { core.plans.lazy.compactMap(\.bound.wideningMend).first }
 
     package var profiler: PlanProfiler { core.profiler }

@@ -335,7 +335,7 @@ final class CUDAExecutorCore: @unchecked Sendable {
                 try? stream.synchronize()
                 throw failure
             }
-            try slot.done.synchronize()
+            try slot.done.synchronize(spin: options.spinDuration)
             slot.fill(outputs, step, plan.bound)
             outputs.deviceSeconds = slot.deviceSeconds
             if let times = try slot.marks.nanoseconds(stepCount: plan.bound.plan.steps.count) {
