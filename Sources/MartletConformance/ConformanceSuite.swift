@@ -27,6 +27,8 @@ package struct ConformanceSuite: Sendable {
     package let cases: [ConformanceCase]
     let catalog: any KernelCatalog
     let makeExecutor: MakeExecutor
+    /// Whether only some cases are kept.
+    let isShort: Bool
     /// What numbers of all cases depend on.
     let seed: UInt64
     /// Whether a row has the same bits alone and among others; else they are equal within the tolerance.
@@ -47,6 +49,7 @@ package struct ConformanceSuite: Sendable {
         self.catalog = catalog
         self.agreesAlone = agreesAlone
         self.seed = seed
+        isShort = every > 1
         self.makeExecutor = makeExecutor
         var counts: [String: Int] = [:]
         cases = ConformanceCase.all(for: catalog).filter { item in

@@ -36,7 +36,10 @@ struct SelftestCommand: AsyncParsableCommand {
     var gpuCode: String?
     @Option(
         parsing: .unconditional,
-        help: "Check every N-th case of each op, as for a run under compute-sanitizer (default: 1)."
+        help: """
+            Check every N-th case of each op, and the sampler in short, as for a run under \
+            compute-sanitizer (default: 1).
+            """
     )
     var every: Int?
     @Option(

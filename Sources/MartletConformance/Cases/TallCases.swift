@@ -27,6 +27,14 @@ extension ConformanceCase {
         ],
     ]
 
+    /// Between what one launch of decode's kernels takes and prompts there are batches of 8, 32, 48 and 64 rows.
+    private static let batchSteps = [
+        [Part(request: 0, tokens: tokens(25, from: 3))],
+        [Part(request: 1, tokens: tokens(50, from: 4))],
+        [Part(request: 2, tokens: tokens(41, from: 2))],
+        [Part(request: 1, tokens: tokens(7, from: 6))],
+    ]
+
     private static func tokens(_ count: Int, from first: Int) -> [Int32] {
         (first..<first + count).map { Int32($0 * 5 % rowCount) }
     }
@@ -69,22 +77,16 @@ extension ConformanceCase {
         ]
         // Behind many inputs two blocks of a GPU cut them.
         let long = schemes.prefix(2).map { scheme in
-            chain(.normLinear, dtype, scheme, 9600, 640, 272, steps: [chainSteps[1]])
+            chain(.normLinear, dtype, scheme, 9600, 640, 272, steps: Array(batchSteps[1...2]))
         }
         return schemes.flatMap { scheme in
             ops.dropFirst().map { chain($0, dtype, scheme, 1152, 640, 272) }
         } + long
     }
 
-    /// Between what one launch of a batch takes and prompts there are batches of 32 and 64 rows.
-    private static let chainSteps = [
-        [Part(request: 0, tokens: tokens(25, from: 3))],
-        [Part(request: 1, tokens: tokens(50, from: 4))],
-    ]
-
     private static func chain(
         _ op: Fused, _ dtype: DType, _ scheme: QuantizationScheme?, _ k: Int, _ middle: Int,
-        _ n: Int, steps: [[Part]] = tallSteps + chainSteps
+        _ n: Int, steps: [[Part]] = tallSteps + batchSteps
     ) -> ConformanceCase {
         let weight = scheme.map { "\($0)" } ?? dtype.rawValue
         return ConformanceCase(
@@ -134,7 +136,8 @@ extension ConformanceCase {
             * (op == .linear ? 1 : 2)
         return ConformanceCase(
             op.rawValue, "\(dtype.rawValue) \(weight) tall \(n)x\(k)\(hasBias ? " bias" : "")",
-            tolerance: tolerance, smallestMagnitude: Tolerances.termMagnitude, steps: tallSteps
+            tolerance: tolerance, smallestMagnitude: Tolerances.termMagnitude,
+            steps: tallSteps + (k == 1152 ? batchSteps : [])
         ) { builder in
             // The residual lies beside x: rows of both are wider than their columns.
             var x = try builder.rows(op == .linearAdd ? k + n : k, dtype)
