@@ -64,7 +64,7 @@ import Testing
         // Numbers of prompts are the error's, of answers those that are printed.
         for (flags, number) in [(["--prompt-logprobs", "0"], "2"), (["--logprobs", "0"], "1")] {
             let listed = program.run(
-                call + ["--input-ids", "2,3", "--input-ids", "1,3", "-m", "1"] + flags)
+                ["run", model, "--input-ids", "2,3", "--input-ids", "1,3", "-m", "1"] + flags)
             let line = listed.output.split(separator: "\n").last
             #expect(line?.split(separator: " ").first == number[...], "\(listed.output)")
         }

@@ -96,7 +96,8 @@ import Testing
     func mistakesAreNamed(flags: [String], code: Int32, words: String) {
         let program = Program()
         defer { program.remove() }
-        let result = program.run(["plan", "--preset", "baichuan2-7b"] + flags)
+        let preset = flags.contains("--preset") ? [] : ["--preset", "baichuan2-7b"]
+        let result = program.run(["plan"] + preset + flags)
         #expect(result.code == code, "\(result.error)")
         #expect(result.error.contains(words))
     }

@@ -64,6 +64,16 @@ import Testing
             2024-02-28 00:00:00,1,1
             2024-03-29 00:00:00,1,1
             """
+        // One moment in four forms.
+        let offsets = """
+            TIMESTAMP,ContextTokens,GeneratedTokens
+            2024-05-10 00:00:00.5Z,1,1
+            2024-05-09 19:00:00.5-05:00,1,1
+            2024-05-10 05:30:00.5+0530,1,1
+            2024-05-10T02:00:00.5+02,1,1
+            """
+        #expect(
+            try LoadFile.parse(offsets, name: "x.csv").items.map(\.arrival) == [0, 0, 0, 0])
         #expect(
             try LoadFile.parse(days, name: "x.csv").items.map(\.arrival)
                 == [2 * 86_400, 0, 30 * 86_400])
@@ -141,6 +151,21 @@ import Testing
         (
             "TIMESTAMP,ContextTokens,GeneratedTokens\n2023-13-01 00:00:00,1,2",
             "f:2: '2023-13-01 00:00:00' is no time"
+        ),
+        (
+            "TIMESTAMP,ContextTokens,GeneratedTokens\n2023-02-31 00:00:00,1,2",
+            "f:2: '2023-02-31 00:00:00' is no time"
+        ),
+        (
+            "TIMESTAMP,ContextTokens,GeneratedTokens\n2023-02-01 00:00:00+5,1,2",
+            "f:2: '2023-02-01 00:00:00+5' is no time"
+        ),
+        (
+            "TIMESTAMP,ContextTokens,GeneratedTokens,timestamp\n0,1,2,3",
+            "f:1: there are two columns 'timestamp'"
+        ),
+        (
+            "{\"prompt\": \"a\", \"output_tokens\": 4, \"output_tokens\": 5}", "f"
         ),
         ("no file of requests", "f:1: there is no column"),
         (

@@ -84,7 +84,9 @@ final class LoadView: Sendable {
             "answers \(Format.decimal(rate, 0)) tokens/s \(Self.curve(state.rates))",
         ]
         let up = state.isDrawn ? "\u{1b}[\(Self.height)A" : ""
-        Console.status(up + lines.map { "\r\u{1b}[K" + $0 + "\n" }.joined())
+        // A narrow terminal cuts lines instead of wrapping them, so that there are always as many.
+        Console.status(
+            up + "\u{1b}[?7l" + lines.map { "\r\u{1b}[K" + $0 + "\n" }.joined() + "\u{1b}[?7h")
         state.isDrawn = true
     }
 

@@ -95,7 +95,10 @@ package enum LoadFile {
     /// One line of JSON.
     private static func object(_ line: Line) throws -> LoadItem {
         let json: JSONValue
-        do { json = try JSONValue.parse(ByteView(Array(line.text.utf8)), name: line.place) } catch {
+        do {
+            json = try JSONValue.parse(
+                ByteView(Array(line.text.utf8)), name: line.place, refusesDuplicateKeys: true)
+        } catch {
             let cause = (error as? MartletError)?.message ?? "\(error)"
             throw MartletError(.corrupt, cause, mend: "Write one JSON object a line")
         }
@@ -150,7 +153,10 @@ package enum LoadFile {
             "Such as [{\"conversations\": [{\"from\": \"human\", \"value\": \"Hello\"}, {\"from\": "
             + "\"gpt\", \"value\": \"Hi\"}]}]"
         let json: JSONValue
-        do { json = try JSONValue.parse(ByteView(Array(text.utf8)), name: name) } catch {
+        do {
+            json = try JSONValue.parse(
+                ByteView(Array(text.utf8)), name: name, refusesDuplicateKeys: true)
+        } catch {
             let cause = (error as? MartletError)?.message ?? "\(error)"
             throw MartletError(.corrupt, cause, mend: mend)
         }

@@ -19,12 +19,6 @@ enum LoadTrace {
         var blocks: String?
     }
 
-    /// A time, as seconds of which only differences count.
-    private struct Moment {
-        let seconds: Double
-        let isDate: Bool
-    }
-
     private static let azure = Columns(
         time: "timestamp", prompt: "contexttokens", answer: "generatedtokens", unit: 1)
     private static let mooncake = Columns(
@@ -38,6 +32,11 @@ enum LoadTrace {
         guard let header = lines.first else { return [] }
         let names = try fields(header).map { $0.lowercased() }
         let columns = names.contains(mooncake.prompt) ? mooncake : azure
+        if let twice = names.first(where: { name in names.count { $0 == name } > 1 }) {
+            throw header.wrong(
+                "there are two columns '\(LoadFile.excerpt(twice))'",
+                mend: "Name each column once")
+        }
         func place(_ column: String) throws -> Int {
             guard let index = names.firstIndex(of: column) else {
                 throw header.wrong(
@@ -232,34 +231,5 @@ enum LoadTrace {
         line.wrong(
             "hash_ids: \(text) is no name of a block",
             mend: "List numbers of 0 to \(Int.max), such as [0, 1, 2]; in CSV, in quotes")
-    }
-
-    /// Seconds of a number in a unit, or since 1970 of a date and a time of day in UTC.
-    private static func moment(_ text: String, unit: Double) -> Moment? {
-        if let value = Double(text) {
-            guard value.isFinite, abs(value) < 1e15 else { return nil }
-            return Moment(seconds: value * unit, isDate: false)
-        }
-        let parts = text.split { $0 == " " || $0 == "T" }
-        guard parts.count == 2 else { return nil }
-        let date = parts[0].split(separator: "-").map { Int($0) }
-        // An offset is the same on all lines: only differences count.
-        let clock = parts[1].prefix { $0 != "+" && $0 != "Z" }.split(separator: ":")
-            .map { Double($0) }
-        guard date.count == 3, clock.count == 3, let year = date[0], let month = date[1],
-            let day = date[2], let hour = clock[0], let minute = clock[1], let second = clock[2],
-            1970...9999 ~= year, 1...12 ~= month, 1...31 ~= day, 0..<24 ~= hour, 0..<60 ~= minute,
-            0..<61 ~= second
-        else { return nil }
-        let seconds = hour * 3600 + minute * 60 + second
-        return Moment(seconds: Double(days(year, month, day)) * 86_400 + seconds, isDate: true)
-    }
-
-    /// Days since 1970 of a date of the Gregorian calendar; years begin in March, so that a leap day ends one.
-    private static func days(_ year: Int, _ month: Int, _ day: Int) -> Int {
-        let marchYear = month > 2 ? year : year - 1
-        let marchMonth = (month + 9) % 12
-        let leaps = marchYear / 4 - marchYear / 100 + marchYear / 400
-        return marchYear * 365 + leaps + (marchMonth * 153 + 2) / 5 + day - 1 - 719_468
     }
 }

@@ -1,0 +1,37 @@
+// Part of Martlet. See LICENSE.
+// SPDX-License-Identifier: Apache-2.0
+
+import ArgumentParser
+import Martlet
+
+/// Options that take one value: given twice, one of the values would be dropped without a word.
+enum RepeatedOptions {
+    /// Refuses an option that was given more than once and takes one value.
+    ///
+    /// - Parameters:
+    ///   - arguments: The words behind the program's name.
+    ///   - command: Whose options they are.
+    /// - Throws: `MartletError` `.invalidArgument` naming the first such option.
+    static func refuse(_ arguments: [String], of command: any ParsableCommand.Type) throws {
+        let end = arguments.firstIndex(of: "--") ?? arguments.count
+        let words = arguments[..<end].filter { $0.hasPrefix("-") }.map {
+            String($0.prefix { $0 != "=" })
+        }
+        // Descriptions of all options take a while to make.
+        guard Set(words).count < words.count || words.contains(where: { !$0.hasPrefix("--") })
+        else { return }
+        let description = try JSONValue.parse(command._dumpHelp(), name: "the options")
+        for argument in description["command"]?["arguments"]?.array ?? []
+        where argument["kind"]?.string == "option" && argument["isRepeating"]?.bool == false {
+            let names = (argument["names"]?.array ?? []).compactMap { name in
+                name["name"]?.string.map { (name["kind"]?.string == "long" ? "--" : "-") + $0 }
+            }
+            let given = words.filter(names.contains)
+            guard given.count > 1 else { continue }
+            throw MartletError(
+                .invalidArgument,
+                "\(Set(given).sorted().joined(separator: " and ")) takes one value, but was given "
+                    + "\(given.count) times", mend: "Keep one of them")
+        }
+    }
+}
