@@ -17,7 +17,7 @@ public struct EngineStatistics: Sendable, Hashable {
     public var preemptionCount = 0
     /// Times that a request whose reader was behind gave them to one that waited.
     public var asideCount = 0
-    /// Those of them whose pages were copied to the host instead.
+    /// Those of both whose pages were copied to the host instead.
     public var swapCount = 0
     /// Answer tokens given out.
     public var generatedTokenCount = 0

@@ -29,17 +29,6 @@ package struct PrefixCache: Sendable {
         var end = PrefixCache.root
     }
 
-    struct Node: Sendable {
-        var generation: UInt32 = 0
-        var parent: Int32 = -1
-        var tokens: [Int32] = []
-        var salt = ""
-        var key = Key(parent: -1, hash: 0)
-        /// `[group][page of the block]`, -1 where the page is gone.
-        var pages: [Int32] = []
-        var children: [Int32] = []
-    }
-
     struct Key: Hashable {
         let parent: Int32
         let hash: Int
@@ -51,11 +40,12 @@ package struct PrefixCache: Sendable {
     package let span: Int
     /// First page of each group in a node's pages, and their number at the end.
     let firstPage: [Int]
-    private(set) var nodes: [Node] = []
-    private var unused: [Int32] = []
+    private var nodes: PrefixNodes
     private var byKey: [Key: Int32] = [:]
+    /// Nodes that are being removed; kept for its memory.
+    private var pending: [Int32] = []
     /// Blocks known.
-    package private(set) var nodeCount = 0
+    package var nodeCount: Int { nodes.count }
 
     /// Children looked at for a partial match; the newest are kept at the end.
     private static let partialLimit = 64
@@ -71,7 +61,7 @@ package struct PrefixCache: Sendable {
             first.append(first[first.count - 1] + span / max(group.blockSize, 1))
         }
         firstPage = first
-        nodes = [Node()]
+        nodes = PrefixNodes(span: span, pageCount: first[first.count - 1])
     }
 
     /// Before the first block.
@@ -113,7 +103,7 @@ package struct PrefixCache: Sendable {
             for block in first / group.blockSize..<length * span / group.blockSize {
                 let perNode = span / group.blockSize
                 let page = firstPage[index] + block % perNode
-                if nodes[Int(path[block / perNode])].pages[page] < 0 { return false }
+                if nodes.page(path[block / perNode], page) < 0 { return false }
             }
         }
         return true
@@ -125,16 +115,14 @@ package struct PrefixCache: Sendable {
     ) -> (node: Int32, count: Int)? {
         guard firstPage[firstPage.count - 1] == groups.count, !tokens.isEmpty else { return nil }
         var best: (node: Int32, count: Int)?
-        for child in nodes[Int(node)].children.suffix(Self.partialLimit).reversed() {
-            let known = nodes[Int(child)]
-            guard known.salt == salt, !known.pages.contains(-1) else { continue }
-            var count = 0
-            while count < known.tokens.count, count < tokens.count,
-                known.tokens[count] == tokens[tokens.startIndex + count]
-            {
-                count += 1
-            }
-            if count > best?.count ?? 0 { best = (child, count) }
+        var (child, looks) = (nodes[node].newestChild, 0)
+        while child >= 0, looks < Self.partialLimit {
+            let candidate = child
+            (child, looks) = (nodes[child].older, looks + 1)
+            guard nodes.hasSalt(candidate, salt), nodes.isWhole(candidate) else { continue }
+            let count = nodes.commonTokens(candidate, tokens)
+            if count > best?.count ?? 0 { best = (candidate, count) }
+            if count == tokens.count { break }
         }
         return best
     }
@@ -149,59 +137,59 @@ package struct PrefixCache: Sendable {
         after parent: Handle, tokens: ArraySlice<Int32>, salt: String, pages: [Int32],
         pool: inout BlockPool
     ) -> Handle? {
-        guard isLive(parent), !tokens.isEmpty, pages.count == firstPage[groups.count] else {
+        guard isLive(parent), !tokens.isEmpty, pages.count == nodes.pageCount else {
             return nil
         }
-        if let known = child(of: parent.node, tokens, salt) {
+        let hash = Self.hash(tokens, salt)
+        if let known = child(of: parent.node, hash, tokens, salt) {
             for index in pages.indices
-            where nodes[Int(known)].pages[index] < 0 && pool.tag(pages[index]) < 0 {
+            where nodes.page(known, index) < 0 && pool.tag(pages[index]) < 0 {
                 setPage(known, index, pages[index], &pool)
             }
             return handle(known)
         }
-        // A page that another node names stays that node's.
-        let pages = pages.map { pool.tag($0) < 0 ? $0 : -1 }
-        guard !groups.indices.contains(where: { isMissing($0, pages) }) else { return nil }
-        let key = Key(parent: parent.node, hash: Self.hash(tokens, salt))
         // Two blocks of one hash: the first keeps it.
-        guard byKey[key] == nil else { return nil }
-        let node = unused.popLast() ?? Int32(nodes.count)
-        if Int(node) == nodes.count { nodes.append(Node()) }
-        nodes[Int(node)].parent = parent.node
-        nodes[Int(node)].tokens = Array(tokens)
-        nodes[Int(node)].salt = salt
-        nodes[Int(node)].key = key
-        nodes[Int(node)].pages = [Int32](repeating: -1, count: pages.count)
+        let key = Key(parent: parent.node, hash: hash)
+        guard byKey[key] == nil, hasAllThatNeed(pages, pool) else { return nil }
+        let node = nodes.add(to: parent.node, tokens: tokens, salt: salt, hash: hash)
         byKey[key] = node
-        nodes[Int(parent.node)].children.append(node)
-        nodeCount += 1
-        for index in pages.indices { setPage(node, index, pages[index], &pool) }
+        // A page that another node names stays that node's.
+        for index in pages.indices where pool.tag(pages[index]) < 0 {
+            setPage(node, index, pages[index], &pool)
+        }
         return handle(node)
     }
 
-    private func isMissing(_ group: Int, _ pages: [Int32]) -> Bool {
-        groups[group].window == nil && pages[firstPage[group]..<firstPage[group + 1]].contains(-1)
+    /// Whether the pages of all groups without a window are there and nobody else's.
+    private func hasAllThatNeed(_ pages: [Int32], _ pool: BlockPool) -> Bool {
+        groups.indices.allSatisfy { group in
+            groups[group].window != nil
+                || pages[firstPage[group]..<firstPage[group + 1]].allSatisfy {
+                    $0 >= 0 && pool.tag($0) < 0
+                }
+        }
     }
 
     private mutating func setPage(
         _ node: Int32, _ index: Int, _ page: Int32, _ pool: inout BlockPool
     ) {
-        nodes[Int(node)].pages[index] = page
+        nodes.setPage(node, index, page)
         if page >= 0 { pool.setTag(page, tag(node, index)) }
     }
 
     private func tag(_ node: Int32, _ index: Int) -> Int {
-        Int(node) * firstPage[groups.count] + index
+        Int(node) * nodes.pageCount + index
     }
 
     /// Takes note that a page was taken for something else.
     package mutating func forget(tag: Int, pool: inout BlockPool) {
-        guard tag >= 0, firstPage[groups.count] > 0 else { return }
-        let (node, index) = tag.quotientAndRemainder(dividingBy: firstPage[groups.count])
-        nodes[node].pages[index] = -1
+        guard tag >= 0, nodes.pageCount > 0 else { return }
+        let (place, index) = tag.quotientAndRemainder(dividingBy: nodes.pageCount)
+        let node = Int32(truncatingIfNeeded: place)
+        nodes.setPage(node, index, -1)
         let group = firstPage.lastIndex { $0 <= index } ?? 0
-        if groups[group].window == nil || !nodes[node].pages.contains(where: { $0 >= 0 }) {
-            remove(Int32(node), pool: &pool)
+        if groups[group].window == nil || nodes.pages(node).allSatisfy({ $0 < 0 }) {
+            remove(node, pool: &pool)
         }
     }
 
@@ -209,44 +197,51 @@ package struct PrefixCache: Sendable {
     mutating func removePath(to end: Handle, pool: inout BlockPool) {
         guard isLive(end), end.node != Self.root.node else { return }
         var node = end.node
-        while nodes[Int(node)].parent != Self.root.node { node = nodes[Int(node)].parent }
+        while nodes[node].parent != Self.root.node { node = nodes[node].parent }
         remove(node, pool: &pool)
     }
 
     /// Removes a node and all that follow it.
     private mutating func remove(_ node: Int32, pool: inout BlockPool) {
-        let parent = nodes[Int(node)].parent
-        if parent >= 0, let index = nodes[Int(parent)].children.firstIndex(of: node) {
-            nodes[Int(parent)].children.remove(at: index)
-        }
-        var pending = [node]
+        nodes.detach(node)
+        pending.append(node)
         while let node = pending.popLast() {
-            pending += nodes[Int(node)].children
-            byKey[nodes[Int(node)].key] = nil
-            for page in nodes[Int(node)].pages where page >= 0 { pool.setTag(page, -1) }
-            nodes[Int(node)] = Node(generation: nodes[Int(node)].generation &+ 1)
-            unused.append(node)
-            nodeCount -= 1
+            var child = nodes[node].newestChild
+            while child >= 0 {
+                pending.append(child)
+                child = nodes[child].older
+            }
+            byKey[Key(parent: nodes[node].parent, hash: nodes[node].hash)] = nil
+            for page in nodes.pages(node) where page >= 0 { pool.setTag(page, -1) }
+            nodes.free(node)
         }
     }
 
     /// Pages of a node in one group.
     func pages(_ node: Int32, group: Int) -> ArraySlice<Int32> {
-        nodes[Int(node)].pages[firstPage[group]..<firstPage[group + 1]]
+        let pages = nodes.pages(node)
+        return pages[
+            pages.startIndex + firstPage[group]..<pages.startIndex + firstPage[group + 1]]
     }
 
     private func isLive(_ handle: Handle) -> Bool {
         nodes.indices.contains(Int(handle.node))
-            && nodes[Int(handle.node)].generation == handle.generation
+            && nodes[handle.node].generation == handle.generation
     }
 
     private func handle(_ node: Int32) -> Handle {
-        Handle(node: node, generation: nodes[Int(node)].generation)
+        Handle(node: node, generation: nodes[node].generation)
     }
 
     private func child(of node: Int32, _ tokens: ArraySlice<Int32>, _ salt: String) -> Int32? {
-        guard let child = byKey[Key(parent: node, hash: Self.hash(tokens, salt))],
-            nodes[Int(child)].tokens.elementsEqual(tokens), nodes[Int(child)].salt == salt
+        child(of: node, Self.hash(tokens, salt), tokens, salt)
+    }
+
+    private func child(
+        of node: Int32, _ hash: Int, _ tokens: ArraySlice<Int32>, _ salt: String
+    ) -> Int32? {
+        guard let child = byKey[Key(parent: node, hash: hash)],
+            nodes.isSame(child, tokens), nodes.hasSalt(child, salt)
         else { return nil }
         return child
     }
@@ -261,27 +256,25 @@ package struct PrefixCache: Sendable {
 
     /// Describes the first broken invariant; nil if all hold.
     package func checkInvariants(_ pool: BlockPool) -> String? {
-        var count = 0
-        for (index, node) in nodes.enumerated() where node.parent >= 0 {
-            count += 1
-            if !nodes[Int(node.parent)].children.contains(Int32(index)) {
-                return "prefix node \(index) is not its parent's child"
-            }
-            for (place, page) in node.pages.enumerated() where page >= 0 {
+        if let broken = nodes.checkInvariants() { return broken }
+        for index in nodes.indices where nodes[Int32(index)].parent >= 0 {
+            let pages = Array(nodes.pages(Int32(index)))
+            for (place, page) in pages.enumerated() where page >= 0 {
                 if pool.tag(page) != tag(Int32(index), place) {
                     return "page \(page) of prefix node \(index) has tag \(pool.tag(page))"
                 }
             }
-            if groups.indices.contains(where: { isMissing($0, node.pages) }) {
-                return "prefix node \(index) lacks a page"
+            let isWhole = groups.indices.allSatisfy {
+                groups[$0].window != nil
+                    || !pages[firstPage[$0]..<firstPage[$0 + 1]].contains(-1)
             }
+            if !isWhole { return "prefix node \(index) lacks a page" }
         }
-        if count != nodeCount { return "\(count) prefix nodes, \(nodeCount) counted" }
         for page in 0..<Int32(pool.pageCount) where pool.tag(page) >= 0 {
             let (node, place) = pool.tag(page).quotientAndRemainder(
-                dividingBy: max(firstPage[groups.count], 1))
-            if !nodes.indices.contains(node) || nodes[node].parent < 0
-                || nodes[node].pages[place] != page
+                dividingBy: max(nodes.pageCount, 1))
+            if !nodes.indices.contains(node) || nodes[Int32(node)].parent < 0
+                || nodes.page(Int32(node), place) != page
             {
                 return "page \(page) is tagged for prefix node \(node), which lacks it"
             }

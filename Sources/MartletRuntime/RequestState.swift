@@ -10,7 +10,13 @@ import MartletBackend
 /// answer one at a time.
 package struct RequestState: Sendable {
     /// Where a request stands.
-    enum Phase: Sendable { case unused, waiting, active, draining }
+    enum Phase: Sendable {
+        case unused, waiting, active
+        /// Ended, but named by steps in flight.
+        case draining
+        /// Ended, and yet to give back its pages.
+        case ended
+    }
 
     // First what every step looks at, together: states are walked over in the order of slots.
 

@@ -51,7 +51,7 @@ extension Scheduler {
     }
 
     /// Whether rows, sampling state and pages are there for a request.
-    func hasRoom(_ slot: Int) -> Bool {
+    mutating func hasRoom(_ slot: Int) -> Bool {
         let facts = states[slot].facts
         guard active.count + awaitedRows + facts.rowCount <= rowLimit,
             !facts.needsState || !freeStateSlots.isEmpty
@@ -68,11 +68,12 @@ extension Scheduler {
             ? held
             : budget.pageCount(
                 positions: states[slot].tokens.count + 1, sources: states[slot].source.wanted)
-        return needed + promisedPages <= pool.freeCount
+        let wanted = needed + promisedPages
+        return wanted <= pool.freeCount || settle() && wanted <= pool.freeCount
     }
 
     /// Pages that running requests have yet to take for tokens that are known, and one token more.
-    private var promisedPages: Int {
+    var promisedPages: Int {
         active.reduce(0) { sum, slot in
             let state = states[slot]
             guard state.facts.rowCount == 1 else { return sum }

@@ -83,14 +83,6 @@ extension Scheduler {
             if event.status == .nonFinite { unshare(item.slot) }
             if event.finishReason != nil { end(item.slot, event.finishReason) }
         }
-        suspendIfPreempted(item.slot)
-    }
-
-    /// Takes a request's pages, if that was decided while a step in flight named them.
-    mutating func suspendIfPreempted(_ slot: Int) {
-        if states[slot].isPreempted, states[slot].phase == .active, states[slot].inFlight == 0 {
-            suspend(slot)
-        }
     }
 
     /// Takes in an answer's token where nothing else is to be done; the hot path of `complete`.

@@ -13,7 +13,9 @@ extension Scheduler {
         var hostReferences = [Int](repeating: 0, count: hostPool.pageCount)
         var reserved = 0
         for (slot, state) in states.enumerated() where state.phase != .unused {
-            if slotsByID[state.id] != slot { return "\(state.id) is not listed at its slot" }
+            if state.phase != .ended, slotsByID[state.id] != slot {
+                return "\(state.id) is not listed at its slot"
+            }
             var held = 0
             for table in state.tables {
                 held += table.pages.count
@@ -31,7 +33,7 @@ extension Scheduler {
                 return "\(state.id) holds \(held) pages of \(state.reservedPages) reserved"
             }
             if state.admitted { reserved += state.reservedPages }
-            if let broken = check(state) { return broken }
+            if state.phase != .ended, let broken = check(state) { return broken }
         }
         for entry in deferred { references[Int(entry.page)] += 1 }
         for page in 0..<pool.pageCount where pool.referenceCount(Int32(page)) != references[page] {

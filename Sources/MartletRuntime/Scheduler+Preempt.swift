@@ -15,7 +15,6 @@ extension Scheduler {
             return nil
         }
         guard let victim = victim(), victim != slot || active.count > 1 else { return nil }
-        preemptionCount += 1
         states[victim].isPreempted = true
         guard states[victim].inFlight == 0 else {
             isShortOfPages = victim != slot
@@ -23,6 +22,19 @@ extension Scheduler {
         }
         suspend(victim)
         return victim == slot ? nil : allocatePage()
+    }
+
+    /// Takes the pages of the request that was to give them up once no step names them, unless there are enough by now.
+    mutating func suspendPreempted() {
+        guard policy == .maxUtilization,
+            let slot = active.first(where: { states[$0].isPreempted && states[$0].inFlight == 0 })
+        else { return }
+        settle()
+        if promisedPages <= pool.freeCount {
+            states[slot].isPreempted = false
+        } else {
+            suspend(slot)
+        }
     }
 
     /// Who gives up its pages: one whose reader is behind, else of the lowest priority the newest.
@@ -65,6 +77,7 @@ extension Scheduler {
 
     /// Takes a preempted request's pages and puts it at the head of those that wait.
     mutating func suspend(_ slot: Int) {
+        if states[slot].isPreempted { preemptionCount += 1 }
         share(slot, atEnd: true)
         if states[slot].admitted {
             reservedPages -= states[slot].reservedPages
@@ -102,6 +115,10 @@ extension Scheduler {
             for page in table.pages { hostPool.release(page) }
         }
         states[slot].hostTables = []
+        releaseStateSlot(slot)
+    }
+
+    mutating func releaseStateSlot(_ slot: Int) {
         if states[slot].stateSlot >= 0 { freeStateSlots.append(states[slot].stateSlot) }
         states[slot].stateSlot = -1
     }

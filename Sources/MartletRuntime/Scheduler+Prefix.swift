@@ -109,17 +109,18 @@ extension Scheduler {
             let start = states[slot].prefixPositions
             let count = min(prefixes.span, states[slot].computed - start)
             guard count == prefixes.span || (atEnd && count > 0 && pagesAlike) else { return }
-            var pages: [Int32] = []
+            pagesToShare.removeAll(keepingCapacity: true)
             for (index, group) in budget.groups.enumerated() {
                 let first = start / group.blockSize - states[slot].tables[index].firstBlock
                 for block in first..<first + prefixes.span / group.blockSize {
-                    let table = states[slot].tables[index].pages
-                    pages.append(table.indices.contains(block) ? table[block] : -1)
+                    let isThere = states[slot].tables[index].pages.indices.contains(block)
+                    pagesToShare.append(
+                        isThere ? states[slot].tables[index].pages[block] : -1)
                 }
             }
             let end = prefixes.insert(
                 after: states[slot].prefixEnd, tokens: states[slot].tokens[start..<start + count],
-                salt: states[slot].request.cacheSalt, pages: pages, pool: &pool)
+                salt: states[slot].request.cacheSalt, pages: pagesToShare, pool: &pool)
             guard let end, count == prefixes.span else {
                 states[slot].sharesPrefix = false
                 return

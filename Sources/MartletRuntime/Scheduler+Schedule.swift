@@ -20,6 +20,8 @@ extension Scheduler {
         step.needsHost = false
         step.layout = 0
         guard nextNumber - lastCompleted - 1 < budget.depth else { return false }
+        if pool.freeCount < pool.pageCount / 8 { settle() }
+        suspendPreempted()
         // Pages that a pause has freed are for those who asked for them, not for who gave them up.
         let holdsBack = isShortOfPages && !active.isEmpty
         isShortOfPages = false
@@ -320,6 +322,7 @@ extension Scheduler {
     /// Takes a page; whoever looked for its old content finds it no more.
     mutating func allocatePage() -> Int32? {
         var lost = -1
+        if pool.freeCount == 0 { settle() }
         guard let page = pool.allocate(lostTag: &lost) else { return nil }
         if lost >= 0 { prefixes.forget(tag: lost, pool: &pool) }
         return page

@@ -63,6 +63,5 @@ extension Scheduler {
             states[item.slot].heldPages -= pages.count
             states[item.slot].tables[group] = BlockTable()
         }
-        suspendIfPreempted(item.slot)
     }
 }

@@ -196,14 +196,30 @@ extension Scheduler {
         }
     }
 
-    /// Gives back all that an ended request holds.
+    /// Forgets an ended request that no step names; `settle` gives back its pages.
     mutating func retire(_ slot: Int) {
-        share(slot, atEnd: true)
-        releasePages(slot)
-        reservedPages -= states[slot].admitted ? states[slot].reservedPages : 0
+        if states[slot].admitted { reservedPages -= states[slot].reservedPages }
+        states[slot].admitted = false
+        releaseStateSlot(slot)
         slotsByID[states[slot].id] = nil
         if states[slot].facts.isExclusive, states[slot].id.beam == 0 { exclusiveCount -= 1 }
-        states[slot].phase = .unused
-        unusedSlots.append(slot)
+        states[slot].phase = .ended
+        ended.append(slot)
+        if !settlesLater { settle() }
+    }
+
+    /// Makes blocks of ended requests known to others, and gives back their pages.
+    ///
+    /// - Returns: Whether there were any.
+    @discardableResult package mutating func settle() -> Bool {
+        guard !ended.isEmpty else { return false }
+        for slot in ended {
+            share(slot, atEnd: true)
+            releasePages(slot)
+            states[slot].phase = .unused
+            unusedSlots.append(slot)
+        }
+        ended.removeAll(keepingCapacity: true)
+        return true
     }
 }

@@ -37,11 +37,13 @@ package struct Scheduler: Sendable {
     package internal(set) var asideCount = 0
     /// Times that a request was paused for its pages.
     package internal(set) var preemptionCount = 0
-    /// Those of them whose pages were copied to the host.
+    /// Those of both whose pages were copied to the host.
     package internal(set) var swapCount = 0
     /// Request states by slot; slots of ended requests are used again.
     package internal(set) var states: [RequestState] = []
 
+    /// Pages of a block that becomes known; kept for its memory.
+    var pagesToShare: [Int32] = []
     var slotsByID: [RequestID: Int] = [:]
     var unusedSlots: [Int] = []
     /// Slots by priority, then arrival; the head is `waitingHead`.
@@ -52,6 +54,10 @@ package struct Scheduler: Sendable {
     /// Counts changes of `active`.
     private(set) var activeStamp = 0
     var draining: [Int] = []
+    /// Slots of ended requests whose pages are yet to be given back.
+    var ended: [Int] = []
+    /// Whether ended requests keep their pages until `settle` or until pages are short: the next step need not wait for that.
+    package var settlesLater = false
     /// Rows set aside for beams of running requests that do not exist yet.
     var awaitedRows = 0
     /// Copies to be done before the next step that begins, in order.

@@ -196,6 +196,7 @@ struct StepLoop {
             }
             if steps[place].needsHost { drawOnHost(place) }
             failNonFinite(place)
+            scheduler.settlesLater = true
             try scheduler.complete(
                 steps[place], tokens: outputs[place].tokens, status: outputs[place].status,
                 events: &events)
@@ -206,6 +207,9 @@ struct StepLoop {
         }
         if steps[place].needsHost { advanceSearches(place) }
         supplyDevice()
+        // The next step is on its way: now there is time for those that ended.
+        scheduler.settlesLater = false
+        scheduler.settle()
         guard failure == nil else { return }
         count(steps[place], outputs[place])
         statistics.stepSeconds.add(stepSeconds)
@@ -229,6 +233,8 @@ struct StepLoop {
     }
 
     private mutating func endAll(_ error: MartletError) {
+        scheduler.settlesLater = false
+        scheduler.settle()
         scheduler.finishAll()
         for request in live { request?.sink.fail(error) }
         for slot in live.indices { live[slot] = nil }

@@ -20,9 +20,11 @@ enum SchedulerOperation: Hashable, Sendable {
     case pause(back: Int)
     /// All that are paused.
     case resume
+    /// Ended requests keep their pages from now on, or give them back.
+    case settle(later: Bool)
 
     static func random(_ random: inout TestRandom) -> SchedulerOperation {
-        switch random.below(42) {
+        switch random.below(44) {
         case 0..<4: return .submit(seed: Int(truncatingIfNeeded: random.next() >> 33))
         case 4: return .cancel(back: random.below(8))
         case 5: return .pause(back: random.below(8))
@@ -30,6 +32,8 @@ enum SchedulerOperation: Hashable, Sendable {
         case 8..<24: return .schedule
         case 40: return .completeBroken(row: random.below(4))
         case 41: return random.below(4) == 0 ? .fail(back: random.below(8)) : .complete
+        case 42: return .settle(later: true)
+        case 43: return .settle(later: false)
         default: return .complete
         }
     }
@@ -117,6 +121,7 @@ struct SchedulerRun {
             do { try apply(operation) } catch { return (count, "\(operation): \(error)") }
             if let broken = broken() ?? also(harness) { return (count, broken) }
         }
+        settle(later: false)
         do { try harness.drain() } catch { return (count, "the end: \(error)") }
         return end().map { (count, $0) }
     }
@@ -136,7 +141,13 @@ struct SchedulerRun {
         case .fail(let back): harness.fail(name(back))
         case .pause(let back): harness.scheduler.pause(name(back))
         case .resume: for back in 0..<16 { harness.scheduler.resume(name(back)) }
+        case .settle(let later): settle(later: later)
         }
+    }
+
+    private mutating func settle(later: Bool) {
+        harness.scheduler.settlesLater = later
+        if !later { harness.scheduler.settle() }
     }
 
     private func broken() -> String? {

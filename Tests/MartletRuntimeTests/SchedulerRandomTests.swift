@@ -123,9 +123,9 @@ struct SchedulerRandomTests {
             swapped += run.harness.scheduler.swapCount
             wait = max(wait, run.harness.longestWait)
         }
-        #expect(preempted > 200)
+        #expect(preempted > 100)
+        // Those whose readers are behind are swapped too.
         #expect(swapped > 50)
-        #expect(preempted > swapped)
         #expect(wait > 3)
     }
 
