@@ -125,6 +125,9 @@ let package = Package(
         .executableTarget(
             name: "StreamAnswer", dependencies: ["Martlet"], path: "Examples/StreamAnswer",
             swiftSettings: exampleSettings),
+        .executableTarget(
+            name: "ManyRequests", dependencies: ["Martlet"], path: "Examples/ManyRequests",
+            swiftSettings: exampleSettings),
         // Checks against what others wrote; see scripts/
         .executableTarget(
             name: "TokenizerCheck",
