@@ -26,7 +26,12 @@ import Testing
             declaredLength: declared, arrivals: .atOnce, vocabularySize: 48, seed: 9)
         let (records, _) = try engine.run(plan)
         #expect(executor.violations.isEmpty)
-        return (seen.withLock { $0 }, plan, records, engine.statistics)
+        // Taken out: the engine may yet tell of a step that nobody waits for.
+        let traces = seen.withLock { traces in
+            defer { traces = [] }
+            return traces
+        }
+        return (traces, plan, records, engine.statistics)
     }
 
     @Test(arguments: SchedulingPolicy.allCases)
