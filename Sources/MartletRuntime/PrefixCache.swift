@@ -150,7 +150,9 @@ package struct PrefixCache: Sendable {
         }
         // Two blocks of one hash: the first keeps it.
         let key = Key(parent: parent.node, hash: hash)
-        guard byKey[key] == nil, hasAllThatNeed(pages, pool) else { return nil }
+        guard byKey[key] == nil, hasAllThatNeed(pages, isEnd: tokens.count < span, pool) else {
+            return nil
+        }
         let node = nodes.add(to: parent.node, tokens: tokens, salt: salt, hash: hash)
         byKey[key] = node
         // A page that another node names stays that node's.
@@ -160,10 +162,10 @@ package struct PrefixCache: Sendable {
         return handle(node)
     }
 
-    /// Whether the pages of all groups without a window are there and nobody else's.
-    private func hasAllThatNeed(_ pages: [Int32], _ pool: BlockPool) -> Bool {
+    /// Whether the pages of all groups without a window are there and nobody else's; of an end, which leads to nothing, all.
+    private func hasAllThatNeed(_ pages: [Int32], isEnd: Bool, _ pool: BlockPool) -> Bool {
         groups.indices.allSatisfy { group in
-            groups[group].window != nil
+            groups[group].window != nil && !isEnd
                 || pages[firstPage[group]..<firstPage[group + 1]].allSatisfy {
                     $0 >= 0 && pool.tag($0) < 0
                 }
@@ -201,9 +203,36 @@ package struct PrefixCache: Sendable {
         remove(node, pool: &pool)
     }
 
+    /// Removes a place where a request ended if it has no pages, and those before it that led to nothing else.
+    ///
+    /// Where all layers see a window, blocks that left it are without pages: they lead to later ones.
+    mutating func prune(_ end: Handle) {
+        guard isLive(end) else { return }
+        removeBare(end.node)
+    }
+
+    private mutating func removeBare(_ node: Int32) {
+        var node = node
+        while node != Self.root.node, nodes.isBare(node) {
+            let parent = nodes[node].parent
+            nodes.detach(node)
+            byKey[Key(parent: parent, hash: nodes[node].hash)] = nil
+            nodes.free(node)
+            node = parent
+        }
+    }
+
+    /// Places without pages that lead to none; requests under way may go on from them.
+    var bareEnds: [Handle] {
+        nodes.indices.map { Int32($0) }
+            .filter { nodes[$0].parent >= 0 && nodes.isBare($0) }.map(handle)
+    }
+
     /// Removes a node and all that follow it.
     private mutating func remove(_ node: Int32, pool: inout BlockPool) {
+        let parent = nodes[node].parent
         nodes.detach(node)
+        defer { removeBare(parent) }
         pending.append(node)
         while let node = pending.popLast() {
             var child = nodes[node].newestChild

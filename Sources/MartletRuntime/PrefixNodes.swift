@@ -54,6 +54,10 @@ struct PrefixNodes: Sendable {
         Int(nodes[Int(node)].tokenCount) == tokens.count
             && commonTokens(node, tokens) == tokens.count
     }
+    /// Whether a node has no page and leads to none.
+    func isBare(_ node: Int32) -> Bool {
+        nodes[Int(node)].newestChild < 0 && pages(node).allSatisfy { $0 < 0 }
+    }
     /// Whether all pages of a node are there.
     func isWhole(_ node: Int32) -> Bool { !pages(node).contains(-1) }
 

@@ -13,6 +13,8 @@ extension Scheduler {
         let facts = states[first].facts
         // What is known of the prompt stays known; answers of beams are not shared.
         states[first].sharesPrefix = false
+        prefixes.prune(states[first].prefixEnd)
+        states[first].prefixEnd = PrefixCache.root
         if states[first].admitted {
             states[first].reservedPages -= (facts.rowCount - 1) * facts.pagesPerRow
         }
@@ -25,6 +27,7 @@ extension Scheduler {
             state.reservedPages = facts.pagesPerRow
             state.admitted = states[first].admitted
             state.phase = .active
+            state.isPaused = states[first].isPaused
             state.mustReset = false
             copyBeam(states[first], to: &state)
             let slot = place(state)

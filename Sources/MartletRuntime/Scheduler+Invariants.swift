@@ -35,6 +35,9 @@ extension Scheduler {
             if state.admitted { reserved += state.reservedPages }
             if state.phase != .ended, let broken = check(state) { return broken }
         }
+        for end in prefixes.bareEnds where !states.contains(where: { $0.prefixEnd == end }) {
+            return "prefix node \(end.node) leads to no page"
+        }
         for entry in deferred { references[Int(entry.page)] += 1 }
         for page in 0..<pool.pageCount where pool.referenceCount(Int32(page)) != references[page] {
             return "page \(page) has \(pool.referenceCount(Int32(page))) references, "

@@ -30,10 +30,21 @@ extension Scheduler {
             let slot = active.first(where: { states[$0].isPreempted && states[$0].inFlight == 0 })
         else { return }
         settle()
-        if promisedPages <= pool.freeCount {
+        if promisedPages + beamPages <= pool.freeCount {
             states[slot].isPreempted = false
         } else {
             suspend(slot)
+        }
+    }
+
+    /// Pages that beams may take for tokens that are known, and one token more; each may copy its last blocks.
+    private var beamPages: Int {
+        active.reduce(0) { sum, slot in
+            let state = states[slot]
+            guard state.facts.rowCount > 1 else { return sum }
+            let needed = budget.pageCount(
+                positions: state.tokens.count + 1, sources: state.source.wanted)
+            return sum + max(needed - state.heldPages, 0) + budget.groups.count
         }
     }
 
@@ -86,6 +97,7 @@ extension Scheduler {
         }
         // Where pages are set aside, it has to wait for as many again.
         if policy != .maxUtilization || !prefersSwap(slot) || !swapOut(slot) {
+            prefixes.prune(states[slot].prefixEnd)
             releasePages(slot)
             states[slot].computed = 0
             states[slot].source.reset()

@@ -215,6 +215,7 @@ extension Scheduler {
         guard !ended.isEmpty else { return false }
         for slot in ended {
             share(slot, atEnd: true)
+            prefixes.prune(states[slot].prefixEnd)
             releasePages(slot)
             states[slot].phase = .unused
             unusedSlots.append(slot)

@@ -143,6 +143,7 @@ struct StepLoop {
         scheduler.finish(id)
         live[slot] = nil
         statistics.cancelledRequestCount += 1
+        publish()  // Before the caller learns of the end, so that it finds it counted.
         var event = GenerationEvent()
         event.finishReason = .cancelled
         _ = request.sink.receive(event)

@@ -84,8 +84,8 @@ import Testing
         ("--output-logits /nowhere/x", 8, "cannot write /nowhere/x: No such file or directory"),
         ("--tap x", 2, "--tap and --output-npz belong together"),
         ("--bogus", 2, "Unknown option '--bogus'"),
-        ("--top-k 3 --seed 1 --top-k 4", 2, "--top-k takes one value, but was given 2 times"),
-        ("--max-tokens 4", 2, "--max-tokens and -m takes one value, but was given 2 times"),
+        ("--top-k 3 --seed 1 --top-k 4", 2, "--top-k: an option of one value was given 2 times"),
+        ("--max-tokens 4", 2, "--max-tokens, -m: an option of one value was given 2 times"),
         ("--input-file /nowhere/x", 3, "cannot open /nowhere/x: No such file or directory"),
         ("--input-file /tmp", 8, "cannot read /tmp: Is a directory"),
     ]

@@ -66,11 +66,11 @@ import Testing
             """
         // One moment in four forms.
         let offsets = """
-            TIMESTAMP,ContextTokens,GeneratedTokens
-            2024-05-10 00:00:00.5Z,1,1
-            2024-05-09 19:00:00.5-05:00,1,1
-            2024-05-10 05:30:00.5+0530,1,1
-            2024-05-10T02:00:00.5+02,1,1
+            TIMESTAMP,ContextTokens,GeneratedTokens,,
+            2024-05-10 00:00:00.5Z,1,1,,
+            2024-05-09 19:00:00.5-05:00,1,1,,
+            2024-05-10 05:30:00.5+0530,1,1,,
+            2024-05-10T02:00:00.5+02,1,1,,
             """
         #expect(
             try LoadFile.parse(offsets, name: "x.csv").items.map(\.arrival) == [0, 0, 0, 0])
@@ -157,8 +157,8 @@ import Testing
             "f:2: '2023-02-31 00:00:00' is no time"
         ),
         (
-            "TIMESTAMP,ContextTokens,GeneratedTokens\n2023-02-01 00:00:00+5,1,2",
-            "f:2: '2023-02-01 00:00:00+5' is no time"
+            "TIMESTAMP,ContextTokens,GeneratedTokens\n2023-02-01 00:00:00+1:2,1,2",
+            "f:2: '2023-02-01 00:00:00+1:2' is no time"
         ),
         (
             "TIMESTAMP,ContextTokens,GeneratedTokens,timestamp\n0,1,2,3",

@@ -133,6 +133,33 @@ struct PrefixCacheTests {
         #expect(h.answers[RequestID(2)] == h.model.answer(next))
     }
 
+    /// Blocks that left every window are known as long as they lead to one that is there.
+    @Test(arguments: [(4, 8, 16), (16, 64, 16), (16, 64, 512)])
+    func whatLeadsToNoPageIsForgotten(block: Int, window: Int, chunk: Int) throws {
+        let limits = StepLimits(
+            maxTokens: chunk, maxRequests: 4, maxLogitRows: 4, maxContext: 520)
+        var h = try SchedulerHarness(
+            limits: limits, groups: [FakeModel.group(window: window, blockSize: block)],
+            pageCount: 300)
+        func prompt(_ id: Int) -> [Int32] {
+            var random = TestRandom(id)
+            return (0..<400).map { _ in Int32(random.below(48)) }
+        }
+        var counts: [Int] = []
+        for id in 1...240 {
+            try h.submit(id, request(prompt(id), 3))
+            try h.drain()
+            if id % 60 == 0 { counts.append(h.scheduler.prefixes.nodeCount) }
+            #expect(h.scheduler.checkInvariants() == nil)
+        }
+        #expect(counts[3] <= counts[0] * 5 / 4, "\(counts)")
+        // What goes on from there finds it, though most of its blocks have no page.
+        let before = h.scheduler.reusedTokenCount
+        try h.submit(241, request(prompt(240) + prompt(1).prefix(40), 3))
+        try h.drain()
+        #expect(h.scheduler.reusedTokenCount - before == 400)
+    }
+
     @Test func preemptedRequestsAnswerAsIfAlone() throws {
         var random = TestRandom(9)
         for depth in [1, 2] {

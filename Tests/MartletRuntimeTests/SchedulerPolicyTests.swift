@@ -163,6 +163,24 @@ struct SchedulerPolicyTests {
         #expect(h.finished.count == 40)
     }
 
+    /// A search that lacks a page gets another's: nobody is let off as long as any of its beams waits.
+    @Test func searchesAreNotStarvedOfPages() throws {
+        let limits = StepLimits(maxTokens: 512, maxRequests: 4, maxLogitRows: 4, maxContext: 400)
+        var h = try SchedulerHarness(
+            limits: limits, groups: [FakeModel.group(blockSize: 32)], pageCount: 10, depth: 2,
+            policy: .maxUtilization, reusesPrefixes: false)
+        for (id, (prompt, answer, beams)) in [(30, 120, 1), (38, 120, 1), (31, 80, 2)].enumerated()
+        {
+            var request = request(prompt, answer)
+            request.settings.beamCount = beams
+            try h.submit(id + 1, request)
+        }
+        try h.drain()
+        #expect(h.scheduler.preemptionCount > 0 && h.beamSteps.count > 0)
+        #expect(h.longestWait <= 8)
+        #expect(h.scheduler.counts.freePages == 10)
+    }
+
     /// A prompt that has started goes on, though others of higher priority never end.
     @Test func noPriorityStarvesAPromptThatHasStarted() throws {
         var h = try harness(rows: 4, tokens: 8, context: 60)

@@ -36,7 +36,7 @@ final class LoadView: Sendable {
     func add(_ trace: StepTrace) {
         state.withLock { state in
             state.trace = trace
-            state.tokens += trace.rows.count { $0.work == .answer }
+            state.tokens += trace.drawnCount
         }
     }
 

@@ -28,10 +28,11 @@ enum RepeatedOptions {
             }
             let given = words.filter(names.contains)
             guard given.count > 1 else { continue }
+            let option = Set(given).sorted().joined(separator: ", ")
             throw MartletError(
                 .invalidArgument,
-                "\(Set(given).sorted().joined(separator: " and ")) takes one value, but was given "
-                    + "\(given.count) times", mend: "Keep one of them")
+                "\(option): an option of one value was given \(given.count) times",
+                mend: "Keep one of them")
         }
     }
 }

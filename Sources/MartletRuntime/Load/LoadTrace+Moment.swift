@@ -45,9 +45,11 @@ extension LoadTrace {
     /// Seconds of nothing, `Z`, `+01`, `-0530` or `+05:30`.
     private static func offset(_ text: Substring) -> Double? {
         if text.isEmpty || text == "Z" { return 0 }
-        let digits = text.dropFirst().filter { $0 != ":" }
-        guard let sign = text.first, sign != "Z", digits.count == 2 || digits.count == 4,
-            text.count - digits.count <= 2, let hours = Int(digits.prefix(2)),
+        var digits = text.dropFirst()
+        let colon = digits.index(digits.startIndex, offsetBy: 2, limitedBy: digits.endIndex)
+        if digits.count == 5, let colon, digits[colon] == ":" { digits.remove(at: colon) }
+        guard let sign = text.first, sign != "Z", digits.allSatisfy(\.isWholeNumber),
+            digits.count == 2 || digits.count == 4, let hours = Int(digits.prefix(2)),
             let minutes = digits.count == 4 ? Int(digits.suffix(2)) : 0,
             0..<24 ~= hours, 0..<60 ~= minutes
         else { return nil }

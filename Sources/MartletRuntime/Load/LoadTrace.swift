@@ -32,7 +32,10 @@ enum LoadTrace {
         guard let header = lines.first else { return [] }
         let names = try fields(header).map { $0.lowercased() }
         let columns = names.contains(mooncake.prompt) ? mooncake : azure
-        if let twice = names.first(where: { name in names.count { $0 == name } > 1 }) {
+        let used = [columns.time, columns.prompt, columns.answer, columns.blocks]
+        if let twice = names.first(where: { name in
+            used.contains(name) && names.count { $0 == name } > 1
+        }) {
             throw header.wrong(
                 "there are two columns '\(LoadFile.excerpt(twice))'",
                 mend: "Name each column once")

@@ -40,6 +40,8 @@ package struct StepTrace: Sendable, Hashable {
     package var deviceSeconds = 0.0
     /// Requests in order of their rows.
     package var rows: [Row] = []
+    /// Tokens that the step draws.
+    package var drawnCount = 0
     /// Requests that ran when the step was submitted, those without a row in it included.
     package var running: [RequestID] = []
     /// Requests that waited then.
@@ -104,6 +106,7 @@ extension StepTrace {
                 work: item.isPadding ? .padding : isPrompt ? .prompt : .answer,
                 tokenCount: item.range.count)
         }
+        drawnCount = step.items.count { $0.samples && !$0.isPadding }
         running = scheduler.running
         let counts = scheduler.counts
         waitingCount = counts.waiting
