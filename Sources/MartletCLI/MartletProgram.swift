@@ -78,7 +78,7 @@ struct MartletProgram: AsyncParsableCommand {
             try ArgumentText.check()
             try checkCommandName(arguments)
             var command = try parseAsRoot(arguments)
-            try RepeatedOptions.refuse(arguments, of: type(of: command))
+            try RepeatedOptions.refuse(of: type(of: command))
             if var asynchronous = command as? any AsyncParsableCommand {
                 try await asynchronous.run()
             } else {

@@ -75,12 +75,15 @@ extension Scheduler {
     /// Pages that running requests have yet to take for tokens that are known, and one token more.
     var promisedPages: Int {
         active.reduce(0) { sum, slot in
-            let state = states[slot]
-            guard state.facts.rowCount == 1 else { return sum }
-            let needed = budget.pageCount(
-                positions: state.tokens.count + 1, sources: state.source.wanted)
-            return sum + max(needed - state.heldPages, 0)
+            states[slot].facts.rowCount == 1 ? sum + lackingPages(slot) : sum
         }
+    }
+
+    /// Pages that a request has yet to take for tokens that are known, and one token more.
+    func lackingPages(_ slot: Int) -> Int {
+        let needed = budget.pageCount(
+            positions: states[slot].tokens.count + 1, sources: states[slot].source.wanted)
+        return max(needed - states[slot].heldPages, 0)
     }
 
     /// Starts a request, from as far on as its beginning is known.

@@ -40,11 +40,8 @@ extension Scheduler {
     /// Pages that beams may take for tokens that are known, and one token more; each may copy its last blocks.
     private var beamPages: Int {
         active.reduce(0) { sum, slot in
-            let state = states[slot]
-            guard state.facts.rowCount > 1 else { return sum }
-            let needed = budget.pageCount(
-                positions: state.tokens.count + 1, sources: state.source.wanted)
-            return sum + max(needed - state.heldPages, 0) + budget.groups.count
+            let isBeam = states[slot].facts.rowCount > 1
+            return isBeam ? sum + lackingPages(slot) + budget.groups.count : sum
         }
     }
 

@@ -20,6 +20,7 @@ extension Scheduler {
         step.needsHost = false
         step.layout = 0
         guard nextNumber - lastCompleted - 1 < budget.depth else { return false }
+        // Copies of partly known blocks are left out where pages are short.
         if pool.freeCount < pool.pageCount / 8 { settle() }
         suspendPreempted()
         // Pages that a pause has freed are for those who asked for them, not for who gave them up.

@@ -8,12 +8,15 @@ import Martlet
 ///
 /// The parser fills in defaults and does not tell what was given, so the words themselves are looked at.
 enum GivenFlags {
-    private static let words: Set<String> = {
+    /// Names of flags as they were given, in order, without the values behind `=`.
+    static let list: [String] = {
         let arguments = MartletProgram.arguments
         let end = arguments.firstIndex(of: "--") ?? arguments.count
-        return Set(
-            arguments[..<end].filter { $0.hasPrefix("-") }.map { String($0.prefix { $0 != "=" }) })
+        return arguments[..<end].filter { $0.hasPrefix("-") }.map {
+            String($0.prefix { $0 != "=" })
+        }
     }()
+    private static let words = Set(list)
 
     /// The first of some flags that was given.
     static func first(of flags: [String]) -> String? { flags.first(where: words.contains) }

@@ -8,15 +8,10 @@ import Martlet
 enum RepeatedOptions {
     /// Refuses an option that was given more than once and takes one value.
     ///
-    /// - Parameters:
-    ///   - arguments: The words behind the program's name.
-    ///   - command: Whose options they are.
+    /// - Parameter command: Whose options they are.
     /// - Throws: `MartletError` `.invalidArgument` naming the first such option.
-    static func refuse(_ arguments: [String], of command: any ParsableCommand.Type) throws {
-        let end = arguments.firstIndex(of: "--") ?? arguments.count
-        let words = arguments[..<end].filter { $0.hasPrefix("-") }.map {
-            String($0.prefix { $0 != "=" })
-        }
+    static func refuse(of command: any ParsableCommand.Type) throws {
+        let words = GivenFlags.list
         // Descriptions of all options take a while to make.
         guard Set(words).count < words.count || words.contains(where: { !$0.hasPrefix("--") })
         else { return }

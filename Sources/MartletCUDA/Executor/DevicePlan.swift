@@ -193,9 +193,11 @@ final class DevicePlan: @unchecked Sendable {
         while size < largest {
             buckets.append(size)
             // Products take as long as rows there are, from 32 requests on by 16, from 64 on by 32.
-            size =
-                (64..<256).contains(size)
-                ? size + 32 : (32..<64).contains(size) ? size + 16 : size * 2
+            switch size {
+            case 32..<64: size += 16
+            case 64..<256: size += 32
+            default: size *= 2
+            }
         }
         return buckets + [largest]
     }

@@ -9,7 +9,8 @@ extension FragmentLinear {
     /// Rows of x that kernels are built for.
     private static func batchSizes(_ target: KernelArchitecture) -> [Int] {
         // 48 rows are computed by warpgroup instructions alone.
-        (target.hasWarpgroups ? [8, 16, 32, 48, 64] : [16, 32, 64])
+        (target.hasWarpgroups ? [8, 16, 32, 48, 64] : [8, 16, 32, 64])
+            .filter { $0 > mostDecodeRows(target) }
     }
 
     /// Launches for more rows than one of decode's, up to a limit; nil where the kernel does not fit.
