@@ -85,8 +85,9 @@ def definitions(chip="sm_90a", **given):
         d[name] = given.get(name, value)
         return d[name]
 
-    # For 48 and 64 rows warpgroup instructions: each reads x from shared memory once for 64 rows of the weight.
-    choose("WGMMA", int(is_hopper and tokens > 32 and word_k * words % 64 == 0))
+    # For 48 and 64 rows warpgroup instructions: each reads x from shared memory once for 64 rows of the weight. Of
+    # 4-bit codes, which take longest to become operands, for 32 too.
+    choose("WGMMA", int(is_hopper and tokens % 16 == 0 and tokens >= (32 if bits == 4 else 48) and word_k * words % 64 == 0))
     # Two blocks cut K where x is long, and twice what a block reads of the weight: the exchange costs 2 us. Sooner
     # where a block would have two strips, half of what a warpgroup multiplies.
     x_bytes, weight_bytes = d["INPUTS"] * tokens * 2, d["INPUTS"] * ceil(strips, CLUSTERS[1]) * 2 * bits
@@ -110,7 +111,7 @@ def definitions(chip="sm_90a", **given):
         # x: four panels of 128 KB in all, of 144 KB for warpgroups, whose panels are best of 128 inputs or more.
         x_limit = share * ((18 if d["WGMMA"] else 16) << 10)
         most_groups = x_limit // (4 * tokens * 128 * 2) if d["WGMMA"] else 8
-        choose("GROUPS", next((g for g in ((3, 2) if d["WGMMA"] else (8, 4, 2))
+        choose("GROUPS", next((g for g in ((8, 4, 2) if not d["WGMMA"] else (3, 2) if tokens > 32 else (2,))
                                if g <= most_groups and rows * g <= most_warps and g * cluster <= chunks), 1))
         if choose("WARPS", rows * d["GROUPS"]) > (24 if "GROUPS" in given else 16):
             continue

@@ -2,12 +2,13 @@
 # SPDX-License-Identifier: Apache-2.0
 """Checks and times the kernels of prompts against PyTorch, in shares of the rate of an 8192^3 bf16 product.
 
-usage: prompts.py [build] [attention] [linear] [bench] [variants]
+usage: prompts.py [build] [attention] [linear] [bench] [variants] [tiles]
 
 attention_prefill (sm_90a) and attention_prefill_mma, linear_prefill (sm_90a) and linear_prefill_mma; the last of
 each pair as compute_80 PTX, as `--force-sm 80` runs it, or for the chip MARTLET_LAB_SINGLE. `build` only compiles and
 needs no device. Outputs are poisoned, inputs fresh; `bench` times what it names besides checking it; `variants` times
-other head dims and attention variants, without the checks of `attention`.
+other head dims and attention variants, without the checks of `attention`; `tiles` times the linears of a layer with every
+shared tile that 96 to 1,024 rows may have: PrefillTile.time in Sources is fitted to such a table.
 """
 
 import ctypes
@@ -39,7 +40,8 @@ def linear_kernel(inputs, outputs, weight, group=0, zero=0, single=True, gated=0
              RESIDUAL=residual, INTERLEAVE=interleave)
     if single:
         return "prefill/linear_mma.cu", "linear_prefill_mma", d | dict(STAGES=stages or (2 if weight < 4 else 3), TOKENS=tokens), SINGLE
-    stages, numbers, codes = {64: (4, 11, 8), 96: (4, 9, 8), 128: (4, 9, 7), 160: (4, 7, 6), 192: (4, 7, 5), 256: (4, 4 if shared else 5, 4)}[tokens]
+    stages, numbers, codes = {
+        64: (4, 11, 8), 96: (4, 9, 8), 112: (4, 9, 7), 128: (4, 9, 7), 160: (4, 7, 6), 176: (4, 7, 6), 192: (4, 7, 5), 256: (4, 4 if shared else 5, 4)}[tokens]
     return "prefill/linear.cu", "linear_prefill", d | dict(
         TOKENS=tokens, SHARED=shared, CLUSTER=cluster, FACTOR=factor, NEXT_NORM=next_norm, STAGES=stages,
         WEIGHT_STAGES=numbers if weight < 4 else codes), WARPGROUPS
@@ -65,10 +67,10 @@ LINEAR_CHECKS += [linear_kernel(512, 272, weight, group, zero, single, activatio
                   for single in (True, False) for weight, group, zero in ((1, 0, 0), (8, 0, 0), (8, 32, 2), (4, 32, 1), (4, 128, 0))]
 LINEAR_CHECKS += [linear_kernel(2048, 4368, 4, 128, 0, single, interleave=132, tokens=128 if single else 256) for single in (True, False)]
 LINEAR_CHECKS += [linear_kernel(4096, 1040, weight, group, 0, False, tokens=tokens, residual=1)
-                  for weight, group in ((2, 0), (8, 0), (4, 128)) for tokens in (128, 192, 256)]
+                  for weight, group in ((2, 0), (8, 0), (4, 128)) for tokens in (96, 128, 176, 192, 256)]
 LINEAR_CHECKS += [linear_kernel(inputs, outputs, weight, group, 0, False, tokens=tokens, cluster=2, **more)
                   for inputs, outputs, more in ((4096, 1040, dict(residual=1)), (4096, 12288, {}), (512, 272, dict(gated=1)))
-                  for weight, group in ((2, 0), (8, 0), (4, 128)) for tokens in (64, 96, 128, 160, 192, 256)]
+                  for weight, group in ((2, 0), (8, 0), (4, 128)) for tokens in (64, 96, 112, 128, 160, 192, 256)]
 LINEAR_CHECKS += [linear_kernel(inputs, outputs, weight, group, 0, False, tokens=256, shared=0, **more)
                   for inputs, outputs, more in ((4096, 1040, dict(residual=1)), (512, 272, dict(gated=1)))
                   for weight, group in ((2, 0), (8, 0), (4, 128))]
@@ -76,8 +78,8 @@ LINEAR_CHECKS += [linear_kernel(4096, 1040, weight, 0, 0, False, tokens=tokens, 
                   for weight in (2, 8) for tokens, shared in ((128, 1), (192, 1), (256, 0))]
 # Norms that linears share: with each kind of tile that has them.
 LINEAR_CHECKS += [linear_kernel(inputs, outputs, weight, group, 0, False, tokens=tokens, cluster=cluster, **more)
-                  for weight, group, tiles in ((2, 0, ((64, 2), (96, 2), (128, 2), (160, 2), (192, 2), (256, 2))), (8, 0, (
-                      (96, 1), (128, 1), (160, 1), (192, 1), (128, 2), (160, 2), (192, 2), (256, 2))), (4, 128, ((96, 1), (192, 1), (256, 2))))
+                  for weight, group, tiles in ((2, 0, ((64, 2), (96, 2), (112, 2), (128, 2), (160, 2), (192, 2), (256, 2))), (8, 0, (
+                      (96, 1), (128, 1), (160, 1), (176, 1), (192, 1), (112, 2), (128, 2), (160, 2), (192, 2), (256, 2))), (4, 128, ((96, 1), (176, 1), (192, 1), (256, 2))))
                   for tokens, cluster in tiles
                   for inputs, outputs, more in ((2048, 4096, dict(residual=1, next_norm=1)), (4096, 1040, dict(factor=1)), (512, 272, dict(gated=1, factor=1)))]
 SHAPES = [(4096, 12288, {}), (4096, 4096, dict(residual=1)), (4096, 22016, dict(gated=1)), (11008, 4096, dict(residual=1))]
@@ -89,6 +91,11 @@ LINEAR_TIMED = [([linear_kernel(k, n, weight, group, single=single, tokens=tile,
                     (False, *kind) for kind in
                     ([(64, 1, 2, (96, 128)), (96, 1, 2, (192,))] if weight == 2 else [(128, 1, 1, (96, 128)), (192, 1, 1, (192,))]) + [
                         (128, 1, 2, (256,)), (160, 1, 2, (320, 640)), (192, 1, 2, (384, 768)), (256, 1, 2, (512, 1024))]]]
+TILED = [([linear_kernel(k, n, weight, group, single=False, tokens=tile, cluster=cluster, **more,
+                         **(dict(next_norm=1) if more.get("residual") else dict(factor=1))) for k, n, more in SHAPES], (rows,))
+         for weight, group in ((2, 0), (8, 0), (4, 128)) for rows in (96, 128, 160, 176, 192, 224, 256, 288, 320, 384, 448, 512, 768, 1024)
+         for tile in (64, 96, 112, 128, 160, 176, 192, 256) for cluster in (1, 2)
+         if -(-rows // (tile * cluster)) * tile * cluster <= max(1.3 * rows, 128) and (cluster == 2 or weight > 2 and rows <= tile < 256)]
 
 words = sys.argv[1:]
 if "build" not in words:
@@ -297,8 +304,9 @@ def main():
     timed = words and "bench" in words
     attentions = (TIMED if timed and "attention" in words else []) + (VARIANTS if "variants" in words else [])
     checks = CHECKS if "attention" in words else []
-    chosen = [c[0] for c in checks + attentions] + (
-        LINEAR_CHECKS + (sum((cases for cases, _ in LINEAR_TIMED), []) if timed else []) if "linear" in words else [])
+    linears = (LINEAR_TIMED if timed and "linear" in words else []) + (TILED if "tiles" in words else [])
+    linear_checks = LINEAR_CHECKS if "linear" in words else []
+    chosen = [c[0] for c in checks + attentions] + linear_checks + sum((cases for cases, _ in linears), [])
     build_all([(source, d, chip) for source, _, d, chip in chosen])
     if "build" in words:
         return
@@ -310,18 +318,18 @@ def main():
         attention(case)
     for case in attentions:
         attention(case, rate)
-    if "linear" in words:
-        for case in LINEAR_CHECKS:
-            for tokens in (300, 1, 128):
-                linear(case, tokens)
-        for cases, counts in LINEAR_TIMED if timed else []:
-            for tokens in counts:
-                parts = [linear(case, tokens, rate) for case in cases]
-                ms, flop = (sum(p[i] for p in parts) for i in (0, 1))
-                print(f"     {cases[0][1]} {cases[0][2]['WEIGHT']} bits, a layer, {tokens} tokens in tiles of "
-                      f"{cases[0][2]['TOKENS']}: {ms * 1e3:.0f} us, {flop / ms / rate * 100:.1f} % of G", flush=True)
-                if cases[0][2]["WEIGHT"] == 2 and cases[0][2].get("SHARED"):
-                    print(f"     cuBLAS, the same: {sum(library(k, n, tokens) for k, n, _ in SHAPES) * 1e3:.0f} us", flush=True)
+    for case in linear_checks:
+        for tokens in (300, 170, 1, 128):
+            linear(case, tokens)
+    for cases, counts in linears:
+        for tokens in counts:
+            parts = [linear(case, tokens, rate) for case in cases]
+            ms, flop = (sum(p[i] for p in parts) for i in (0, 1))
+            d = cases[0][2]
+            print(f"     {cases[0][1]} {d['WEIGHT']} bits, a layer, {tokens} tokens in tiles of {d['TOKENS']} x {d.get('CLUSTER', 1)}: "
+                  f"{ms * 1e3:.0f} us, {flop / ms / rate * 100:.1f} % of G", flush=True)
+            if d["WEIGHT"] == 2 and d.get("SHARED") and not d["FACTOR"]:
+                print(f"     cuBLAS, the same: {sum(library(k, n, tokens) for k, n, _ in SHAPES) * 1e3:.0f} us", flush=True)
     sys.exit(f"{failures} failures" if failures else 0)
 
 

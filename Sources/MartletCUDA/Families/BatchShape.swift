@@ -40,9 +40,10 @@ struct BatchShape {
         let words = layout.chunkWords
         step =
             words % 2 == 0 && (chunkGroups == 0 || chunkGroups % (words / 2) == 0) ? 2 : words
-        // Warpgroup instructions read x from shared memory once for 64 rows of the weight, in whole boxes.
+        // Warpgroup instructions read x from shared memory once for 64 rows of the weight, in whole boxes; 4-bit
+        // codes, which take longest to become operands, gain from 32 rows on.
         usesWarpgroups =
-            target.hasWarpgroups && tokens > 32 && layout.chunkInputs % 64 == 0
+            target.hasWarpgroups && tokens >= (bits == 4 ? 32 : 48) && layout.chunkInputs % 64 == 0
             && step * layout.wordInputs >= 32
         if target.hasWarpgroups, isCut { cluster = 2 }
         let clusters = Self.clusterCounts[cluster] ?? 1
@@ -99,7 +100,7 @@ struct BatchShape {
         // Panels of warpgroups are best of 128 inputs or more.
         let panelBytes = 4 * tokens * 128 * 2
         groups =
-            (usesWarpgroups ? [3, 2, 1] : [8, 4, 2, 1]).first {
+            (!usesWarpgroups ? [8, 4, 2, 1] : tokens > 32 ? [3, 2, 1] : [2, 1]).first {
                 (!usesWarpgroups || $0 * panelBytes <= inputBytes(share))
                     && rowWarps * $0 <= limit && $0 * cluster <= layout.stripChunks
             } ?? 1

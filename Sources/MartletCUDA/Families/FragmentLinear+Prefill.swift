@@ -30,10 +30,10 @@ extension FragmentLinear {
         guard binder.memory.target.hasWarpgroups else {
             return prepared + [warpLaunch(binder, input)]
         }
-        // Shared tiles and tiles of other sizes may add up in another order.
-        let isCodes = layout.scheme != nil
-        let tiles =
-            binder.memory.isDeterministic ? [PrefillTile.alone] : PrefillTile.all(isCodes: isCodes)
+        let tiles = PrefillTiles(
+            PrefillTile.Shape(inputs: layout.inputs, outputs: outputs),
+            isCodes: layout.scheme != nil,
+            isDeterministic: binder.memory.isDeterministic)
         let rows = x.rows
         if scaledInput != nil {
             prepared = prepared.map { launch in
@@ -41,13 +41,10 @@ extension FragmentLinear {
             }
         }
         return try prepared
-            + tiles.map { tile in
+            + tiles.kinds.enumerated().map { index, tile in
                 try warpgroupLaunch(
                     binder, tile.isShared ? scaledInput ?? input : input, tile
-                ).limited {
-                    tiles.count == 1
-                        || PrefillTile.best(rows.evaluate($0) ?? 0, isCodes: isCodes) == tile
-                }
+                ).limited { tiles.choice(rows.evaluate($0) ?? 0) == index }
             }
     }
 
@@ -158,64 +155,5 @@ extension FragmentLinear {
                 ["ACTIVATION": DeviceType.define(x.type), "COLUMNS": "\(x.columns)"]),
             kernel: "norm_prefill", arguments: arguments, block: 256
         ) { (rows.evaluate($0) ?? 0, 1, 1) }
-    }
-}
-
-/// A kind of `linear_prefill`: tokens of a tile, and how blocks share tiles and weights.
-struct PrefillTile: Equatable {
-    let tokens: Int
-    /// Whether blocks share the last tiles along k.
-    let isShared: Bool
-    /// Blocks with different tokens that bring a weight together.
-    let cluster: Int
-    /// Chunks in shared memory of a weight of numbers, and of one of codes.
-    let numberStages: Int
-    let codeStages: Int
-
-    /// Multiprocessors of an H100.
-    static let multiprocessors = 132
-    /// Boxes of x in shared memory.
-    static let stages = 4
-    /// Rows up to which blocks share tiles: of many turns the last one costs little.
-    static let sharedLimit = 1024
-
-    static let alone = PrefillTile(
-        tokens: 256, isShared: false, cluster: 1, numberStages: 5, codeStages: 4)
-    /// Two blocks convert the same codes twice: up to so many rows one block takes them all.
-    private static let whole = [
-        PrefillTile(tokens: 96, isShared: true, cluster: 1, numberStages: 9, codeStages: 8),
-        PrefillTile(tokens: 128, isShared: true, cluster: 1, numberStages: 9, codeStages: 7),
-        PrefillTile(tokens: 160, isShared: true, cluster: 1, numberStages: 7, codeStages: 6),
-        PrefillTile(tokens: 192, isShared: true, cluster: 1, numberStages: 7, codeStages: 5),
-    ]
-    private static let halves = [
-        PrefillTile(tokens: 64, isShared: true, cluster: 2, numberStages: 11, codeStages: 8),
-        PrefillTile(tokens: 96, isShared: true, cluster: 2, numberStages: 9, codeStages: 8),
-        PrefillTile(tokens: 128, isShared: true, cluster: 2, numberStages: 9, codeStages: 7),
-        PrefillTile(tokens: 160, isShared: true, cluster: 2, numberStages: 7, codeStages: 6),
-        PrefillTile(tokens: 192, isShared: true, cluster: 2, numberStages: 7, codeStages: 5),
-        PrefillTile(tokens: 256, isShared: true, cluster: 2, numberStages: 4, codeStages: 4),
-    ]
-
-    /// All kinds that a count of rows may want.
-    static func all(isCodes: Bool) -> [PrefillTile] {
-        (isCodes ? whole : []) + halves(isCodes: isCodes) + [alone]
-    }
-
-    /// Of codes no count of rows wants the small ones.
-    private static func halves(isCodes: Bool) -> ArraySlice<PrefillTile> {
-        isCodes ? halves.dropFirst(2) : halves[...]
-    }
-
-    /// The kind for a count of rows.
-    static func best(_ rows: Int, isCodes: Bool) -> PrefillTile {
-        if rows > sharedLimit { return alone }
-        if isCodes, let tile = whole.first(where: { rows <= $0.tokens }) { return tile }
-        // A chunk of a tile takes as long as its tokens and 48 more, measured (kernel-lab/NOTES.md).
-        func time(_ tile: PrefillTile) -> Int {
-            let tokens = tile.cluster * tile.tokens
-            return (rows + tokens - 1) / tokens * (tile.tokens + 48)
-        }
-        return halves(isCodes: isCodes).min { time($0) < time($1) } ?? alone
     }
 }

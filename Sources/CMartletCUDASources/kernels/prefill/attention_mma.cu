@@ -175,6 +175,7 @@ struct Rows16 {
     /// Rows leave through the place of their queries, whole ones at a time.
     __device__ __forceinline__ void leave() {
         const u32 own = shared_address(shared) + queries_at + warp * ROW_TILES * 16 * pitch;
+        __syncwarp();  // all lanes have read the queries
 #pragma unroll
         for (int m = 0; m < ROW_TILES; ++m) {
             float factor[2];

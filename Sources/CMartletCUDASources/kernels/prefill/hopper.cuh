@@ -118,8 +118,10 @@ __device__ __forceinline__ u64 swizzled_columns(u32 address, u32 box_stride) {
 #define WGMMA_SUMS_7 "%112, %113, %114, %115, %116, %117, %118, %119, %120, %121, %122, %123, %124, %125, %126, %127"
 #define WGMMA_SUMS_OF_32 WGMMA_SUMS_0 ", " WGMMA_SUMS_1
 #define WGMMA_SUMS_OF_48 WGMMA_SUMS_OF_32 ", " WGMMA_SUMS_2
+#define WGMMA_SUMS_OF_56 WGMMA_SUMS_OF_48 ", %48, %49, %50, %51, %52, %53, %54, %55"
 #define WGMMA_SUMS_OF_64 WGMMA_SUMS_OF_48 ", " WGMMA_SUMS_3
 #define WGMMA_SUMS_OF_80 WGMMA_SUMS_OF_64 ", " WGMMA_SUMS_4
+#define WGMMA_SUMS_OF_88 WGMMA_SUMS_OF_80 ", %80, %81, %82, %83, %84, %85, %86, %87"
 #define WGMMA_SUMS_OF_96 WGMMA_SUMS_OF_80 ", " WGMMA_SUMS_5
 #define WGMMA_SUMS_OF_128 WGMMA_SUMS_OF_96 ", " WGMMA_SUMS_6 ", " WGMMA_SUMS_7
 #define WGMMA_C8(i) \
@@ -127,8 +129,10 @@ __device__ __forceinline__ u64 swizzled_columns(u32 address, u32 box_stride) {
 #define WGMMA_C16(i) WGMMA_C8(i), WGMMA_C8(i + 8)
 #define WGMMA_C32 WGMMA_C16(0), WGMMA_C16(16)
 #define WGMMA_C48 WGMMA_C32, WGMMA_C16(32)
+#define WGMMA_C56 WGMMA_C48, WGMMA_C8(48)
 #define WGMMA_C64 WGMMA_C48, WGMMA_C16(48)
 #define WGMMA_C80 WGMMA_C64, WGMMA_C16(64)
+#define WGMMA_C88 WGMMA_C80, WGMMA_C8(80)
 #define WGMMA_C96 WGMMA_C80, WGMMA_C16(80)
 #define WGMMA_C128 WGMMA_C96, WGMMA_C16(96), WGMMA_C16(112)
 #define WGMMA_TILE(columns, count, type, a0, a1, a2, a3, matrix, flag) \
@@ -144,15 +148,20 @@ __device__ __forceinline__ u64 swizzled_columns(u32 address, u32 box_stride) {
 /// c = a b + (add ? c : 0): a 64 x 16 from registers, b COLUMNS rows of 16 in shared memory; c: rows g, g + 8, columns 8 j + 2 t.
 template <int TYPE, int COLUMNS>
 __device__ __forceinline__ void wgmma_tile(float (&c)[COLUMNS / 2], const u32 (&a)[4], u64 b, int add) {
-    static_assert(COLUMNS % 32 == 0 && COLUMNS >= 64 && COLUMNS <= 256 && COLUMNS != 224, "tiles of so many columns are not written");
+    static_assert(COLUMNS % 32 == 0 && COLUMNS >= 64 && COLUMNS <= 256 && COLUMNS != 224 || COLUMNS == 112 || COLUMNS == 176,
+        "tiles of so many columns are not written");
     if constexpr (COLUMNS == 64) {
         WGMMA_TYPES("64", 32, "%32", "%33", "%34", "%35", "%36", "%37");
     } else if constexpr (COLUMNS == 96) {
         WGMMA_TYPES("96", 48, "%48", "%49", "%50", "%51", "%52", "%53");
+    } else if constexpr (COLUMNS == 112) {
+        WGMMA_TYPES("112", 56, "%56", "%57", "%58", "%59", "%60", "%61");
     } else if constexpr (COLUMNS == 128) {
         WGMMA_TYPES("128", 64, "%64", "%65", "%66", "%67", "%68", "%69");
     } else if constexpr (COLUMNS == 160) {
         WGMMA_TYPES("160", 80, "%80", "%81", "%82", "%83", "%84", "%85");
+    } else if constexpr (COLUMNS == 176) {
+        WGMMA_TYPES("176", 88, "%88", "%89", "%90", "%91", "%92", "%93");
     } else if constexpr (COLUMNS == 192) {
         WGMMA_TYPES("192", 96, "%96", "%97", "%98", "%99", "%100", "%101");
     } else {

@@ -26,7 +26,7 @@
 //   INPUTS OUTPUTS           K, and rows of the weight (gate and up together count twice)
 //   GATED                    0; 1: y = silu(gate) up, rows `paired8`; 2: gelu(gate) up, tanh form
 //   BIAS RESIDUAL            0 or 1
-//   TOKENS                   of a tile: 64, 96, 128, 160, 192 or 256
+//   TOKENS                   of a tile: 64, 96, 112, 128, 160, 176, 192 or 256
 //   SHARED                   1: blocks share the last tiles along k (linear_shares.cuh)
 //   CLUSTER                  2, where SHARED: two blocks with the same weight and different tokens bring half of it each, for both
 //   STAGES WEIGHT_STAGES     depths of the rings
@@ -200,6 +200,7 @@ __device__ __forceinline__ void consume(
     float c[tile_tokens / 2];
     Fragments fragments[2];
     Work work{token_tiles_of(tokens)};
+    Results<PrefillLinearArguments> results(a, base + staging_at + group * staging_bytes, base + factors_at, tokens);
     for (Part part; work.take(part);) {
         const Tile at = work.at(part);
         // The compiler must see that all lanes take as many turns: only then places and descriptors are uniform registers.
@@ -241,7 +242,7 @@ __device__ __forceinline__ void consume(
         if (!part.is_end()) a.sums.add_rest(c, work, part, group);
 #endif
         if (FACTOR) barrier_wait(barriers.factors_full(), 0);
-        finish(a, c, base + staging_at + group * staging_bytes, base + factors_at, group, at.place + group * 4, at.token, tokens);
+        results.put(c, at, group);
     }
 }
 }  // namespace
