@@ -231,15 +231,24 @@ struct SamplerConformance {
 }
 
 extension ConformanceSuite {
+    private var samplerSizes: [Int] {
+        isShort ? SamplerConformance.shortVocabularySizes : SamplerConformance.vocabularySizes
+    }
+
+    /// Names of the checks of the sampler.
+    package var samplerNames: [String] { samplerSizes.map(Self.samplerName) }
+
+    private static func samplerName(_ size: Int) -> String { "sample settings V=\(size)" }
+
     /// Checks the sampler with random settings.
     ///
+    /// - Parameter isIncluded: Whether a check of this name runs; all by default.
     /// - Returns: One entry per size of the vocabulary.
-    package func runSampler() async -> ConformanceReport {
+    package func runSampler(
+        where isIncluded: (String) -> Bool = { _ in true }
+    ) async -> ConformanceReport {
         var report = ConformanceReport()
-        let sizes =
-            isShort
-            ? SamplerConformance.shortVocabularySizes : SamplerConformance.vocabularySizes
-        for size in sizes {
+        for size in samplerSizes where isIncluded(Self.samplerName(size)) {
             var outcome = ConformanceReport.Entry.Outcome.passed
             do {
                 var check = try SamplerConformance(
@@ -255,7 +264,7 @@ extension ConformanceSuite {
             }
             report.entries.append(
                 ConformanceReport.Entry(
-                    name: "sample settings V=\(size)", family: "sample", outcome: outcome,
+                    name: Self.samplerName(size), family: "sample", outcome: outcome,
                     largestError: 0, tolerance: 0))
         }
         return report

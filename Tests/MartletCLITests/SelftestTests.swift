@@ -65,6 +65,21 @@ import Testing
         #expect(counts[1] == (counts[0] + 3) / 4 && counts[1] < counts[0])
     }
 
+    @Test func aCheckIsRepeatedByItsName() {
+        let program = Program()
+        defer { program.remove() }
+        func lines(_ arguments: String...) -> [Substring] {
+            program.run(
+                ["selftest", "--isa", "scalar", "--details", "--output", "csv", "--seed", "3"]
+                    + arguments
+            ).output.split(separator: "\n")
+        }
+        let all = lines("--op", "norm")
+        let name = all[2].split(separator: ",")[1]
+        #expect(lines("--check", String(name)) == [all[0], all[2]])
+        #expect(lines("--check", "sample settings V=37").count == 2)
+    }
+
     @Test func detailsNameEachKernel() {
         let program = Program()
         defer { program.remove() }
@@ -81,6 +96,10 @@ import Testing
 
     @Test(arguments: [
         (["--op", "nrom"], "error: there is no check of an op 'nrom'. Did you mean 'norm'?"),
+        (
+            ["--check", "norm"],
+            "error: there is no check 'norm'. martlet selftest --op OP --details"
+        ),
         (["--isa", "sse9"], "error: instruction set 'sse9' is not available. Available: scalar"),
         (["--device", "tpu"], "error: --device tpu is not known. Devices: cpu"),
         (

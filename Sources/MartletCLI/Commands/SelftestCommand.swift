@@ -29,6 +29,12 @@ struct SelftestCommand: AsyncParsableCommand {
     @Option(help: "Op to check, such as linear; may be repeated (default: all).")
     var op: [String] = []
     @Option(
+        help: """
+            Check of this name, as --details prints it, to repeat it alone; may be repeated \
+            (default: all).
+            """)
+    var check: [String] = []
+    @Option(
         parsing: .unconditional,
         help: "Threads of a CPU's kernels, or checks of a GPU at once (default: one per core).")
     var threads: Int?
@@ -68,18 +74,22 @@ struct SelftestCommand: AsyncParsableCommand {
         var counts = (checks: 0, failures: 0, refusals: 0)
         for (label, suite) in suites {
             let ops = try chosenOps(suite)
-            let count = suite.cases.count { ops.contains($0.op) }
+            let count = suite.cases.count { ops.contains($0.op) && isChosen($0.name) }
             let meter = ProgressMeter(label, total: count)
             var done = 0
             for name in ops {
                 let clock = ContinuousClock()
                 let start = clock.now
                 let before = done
-                var report = await suite.run(width: width, where: { $0.op == name }) {
+                var report = await suite.run(
+                    width: width, where: { $0.op == name && isChosen($0.name) }
+                ) {
                     done = before + $0
                     meter.show(done)
                 }
-                if name == "sample" { report.entries += await suite.runSampler().entries }
+                if name == "sample" {
+                    report.entries += await suite.runSampler(where: isChosen).entries
+                }
                 for failure in report.failures { Console.error("\(failure)") }
                 counts.checks += report.entries.count
                 counts.failures += report.failures.count
@@ -136,7 +146,7 @@ struct SelftestCommand: AsyncParsableCommand {
         let suite = gpuSuite(device, code, images, seed)
         // Thousands of small kernels: compiled on all cores at once, found in the cache later.
         if let target = code ?? KernelArchitecture.candidates(capability: device.capability).first {
-            let plans = try suite.plans { op.isEmpty || op.contains($0.op) }
+            let plans = try suite.plans { (op.isEmpty || op.contains($0.op)) && isChosen($0.name) }
             let modules = Set(
                 try plans.flatMap { try CUDACatalog.modules(of: [$0], for: target) })
             _ = try images.images(Array(modules), for: target)
@@ -183,7 +193,21 @@ struct SelftestCommand: AsyncParsableCommand {
         }
     }
 
+    private func isChosen(_ name: String) -> Bool { check.isEmpty || check.contains(name) }
+
+    /// Ops with checks to run.
     private func chosenOps(_ suite: ConformanceSuite) throws -> [String] {
+        let names =
+            suite.cases.map { (name: $0.name, op: $0.op) }
+            + suite.samplerNames.map { (name: $0, op: "sample") }
+        for name in check where !names.contains(where: { $0.name == name }) {
+            throw MartletError(
+                .invalidArgument, "there is no check '\(name)'",
+                mend: EditDistance.nearest(name, among: names.map(\.name)).map {
+                    "Did you mean '\($0)'?"
+                }
+                    ?? "martlet selftest --op OP --details prints their names")
+        }
         let known = Set(suite.cases.map(\.op)).sorted()
         for name in op where !known.contains(name) {
             throw MartletError(
@@ -191,7 +215,8 @@ struct SelftestCommand: AsyncParsableCommand {
                 mend: EditDistance.nearest(name, among: known).map { "Did you mean '\($0)'?" }
                     ?? "Ops: \(known.joined(separator: ", "))")
         }
-        return op.isEmpty ? known : op
+        let chosen = Set(names.filter { isChosen($0.name) }.map(\.op))
+        return (op.isEmpty ? known : op).filter { chosen.contains($0) }
     }
 }
 
