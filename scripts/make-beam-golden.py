@@ -4,10 +4,11 @@
 """Answers that transformers finds with beams in the tiny models under Tests/Fixtures.
 
 Needs torch and transformers; run by developers only. Writes Tests/Fixtures/beams.json: per case the
-model, the prompt, the settings, and the answers with their scores, best first; and beam-stops.json:
-cases with stop strings, and per answer the log-probabilities that its score is the sum of.
+model, the prompt, the settings, and the answers with their scores, best first; beam-stops.json:
+cases with stop strings, and per answer the log-probabilities that its score is the sum of; and
+beam-dead-ends.json: cases in which nothing may follow the likeliest first tokens.
 
-Usage: scripts/make-beam-golden.py [beams.json] [beam-stops.json]
+Usage: scripts/make-beam-golden.py [beams.json] [beam-stops.json] [beam-dead-ends.json]
 """
 
 import json
@@ -45,6 +46,11 @@ STOP_SETTINGS = [
         repetition_penalty=1.3,
         bad_words_ids=[[7], [11, 12]],
     ),
+]
+DEAD_END_SETTINGS = [
+    dict(num_beams=3, max_new_tokens=4, dead_ends=1),
+    dict(num_beams=4, max_new_tokens=8, dead_ends=3, length_penalty=2.0),
+    dict(num_beams=3, max_new_tokens=8, dead_ends=2, stops=8, early_stopping=True),
 ]
 
 
@@ -124,7 +130,8 @@ def write(name, settings, lengths, generator):
             for length in lengths:
                 prompt = [generator.randrange(3, vocabulary) for _ in range(length)]
                 stops = [generator.randrange(3, vocabulary) for _ in range(chosen.get("stops", 0))]
-                flags = {k: v for k, v in chosen.items() if k not in ("stops", "stop_strings")}
+                own = ("stops", "stop_strings", "dead_ends")
+                flags = {k: v for k, v in chosen.items() if k not in own}
                 case = dict(model=fixture, prompt=prompt, stops=stops, settings=flags)
                 answers, scores, transitions = search(model, prompt, stops, flags)
                 if "stop_strings" in chosen:
@@ -132,6 +139,15 @@ def write(name, settings, lengths, generator):
                     found = stop_strings_for(answers[0], prompt, count, generator)
                     answers, scores, transitions = search(model, prompt, stops, flags, found)
                     case |= dict(stop_strings=found, transitions=transitions)
+                if "dead_ends" in chosen:
+                    ends = list(dict.fromkeys(answer[0] for answer in answers))[: chosen["dead_ends"]]
+                    while True:
+                        words = [[end, token] for end in ends for token in range(vocabulary)]
+                        answers, scores, _ = search(model, prompt, stops, flags | dict(bad_words_ids=words))
+                        if scores[0] > -1e8:
+                            break
+                        ends.pop()  # all beams ended there
+                    case |= dict(dead_ends=ends, vocabulary=vocabulary)
                 cases.append(case | dict(answers=answers, scores=scores))
     text = ",\n".join(json.dumps(case, separators=(",", ":")) for case in cases)
     (FIXTURES / name).write_text("[\n" + text + "\n]\n")
@@ -139,11 +155,13 @@ def write(name, settings, lengths, generator):
 
 
 def main():
-    names = sys.argv[1:] or ["beams.json", "beam-stops.json"]
+    names = sys.argv[1:] or ["beams.json", "beam-stops.json", "beam-dead-ends.json"]
     if "beams.json" in names:
         write("beams.json", SETTINGS, [1, 17, 40], random.Random(5))
     if "beam-stops.json" in names:
         write("beam-stops.json", STOP_SETTINGS, [4, 23], random.Random(6))
+    if "beam-dead-ends.json" in names:
+        write("beam-dead-ends.json", DEAD_END_SETTINGS, [3, 20], random.Random(7))
 
 
 if __name__ == "__main__":

@@ -34,7 +34,7 @@ extension LanguageModel {
     /// - Throws: `MartletError` if the request cannot run.
     public func events(
         _ request: GenerationRequest
-    ) throws -> AsyncThrowingStream<GenerationEvent, any Error> { try inference.generate(request) }
+    ) throws -> GenerationEvents { try inference.generate(request) }
 
     /// The answer to a chat message, piece by piece.
     ///
@@ -45,14 +45,13 @@ extension LanguageModel {
     /// - Throws: `MartletError` if the request cannot run; the stream throws what happens later.
     public func stream(
         _ prompt: String, system: String? = nil, settings: SamplingSettings = SamplingSettings()
-    ) throws -> AsyncThrowingStream<String, any Error> {
+    ) throws -> GeneratedText {
         var settings = settings
         settings.stopTokens += stopTokens
-        let events = try events(
-            GenerationRequest(prompt: promptTokens(prompt, system: system), settings: settings))
-        // Pulled by the reader, so that its request pauses where it is behind.
-        let pieces = TextPieces(events)
-        return AsyncThrowingStream { try await pieces.next() }
+        return GeneratedText(
+            events: try events(
+                GenerationRequest(prompt: promptTokens(prompt, system: system), settings: settings))
+        )
     }
 
     /// Answers of several requests, run together; blocks the calling thread.
@@ -74,23 +73,6 @@ extension LanguageModel {
 
     /// Bytes of all weights in the engine.
     public var weightBytes: Int { engine.parameters.values.reduce(0) { $0 + $1.count } }
-}
-
-/// The text of a request's events, for one reader.
-private final class TextPieces: @unchecked Sendable {
-    // Only ever used by the one stream that holds it, which asks for one piece after the other.
-    private var events: AsyncThrowingStream<GenerationEvent, any Error>.Iterator
-
-    init(_ events: AsyncThrowingStream<GenerationEvent, any Error>) {
-        self.events = events.makeAsyncIterator()
-    }
-
-    func next() async throws -> String? {
-        while let event = try await events.next() {
-            if !event.text.isEmpty { return event.text }
-        }
-        return nil
-    }
 }
 
 extension EnginePrecision {

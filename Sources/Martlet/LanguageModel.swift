@@ -151,10 +151,11 @@ public final class LanguageModel: Sendable {
             bytes >= 0
         else { return }
         let context = options.maxContext ?? 1
-        let needed = groups.reduce(0) { total, group in
-            let tokens = group.window.map { min(context, $0) } ?? context
-            return total + (tokens + max(group.blockSize, 1) - 1) / max(group.blockSize, 1)
-        }
+        let needed = KVBudget(
+            RequestStreams(groups: groups),
+            maxTokens: options.stepLimits(maxContext: context).maxTokens,
+            depth: InferenceEngine.Options().stepsInFlight
+        ).pageCount(positions: context)
         guard bytes / page < needed else { return }
         throw MartletError(
             .limitExceeded,

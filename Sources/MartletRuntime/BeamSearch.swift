@@ -105,6 +105,10 @@ package struct BeamSearch: Sendable {
     package mutating func advance(_ rows: [Row]) -> Step? {
         length += 1
         let candidates = ranked(rows)
+        guard !candidates.isEmpty else {
+            isDone = true  // all beams are in dead ends
+            return nil
+        }
         let ends = candidates.map { endsAnswer($0) }
         keep(candidates, ends, rows)
         let step = goOn(candidates, ends, rows)

@@ -3,8 +3,8 @@
 
 /// Reference-counted pages of the KV arena, shared by all KV groups; pure bookkeeping.
 ///
-/// Free pages form a queue: the longest free is taken first. A page may carry a tag that says what
-/// it holds; it keeps it while free, so that its owner can revive it, until it is taken.
+/// Free pages form a queue. A page may carry a tag that says what it holds; it keeps it while free, so
+/// that its owner can revive it, until it is taken: those without a tag first, then the longest free.
 package struct BlockPool: Sendable {
     /// Pages of the arena.
     package let pageCount: Int
@@ -30,7 +30,7 @@ package struct BlockPool: Sendable {
         previous = (0...count).map { Int32(($0 + count) % (count + 1)) }
     }
 
-    /// Takes the page that has been free for longest, with one reference; nil if none is free.
+    /// Takes a free page, with one reference: one without a tag, else the longest free; nil if none is free.
     ///
     /// - Parameter lostTag: Becomes the tag that the page carried and has no more; -1 for none.
     package mutating func allocate(lostTag: inout Int) -> Int32? {
@@ -57,7 +57,7 @@ package struct BlockPool: Sendable {
     package mutating func release(_ page: Int32) -> Bool {
         guard isPage(page), references[Int(page)] > 0 else { return false }
         references[Int(page)] -= 1
-        if references[Int(page)] == 0 { append(page) }
+        if references[Int(page)] == 0 { link(page) }
         return true
     }
 
@@ -72,10 +72,10 @@ package struct BlockPool: Sendable {
     /// Says what a page holds; -1 for nothing of note.
     package mutating func setTag(_ page: Int32, _ tag: Int) {
         guard isPage(page) else { return }
-        if references[Int(page)] == 0 {
-            cachedCount += (tag < 0 ? 0 : 1) - (isTagged(page) ? 1 : 0)
-        }
+        let changesPlace = references[Int(page)] == 0 && (tag >= 0) != isTagged(page)
+        if changesPlace { unlink(page) }
         tags[Int(page)] = tag
+        if changesPlace { link(page) }
     }
 
     /// Describes the first broken invariant; nil if all hold.
@@ -87,6 +87,9 @@ package struct BlockPool: Sendable {
             if seen[Int(page)] { return "page \(page) is free twice" }
             if references[Int(page)] != 0 { return "page \(page) is free and held" }
             if next[Int(previous[Int(page)])] != page { return "page \(page) is linked wrongly" }
+            if !isTagged(page), count > 0, isTagged(previous[Int(page)]) {
+                return "page \(page) of nothing is behind one of something"
+            }
             seen[Int(page)] = true
             count += 1
             page = next[Int(page)]
@@ -113,13 +116,15 @@ package struct BlockPool: Sendable {
         if isTagged(page) { cachedCount -= 1 }
     }
 
-    private mutating func append(_ page: Int32) {
+    /// Puts a page in the queue: a tagged one behind all others, another one in front.
+    private mutating func link(_ page: Int32) {
         let anchor = Int32(pageCount)
-        let last = previous[pageCount]
-        next[Int(last)] = page
-        previous[Int(page)] = last
-        next[Int(page)] = anchor
-        previous[pageCount] = page
+        let before = isTagged(page) ? previous[pageCount] : anchor
+        let after = next[Int(before)]
+        next[Int(before)] = page
+        previous[Int(page)] = before
+        next[Int(page)] = after
+        previous[Int(after)] = page
         freeCount += 1
         if isTagged(page) { cachedCount += 1 }
     }

@@ -181,23 +181,23 @@ package final class InferenceEngine: Sendable {
     ///
     /// - Returns: Its events; the stream throws if the device or a logit row fails.
     /// - Throws: `MartletError` `.invalidArgument` or `.limitExceeded` if it cannot run.
-    package func generate(_ request: GenerationRequest) throws -> GenerationStream {
+    package func generate(_ request: GenerationRequest) throws -> GenerationEvents {
         try check(request)
         let count = request.settings.answerCount
-        var stream: GenerationStream?
+        var events: GenerationEvents?
         let mailbox = mailbox
         try shared.post(
             AnswerGroup.size(request.settings), queueLimit: queueLimit, to: mailbox
         ) { ids in
             let buffer = StreamBuffer(
                 ids, answerCount: count, capacity: streamCapacity, mailbox: mailbox)
-            stream = buffer.stream()
+            events = GenerationEvents(buffer)
             return messages(request, ids, buffer)
         }
-        guard let stream else {
-            throw MartletError(.internalError, "the request has no stream")
+        guard let events else {
+            throw MartletError(.internalError, "the request has no events")
         }
-        return stream
+        return events
     }
 
     /// What starts a request: one message per answer that is drawn.

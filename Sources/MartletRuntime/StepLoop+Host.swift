@@ -67,8 +67,9 @@ extension StepLoop {
                 return
             }
             found = continuations
-            results.status[item.sampleRow] = found.isEmpty ? .noCandidate : .ok
-            results.tokens[item.sampleRow] = found.first?.token ?? -1
+            // A beam in a dead end goes on with none: see below.
+            results.status[item.sampleRow] = .ok
+            results.tokens[item.sampleRow] = found.first?.token ?? 0
         } else if item.sampleRow < results.topLogProbabilities.count {
             found = results.topLogProbabilities[item.sampleRow]
         }
@@ -77,6 +78,17 @@ extension StepLoop {
         guard beam >= 0, beam < width else { return }
         let isKept = request.settings.returnGenerationLogits
         request.rows[beam] = BeamSearch.Row(likeliest: found, logits: isKept ? row : [])
+        let known = request.rows.prefix(rowCount(of: slot, width)).compactMap { $0 }
+        if known.count == rowCount(of: slot, width), known.allSatisfy(\.likeliest.isEmpty),
+            request.search?.answers(1).isEmpty ?? true
+        {
+            results.status[item.sampleRow] = .noCandidate
+        }
+    }
+
+    /// Rows that a search compares next: the first step computes the prompt, of which there is one.
+    private func rowCount(of slot: Int, _ width: Int) -> Int {
+        scheduler.states[slot].awaitedRows > 0 ? 1 : width
     }
 
     /// Compares beams that have all been computed, and lets the best go on.
@@ -94,9 +106,8 @@ extension StepLoop {
     private mutating func advanceSearch(_ slot: Int) {
         guard let request = live[slot], var search = request.search, !request.rows.isEmpty
         else { return }
-        // The first step computes the prompt, of which there is one.
         let isFirst = scheduler.states[slot].awaitedRows > 0
-        let count = isFirst ? 1 : search.width
+        let count = rowCount(of: slot, search.width)
         let known = request.rows.prefix(count).compactMap { $0 }
         guard known.count == count else { return }
         request.rows = []

@@ -4,11 +4,6 @@
 import MartletCore
 import Synchronization
 
-/// Events of one request as they happen.
-///
-/// Dropping it, or cancelling its task, ends the request.
-package typealias GenerationStream = AsyncThrowingStream<GenerationEvent, any Error>
-
 /// Events between the engine's thread and one reader, at most so many that the reader is not far
 /// behind: then the request pauses until half of them are read.
 final class StreamBuffer: GenerationSink {
@@ -27,6 +22,9 @@ final class StreamBuffer: GenerationSink {
         var reader: CheckedContinuation<GenerationEvent?, any Error>?
         var unread: Int { events.count - head }
     }
+    static let secondReader = MartletError(
+        .invalidArgument, "a request's events have one reader",
+        mend: "Read them in one loop, and hand them on from there")
     private let state: Mutex<State>
     private let capacity: Int
     private let ids: [RequestID]
@@ -43,18 +41,6 @@ final class StreamBuffer: GenerationSink {
         self.ids = ids
         self.capacity = max(capacity, 1)
         self.mailbox = mailbox
-    }
-
-    /// The reader's side; the request is cancelled when nobody holds it.
-    func stream() -> GenerationStream {
-        let reader = Reader(buffer: self)
-        return GenerationStream { try await reader.buffer.next() }
-    }
-
-    private final class Reader: Sendable {
-        let buffer: StreamBuffer
-        init(buffer: StreamBuffer) { self.buffer = buffer }
-        deinit { buffer.abandon() }
     }
 
     // MARK: The engine's side
@@ -89,7 +75,7 @@ final class StreamBuffer: GenerationSink {
 
     // MARK: The reader's side
 
-    private func next() async throws -> GenerationEvent? {
+    func next() async throws -> GenerationEvent? {
         try await withTaskCancellationHandler {
             try await withCheckedThrowingContinuation { continuation in
                 let (result, resumes) = state.withLock { state in take(&state, continuation) }
@@ -109,6 +95,7 @@ final class StreamBuffer: GenerationSink {
             switch state.end {
             case .finished: return (.success(nil), false)
             case .failed(let error): return (.failure(error), false)
+            case nil where state.reader != nil: return (.failure(Self.secondReader), false)
             case nil: state.reader = continuation
             }
             return (nil, false)
@@ -128,7 +115,7 @@ final class StreamBuffer: GenerationSink {
     }
 
     /// Nobody reads any more.
-    private func abandon() {
+    func abandon() {
         let (reader, wasOpen) = state.withLock { state in
             let wasOpen = state.end == nil
             if wasOpen { state.end = .finished }

@@ -154,6 +154,24 @@ import Testing
         #expect(result.output.isEmpty)
     }
 
+    /// The memory that the error names is enough, also where layers see a window.
+    @Test(arguments: ["mistral-window", "qwen2-window", "llama-gqa"])
+    func theNamedKVMemoryIsEnough(fixture: String) throws {
+        let program = Program()
+        defer { program.remove() }
+        let run = [
+            "run",
+            Program.fixtures + "/" + fixture, "--no-cache", "--ignore-eos", "--max-context", "160",
+            "--input-ids", (1...70).map(String.init).joined(separator: ","), "-m", "90",
+            "--kv-cache-memory",
+        ]
+        let refused = program.run(run + ["1kB"])
+        #expect(refused.code == 6, "\(refused.error)")
+        let mend = try #require(refused.error.split(separator: "--kv-cache-memory to ").last)
+        let result = program.run(run + [String(mend.prefix { $0.isNumber })])
+        #expect(result.code == 0, "\(result.error)")
+    }
+
     /// Truncated and changed checkpoints: an error of the documented kinds, or an answer; never a signal.
     @Test func damagedCheckpointsAreErrors() {
         let program = Program()

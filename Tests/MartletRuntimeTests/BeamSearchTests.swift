@@ -292,6 +292,31 @@ import Testing
         #expect(isFree, "\(engine.statistics)")
     }
 
+    /// Where nothing may follow any beam, answers that have ended are all there is; without any it is an error.
+    @Test(arguments: [true, false]) func aSearchEndsWhereAllBeamsDo(hasAnswers: Bool) throws {
+        let engine = try InferenceEngine(executor: FakeExecutor())
+        var settings = SamplingSettings()
+        settings.maxTokens = 10
+        (settings.beamCount, settings.answerCount) = (3, 3)
+        settings.beams.stopping = .never
+        if hasAnswers { settings.stopTokens = Array(0..<24) }
+        settings.processors = [
+            LogitsProcessor { context, row in
+                if context.answer.count == 2 { row = row.map { _ in -.infinity } }
+            }
+        ]
+        let output = try engine.generateBatch([
+            GenerationRequest(prompt: [1, 2, 3], settings: settings)
+        ])[0]
+        #expect(engine.statistics.freePageCount == 128)
+        guard hasAnswers else {
+            #expect(output.failure?.message.contains("forbid every token") == true)
+            return
+        }
+        #expect(output.failure == nil && !output.tokens.isEmpty)
+        #expect(([output] + output.alternatives).allSatisfy { $0.tokens.count <= 2 })
+    }
+
     @Test func aBeamWithBadLogitsEndsItsSearch() throws {
         let executor = FakeExecutor(nonFiniteStep: 3)
         let engine = try InferenceEngine(executor: executor)

@@ -13,13 +13,20 @@ extension BlockPool {
 }
 
 struct BlockPoolTests {
+    /// Of pages that hold something; those that hold nothing come before them.
     @Test func takesTheLongestFreePageFirst() {
-        var pool = BlockPool(pageCount: 3)
-        #expect((0..<4).map { _ in pool.allocate() } == [0, 1, 2, nil])
-        #expect(pool.release(1) == true)
-        #expect(pool.release(0) == true)
-        #expect(pool.allocate() == 1)
-        #expect(pool.allocate() == 0)
+        var pool = BlockPool(pageCount: 4)
+        #expect((0..<5).map { _ in pool.allocate() } == [0, 1, 2, 3, nil])
+        for page: Int32 in [1, 0, 3] { pool.setTag(page, Int(page)) }
+        for page: Int32 in [1, 0, 2, 3] { pool.release(page) }
+        #expect(pool.checkInvariants() == nil)
+        #expect((0..<3).map { _ in pool.allocate() } == [2, 1, 0])
+        // What is forgotten while free goes in front, what is learned behind.
+        pool.release(2)
+        pool.setTag(3, -1)
+        pool.setTag(2, 7)
+        #expect(pool.checkInvariants() == nil)
+        #expect((0..<2).map { _ in pool.allocate() } == [3, 2])
         #expect(pool.checkInvariants() == nil)
     }
 

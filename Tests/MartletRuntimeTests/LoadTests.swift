@@ -146,6 +146,31 @@ import Testing
         try check(rare)
     }
 
+    /// Also where a token is drawn twice, as of a vocabulary of one.
+    @Test(arguments: [1, 2, 48]) func settingsVary(vocabularySize: Int) throws {
+        var plan = LoadPlan(
+            count: 200, prompt: .fixed(2), answer: .fixed(2), arrivals: .atOnce,
+            vocabularySize: vocabularySize, seed: 1)
+        plan.varySampling(vocabularySize: vocabularySize, seed: 1)
+        let settings = plan.entries.map(\.request.settings)
+        #expect(
+            settings.contains { !$0.logitBias.isEmpty }
+                && settings.contains { $0.logitBias.isEmpty })
+        #expect(
+            settings.contains { $0.temperature > 0 } && settings.contains { $0.temperature == 0 })
+        #expect(settings.allSatisfy { $0.logitBias.keys.allSatisfy { $0 < vocabularySize } })
+    }
+
+    /// No concurrency at all would wait for ever.
+    @Test(arguments: [0, -3]) func oneRequestRunsAtLeast(concurrency: Int) throws {
+        var plan = LoadPlan(
+            count: 3, prompt: .fixed(2), answer: .fixed(2), arrivals: .atOnce, vocabularySize: 48,
+            seed: 1)
+        plan.concurrency = concurrency
+        let (records, _) = try InferenceEngine(executor: FakeExecutor()).run(plan)
+        #expect(records.count == 3 && records.allSatisfy { !$0.hasFailed })
+    }
+
     /// A request that the engine refuses is named by its place in the file.
     @Test func namesThePlaceOfARequest() throws {
         let engine = try InferenceEngine(executor: FakeExecutor())

@@ -25,7 +25,7 @@ import Testing
         #expect(try await eventually(holds), "never: \(what)")
     }
 
-    private func read(_ stream: GenerationStream) async throws -> [Int32] {
+    private func read(_ stream: GenerationEvents) async throws -> [Int32] {
         var tokens: [Int32] = []
         for try await event in stream { if let token = event.token { tokens.append(token) } }
         return tokens
@@ -118,6 +118,35 @@ import Testing
         try await wait("the cancellation") { engine.statistics.cancelledRequestCount == 1 }
         try await wait("all pages") { engine.statistics.freePageCount == 128 }
         #expect(engine.statistics.generatedTokenCount < 60)
+    }
+
+    /// Also where the events are still held.
+    @Test func leavingTheLoopEndsTheRequest() async throws {
+        let executor = FakeExecutor()
+        let engine = try engine(executor) { $0.streamCapacity = 4 }
+        let events = try engine.generate(request([1, 2, 3], 60))
+        for try await event in events where event.token != nil { break }
+        try await wait("the cancellation") { engine.statistics.cancelledRequestCount == 1 }
+        try await wait("all pages") { engine.statistics.freePageCount == 128 }
+        #expect(engine.statistics.generatedTokenCount < 60)
+        await #expect(throws: MartletError.self, "nobody reads twice") { try await read(events) }
+    }
+
+    @Test func aSecondReaderGetsAnError() async throws {
+        let executor = FakeExecutor(isGated: true)
+        let engine = try engine(executor)
+        let asked = request([1, 2, 3], 10)
+        let events = try engine.generate(asked)
+        let first = Task { try await read(events) }
+        try await wait("a step") { executor.submittedSteps == 2 }
+        // Whichever comes second.
+        let second = Task { try await read(events) }
+        executor.release(100)
+        let results = await [first.result, second.result]
+        #expect(results.compactMap { try? $0.get() } == [executor.answer(asked)])
+        for case .failure(let error) in results {
+            #expect("\(error)".contains("a request's events have one reader"))
+        }
     }
 
     @Test func aReaderThatWaitsIsToldOfTheCancellation() async throws {

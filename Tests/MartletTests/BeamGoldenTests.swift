@@ -41,6 +41,10 @@ struct BeamGoldenTests {
             settings.noRepeatNGram = flags?["no_repeat_ngram_size"]?.int ?? 0
             settings.repetitionPenalty = Float(flags?["repetition_penalty"]?.double ?? 1)
             settings.badWords = flags?["bad_words_ids"]?.array?.map(ids) ?? []
+            // Nothing may follow these.
+            for end in ids(item["dead_ends"]) {
+                settings.badWords += (0..<Int32(item["vocabulary"]?.int ?? 0)).map { [end, $0] }
+            }
             settings.beams.lengthPenalty = Float(flags?["length_penalty"]?.double ?? 1)
             settings.beams.stopping =
                 switch flags?["early_stopping"] {
@@ -80,10 +84,12 @@ struct BeamGoldenTests {
         return try LanguageModel.load(fixtures.appending(path: name).path, options: options)
     }
 
-    @Test(arguments: ["llama-gqa", "llama-mha", "qwen2"])
-    func findsWhatTransformersFinds(name: String) throws {
-        let cases = try Self.cases("beams.json", of: name)
-        #expect(cases.count == 27)
+    @Test(
+        arguments: ["llama-gqa", "llama-mha", "qwen2"],
+        [("beams.json", 27), ("beam-dead-ends.json", 6)])
+    func findsWhatTransformersFinds(name: String, file: (name: String, count: Int)) throws {
+        let cases = try Self.cases(file.name, of: name)
+        #expect(cases.count == file.count)
         let outputs = try Self.load(name).generateBatch(cases.map(\.request))
         for (index, (expected, output)) in zip(cases, outputs).enumerated() {
             let found = [output] + output.alternatives

@@ -42,7 +42,7 @@ import Testing
     }
 
     /// Reads an answer, or so many events of it and drops the rest.
-    private static func read(_ stream: GenerationStream, limit: Int?) async throws -> [[Int32]] {
+    private static func read(_ stream: GenerationEvents, limit: Int?) async throws -> [[Int32]] {
         if limit == 0 { return [] }
         var answers: [[Int32]] = []
         var count = 0
@@ -108,7 +108,13 @@ import Testing
         #expect(statistics.activeCount == 0 && statistics.waitingCount == 0)
         #expect(survivors.count == (count + 1) / 2)
         for (index, answer) in survivors.sorted(by: { $0.key < $1.key }) {
-            let alone = try model.generateBatch([requests[index]])[0]
+            var request = requests[index]
+            request.cacheSalt = "alone \(index)"  // not on blocks that the others have computed
+            let reused = model.inference.statistics.reusedTokenCount
+            let alone = try model.generateBatch([request])[0]
+            if request.settings.answerCount == 1, request.settings.bestOf ?? 1 <= 1 {
+                #expect(model.inference.statistics.reusedTokenCount == reused)
+            }
             #expect(
                 ([alone] + alone.alternatives).map(\.tokens) == answer, "request \(index)")
         }

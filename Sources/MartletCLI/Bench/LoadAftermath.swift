@@ -45,7 +45,9 @@ struct LoadAftermath {
         var counts = (repeated: 0, unlike: 0)
         if plan.keepsTokens {
             for record in records where !record.hasFailed && !record.isCancelled {
-                let request = plan.entries[record.index].request
+                var request = plan.entries[record.index].request
+                // Alone, not on blocks that the load has computed.
+                request.cacheSalt = "alone \(record.index)"
                 let alone = try model.generateBatch([request])[0]
                 if let failure = alone.failure { throw failure }
                 counts.repeated += 1

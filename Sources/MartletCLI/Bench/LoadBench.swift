@@ -81,11 +81,7 @@ struct LoadBench {
         _ model: LanguageModel, _ plan: LoadPlan, _ policy: SchedulingPolicy, _ goal: ServiceGoal?,
         isForPeople: Bool
     ) throws -> LoadResult {
-        // So that no request pays for pages that are touched for the first time.
-        var warmUp = GenerationRequest(prompt: [Int32](repeating: 0, count: 8))
-        warmUp.settings.maxTokens = min(4, max(model.maxContext - 8, 0))
-        warmUp.cacheSalt = "warm-up"
-        if model.maxContext > 8 { _ = try model.generateBatch([warmUp]) }
+        try warmUp(model, plan)
         let recorder = LoadRecorder(
             policy: policy, keepsLog: flags.iterationLog != nil,
             keepsTimeline: flags.timeline != nil)
@@ -112,6 +108,19 @@ struct LoadBench {
             before: before, after: model.statistics, recorder: recorder,
             aftermath: flags.cancelShare != nil || flags.checkAlone
                 ? try LoadAftermath(model, plan, records, before: holdings) : nil)
+    }
+
+    /// Runs something before the load, so that no request pays for pages that are touched for the first time, and that what is held
+    /// before a load with cancellations is what its like has left.
+    private func warmUp(_ model: LanguageModel, _ plan: LoadPlan) throws {
+        var requests = plan.entries.prefix(flags.cancelShare == nil ? 0 : model.rowLimit).map(
+            \.request)
+        if requests.isEmpty, model.maxContext > 8 {
+            requests = [GenerationRequest(prompt: [Int32](repeating: 0, count: 8))]
+            requests[0].settings.maxTokens = min(4, model.maxContext - 8)
+        }
+        for index in requests.indices { requests[index].cacheSalt = "warm-up" }
+        _ = try model.generateBatch(requests)
     }
 
     /// Writes the files asked for, each whatever becomes of the other; gives back what failed.

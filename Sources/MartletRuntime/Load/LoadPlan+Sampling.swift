@@ -25,7 +25,8 @@ extension SamplingSettings {
         if half() { frequencyPenalty = 0.3 }
         if half() { noRepeatNGram = 3 }
         if half() {
-            logitBias = [random.token(below: size): 2, random.token(below: size): -.infinity]
+            logitBias[random.token(below: size)] = 2
+            logitBias[random.token(below: size)] = -.infinity
         }
         if half() { badWords = [[random.token(below: size)]] }
         guard random.unit() < 0.75 else {

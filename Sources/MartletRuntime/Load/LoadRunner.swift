@@ -40,7 +40,7 @@ extension InferenceEngine {
             let group = Self.group(plan, from: next)
             var arrival = start + Self.delay(plan.entries[next].arrival)
             if let most = plan.concurrency {
-                collect(atMost: most - 1, of: next)
+                collect(atMost: max(most, 1) - 1, of: next)
                 arrival = ContinuousClock.now
             } else {
                 Self.sleep(until: arrival)
