@@ -15,6 +15,8 @@ package struct GPUChip: Sendable {
     package let freeByteCount: Int
 
     /// What the driver keeps for a process with an engine's kernels and graphs, beside the engine's own budget.
+    ///
+    /// Measured on an H100, 28 graphs with 4,160 kernels (3B in bf16): 0.56 GB, 11.436 in use where the plan says 11.426.
     package static let driverByteCount = 550_000_000
 
     private init(_ name: String, _ architecture: String, mebibytes: Int) {
