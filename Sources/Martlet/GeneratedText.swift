@@ -1,7 +1,7 @@
 // Part of Martlet. See LICENSE.
 // SPDX-License-Identifier: Apache-2.0
 
-public import MartletRuntime
+import MartletRuntime
 
 /// The text of an answer, piece by piece, for one reader, with whom the request ends (`GenerationEvents`).
 public struct GeneratedText: AsyncSequence, Sendable {
