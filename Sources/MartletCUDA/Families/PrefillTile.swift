@@ -11,7 +11,7 @@ struct PrefillTile: Equatable {
     /// Chunks in shared memory of a weight of numbers, and of one of codes.
     let numberStages: Int
     let codeStages: Int
-    /// Nanoseconds that 64 k of a shared tile take on an H100, as fitted (`chunkTime` of `time`).
+    /// Nanoseconds that 64 k of a shared tile take on an H100, as fitted (`time`).
     let chunkTime: Int
 
     /// Sizes of a linear.
@@ -31,25 +31,23 @@ struct PrefillTile: Equatable {
     static let alone = PrefillTile(
         tokens: 256, isShared: false, cluster: 1, numberStages: 5, codeStages: 4, chunkTime: 0)
     /// Two blocks convert the same codes twice: a block takes up to so many rows alone.
-    private static let whole = [96, 128, 160, 176, 192].map { shared($0, cluster: 1) }
-    private static let halves = [64, 96, 112, 128, 160, 192, 256].map { shared($0, cluster: 2) }
-
-    private static func shared(_ tokens: Int, cluster: Int) -> PrefillTile {
-        let (numbers, codes, time) =
-            switch tokens {
-            case ...64: (11, 8, 315)
-            case ...96: (9, 8, 381)
-            case ...112: (9, 7, 415)
-            case ...128: (9, 7, 450)
-            case ...160: (7, 6, 548)
-            case ...176: (7, 6, 590)
-            case ...192: (7, 5, 645)
-            default: (4, 4, 880)
-            }
-        return PrefillTile(
-            tokens: tokens, isShared: true, cluster: cluster, numberStages: numbers,
-            codeStages: codes, chunkTime: time)
+    private static let whole = [96, 128, 160, 176, 192].compactMap { shared($0, cluster: 1) }
+    private static let halves = [64, 96, 112, 128, 160, 192, 256].compactMap {
+        shared($0, cluster: 2)
     }
+
+    private static func shared(_ tokens: Int, cluster: Int) -> PrefillTile? {
+        sizes[tokens].map { size in
+            PrefillTile(
+                tokens: tokens, isShared: true, cluster: cluster, numberStages: size.numbers,
+                codeStages: size.codes, chunkTime: size.time)
+        }
+    }
+    /// Of shared tiles by their tokens: `numberStages`, `codeStages`, `chunkTime`.
+    private static let sizes: [Int: (numbers: Int, codes: Int, time: Int)] = [
+        64: (11, 8, 315), 96: (9, 8, 381), 112: (9, 7, 415), 128: (9, 7, 450), 160: (7, 6, 548),
+        176: (7, 6, 590), 192: (7, 5, 645), 256: (4, 4, 880),
+    ]
 
     /// The kind for a count of rows up to `sharedLimit`.
     fileprivate static func best(_ rows: Int, _ shape: Shape, isCodes: Bool) -> PrefillTile {
@@ -59,7 +57,7 @@ struct PrefillTile: Equatable {
 
     /// Nanoseconds of a linear, less those of any: the chunks of a block, and the parts that a tile has beside its first.
     ///
-    /// Fitted to 960 times of the four linears of `baichuan2-7b` on an H100, 96 to 512 rows in bf16, int8 and int4 (7 % root mean
+    /// Fitted to 1,020 times of the four linears of `baichuan2-7b` on an H100, 96 to 512 rows in bf16, int8 and int4 (7 % root mean
     /// square); the kinds that it picks take 0.6 % more than the best ones. How tiles are dealt: `linear_shares.cuh`.
     private func time(_ rows: Int, _ shape: Shape) -> Int {
         let tokenTiles = (rows + tokens * cluster - 1) / (tokens * cluster) * cluster
