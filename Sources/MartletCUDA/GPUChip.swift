@@ -16,7 +16,8 @@ package struct GPUChip: Sendable {
 
     /// What the driver keeps for a process with an engine's kernels and graphs, beside the engine's own budget.
     ///
-    /// Measured on an H100, 28 graphs with 4,160 kernels (3B in bf16): 0.56 GB, 11.436 in use where the plan says 11.426.
+    /// Measured on an H100, 28 graphs with 4,160 kernels: 0.56 GB, 11.436 in use (nvidia-smi) where the plan says 11.426 (`bench` and `plan --preset
+    /// llama-3b --dtype bf16 --kv-dtype bf16 --device cuda --max-context 2048 --max-batch-size 256 --kv-cache-memory 4GB`).
     package static let driverByteCount = 550_000_000
 
     private init(_ name: String, _ architecture: String, mebibytes: Int) {

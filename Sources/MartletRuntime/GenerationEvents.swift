@@ -29,7 +29,11 @@ public struct GenerationEvents: AsyncSequence, Sendable {
         ///
         /// - Throws: `MartletError` where the device or a row of logits fails, `.invalidArgument` to a second reader.
         public mutating func next() async throws -> GenerationEvent? {
-            guard let reader else { throw StreamBuffer.secondReader }
+            guard let reader else {
+                throw MartletError(
+                    .invalidArgument, "a request's events have one reader",
+                    mend: "Read them in one loop, and hand them on from there")
+            }
             return try await reader.buffer.next()
         }
     }

@@ -67,7 +67,7 @@ extension StepLoop {
                 return
             }
             found = continuations
-            // A beam in a dead end goes on with none: see below.
+            // A beam in a dead end has no continuations; the others go on.
             results.status[item.sampleRow] = .ok
             results.tokens[item.sampleRow] = found.first?.token ?? 0
         } else if item.sampleRow < results.topLogProbabilities.count {
@@ -78,12 +78,15 @@ extension StepLoop {
         guard beam >= 0, beam < width else { return }
         let isKept = request.settings.returnGenerationLogits
         request.rows[beam] = BeamSearch.Row(likeliest: found, logits: isKept ? row : [])
-        let known = request.rows.prefix(rowCount(of: slot, width)).compactMap { $0 }
-        if known.count == rowCount(of: slot, width), known.allSatisfy(\.likeliest.isEmpty),
-            request.search?.answers(1).isEmpty ?? true
-        {
+        if found.isEmpty, isLost(request, rowCount(of: slot, width)) {
             results.status[item.sampleRow] = .noCandidate
         }
+    }
+
+    /// Whether all beams are in dead ends and no answer has ended before.
+    private func isLost(_ request: LiveRequest, _ count: Int) -> Bool {
+        request.rows.prefix(count).allSatisfy { $0?.likeliest.isEmpty ?? false }
+            && request.search?.answers(1).isEmpty ?? true
     }
 
     /// Rows that a search compares next: the first step computes the prompt, of which there is one.

@@ -22,9 +22,6 @@ final class StreamBuffer: GenerationSink {
         var reader: CheckedContinuation<GenerationEvent?, any Error>?
         var unread: Int { events.count - head }
     }
-    static let secondReader = MartletError(
-        .invalidArgument, "a request's events have one reader",
-        mend: "Read them in one loop, and hand them on from there")
     private let state: Mutex<State>
     private let capacity: Int
     private let ids: [RequestID]
@@ -95,7 +92,6 @@ final class StreamBuffer: GenerationSink {
             switch state.end {
             case .finished: return (.success(nil), false)
             case .failed(let error): return (.failure(error), false)
-            case nil where state.reader != nil: return (.failure(Self.secondReader), false)
             case nil: state.reader = continuation
             }
             return (nil, false)

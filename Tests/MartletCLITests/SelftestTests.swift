@@ -100,6 +100,10 @@ import Testing
             ["--check", "norm"],
             "error: there is no check 'norm'. martlet selftest --op OP --details"
         ),
+        (
+            ["--op", "add", "--check", "sample settings V=37"],
+            "error: there is no check 'sample settings V=37'. "
+        ),
         (["--isa", "sse9"], "error: instruction set 'sse9' is not available. Available: scalar"),
         (["--device", "tpu"], "error: --device tpu is not known. Devices: cpu"),
         (

@@ -113,14 +113,16 @@ struct LoadBench {
     /// Runs something before the load, so that no request pays for pages that are touched for the first time, and that what is held
     /// before a load with cancellations is what its like has left.
     private func warmUp(_ model: LanguageModel, _ plan: LoadPlan) throws {
-        var requests = plan.entries.prefix(flags.cancelShare == nil ? 0 : model.rowLimit).map(
-            \.request)
-        if requests.isEmpty, model.maxContext > 8 {
-            requests = [GenerationRequest(prompt: [Int32](repeating: 0, count: 8))]
-            requests[0].settings.maxTokens = min(4, model.maxContext - 8)
+        var first = plan
+        first.entries = Array(plan.entries.prefix(flags.cancelShare == nil ? 0 : model.rowLimit))
+        first.concurrency = model.rowLimit
+        if first.entries.isEmpty, model.maxContext > 8 {
+            var request = GenerationRequest(prompt: [Int32](repeating: 0, count: 8))
+            request.settings.maxTokens = min(4, model.maxContext - 8)
+            first.entries = [LoadPlan.Entry(request: request, arrival: 0)]
         }
-        for index in requests.indices { requests[index].cacheSalt = "warm-up" }
-        _ = try model.generateBatch(requests)
+        for index in first.entries.indices { first.entries[index].request.cacheSalt = "warm-up" }
+        _ = try model.run(first)
     }
 
     /// Writes the files asked for, each whatever becomes of the other; gives back what failed.

@@ -197,23 +197,23 @@ struct SelftestCommand: AsyncParsableCommand {
 
     /// Ops with checks to run.
     private func chosenOps(_ suite: ConformanceSuite) throws -> [String] {
-        let names =
-            suite.cases.map { (name: $0.name, op: $0.op) }
-            + suite.samplerNames.map { (name: $0, op: "sample") }
-        for name in check where !names.contains(where: { $0.name == name }) {
-            throw MartletError(
-                .invalidArgument, "there is no check '\(name)'",
-                mend: EditDistance.nearest(name, among: names.map(\.name)).map {
-                    "Did you mean '\($0)'?"
-                }
-                    ?? "martlet selftest --op OP --details prints their names")
-        }
         let known = Set(suite.cases.map(\.op)).sorted()
         for name in op where !known.contains(name) {
             throw MartletError(
                 .invalidArgument, "there is no check of an op '\(name)'",
                 mend: EditDistance.nearest(name, among: known).map { "Did you mean '\($0)'?" }
                     ?? "Ops: \(known.joined(separator: ", "))")
+        }
+        let all =
+            suite.cases.map { (name: $0.name, op: $0.op) }
+            + suite.samplerNames.map { (name: $0, op: "sample") }
+        let names = all.filter { op.isEmpty || op.contains($0.op) }
+        for name in check where !names.contains(where: { $0.name == name }) {
+            throw MartletError(
+                .invalidArgument, "there is no check '\(name)'",
+                mend: EditDistance.nearest(name, among: names.map(\.name)).map {
+                    "Did you mean '\($0)'?"
+                } ?? "martlet selftest --op OP --details prints their names")
         }
         let chosen = Set(names.filter { isChosen($0.name) }.map(\.op))
         return (op.isEmpty ? known : op).filter { chosen.contains($0) }

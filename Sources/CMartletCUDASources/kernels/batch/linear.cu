@@ -6,7 +6,7 @@
 // Bytes: the packed weight once; FLOP 2 T K N; floor: weight bytes / copy bandwidth (C).
 // Measured on an H100 80GB, linears of a layer in order with the two norms that they share, % of C: baichuan2-7b bf16 8 rows
 // 98.4, 16 97.0, 32 94.1, 48 91.5, 64 89.9; int8 8 89.9, 16 85.6, 32 81.3, 48 76.8, 64 71.7; int4 g128 against the decode kernel's one row (43 us): 8 1.13,
-// 16 1.21, 32 1.47, 48 1.54, 64 1.74. What bounds which: scripts/kernel-lab/NOTES.md.
+// 16 1.21, 32 1.45, 48 1.54, 64 1.74. What bounds which: scripts/kernel-lab/NOTES.md.
 // A cluster of blocks owns whole strips and cuts K between its blocks, and each block between groups of its
 // warps: x is read clusters times instead of once per block. A warp keeps its strips' sums for all rows in
 // registers, so each weight fragment is loaded once. Weights come through a ring of asynchronous copies in
