@@ -21,7 +21,7 @@ package struct ConformanceSuite: Sendable {
 
     /// Largest step of the suite.
     package static let limits = StepLimits(
-        maxTokens: 192, maxRequests: 4, maxLogitRows: 192, maxContext: 384)
+        maxTokens: 200, maxRequests: 4, maxLogitRows: 200, maxContext: 384)
 
     /// What is checked.
     package let cases: [ConformanceCase]

@@ -32,7 +32,7 @@ extension FakeDriverTests {
 
     /// A linear of many rows is one launch, of the kind for their count: up to 1,024 rows all blocks of an H100 share
     /// the tiles that are left, above each has tiles of its own.
-    @Test(arguments: [66, 97, 112, 128, 129, 161, 176, 193, 224, 257, 448, 1024, 1025])
+    @Test(arguments: [66, 97, 112, 128, 129, 161, 176, 193, 208, 209, 224, 257, 448, 1024, 1025])
     func oneKindOfTileForACount(rows: Int) async throws {
         let launches = try await launches(rows, .bf16, "sm_90a")
         let prefill = launches.filter { $0.kernel == "linear_prefill" }
@@ -75,6 +75,15 @@ extension FakeDriverTests {
         )
         #expect(answers.count == 2 && answers.allSatisfy { $0.grid[2] == 2 })
         #expect(prompts.count == 2 && prompts.allSatisfy { $0.grid[0] == 3 })
+        // Answers' behind prompts': they wait for no more than those have waited for.
+        let order = launches.map(\.kernel).filter {
+            ["rotate_prefill", "attention_prefill", "attention_decode"].contains($0)
+        }
+        #expect(
+            order
+                == Array(
+                    repeating: ["rotate_prefill", "attention_prefill", "attention_decode"], count: 2
+                ).flatMap { $0 })
         let address = try #require(launches.last?.firstArgument)
         let counts = try #require(UnsafePointer<Int32>(bitPattern: UInt(address)))
         #expect((0..<5).map { counts[$0] } == [5, 3, 5, 0, 2])

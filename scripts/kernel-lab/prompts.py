@@ -41,7 +41,7 @@ def linear_kernel(inputs, outputs, weight, group=0, zero=0, single=True, gated=0
     if single:
         return "prefill/linear_mma.cu", "linear_prefill_mma", d | dict(STAGES=stages or (2 if weight < 4 else 3), TOKENS=tokens), SINGLE
     stages, numbers, codes = {
-        64: (4, 11, 8), 96: (4, 9, 8), 112: (4, 9, 7), 128: (4, 9, 7), 160: (4, 7, 6), 176: (4, 7, 6), 192: (4, 7, 5), 256: (4, 4 if shared else 5, 4)}[tokens]
+        64: (4, 11, 8), 96: (4, 9, 8), 112: (4, 9, 7), 128: (4, 9, 7), 160: (4, 7, 6), 176: (4, 7, 6), 192: (4, 7, 5), 208: (4, 6, 5), 256: (4, 4 if shared else 5, 4)}[tokens]
     return "prefill/linear.cu", "linear_prefill", d | dict(
         TOKENS=tokens, SHARED=shared, CLUSTER=cluster, FACTOR=factor, NEXT_NORM=next_norm, STAGES=stages,
         WEIGHT_STAGES=numbers if weight < 4 else codes), WARPGROUPS
@@ -67,7 +67,7 @@ LINEAR_CHECKS += [linear_kernel(512, 272, weight, group, zero, single, activatio
                   for single in (True, False) for weight, group, zero in ((1, 0, 0), (8, 0, 0), (8, 32, 2), (4, 32, 1), (4, 128, 0))]
 LINEAR_CHECKS += [linear_kernel(2048, 4368, 4, 128, 0, single, interleave=132, tokens=128 if single else 256) for single in (True, False)]
 LINEAR_CHECKS += [linear_kernel(4096, 1040, weight, group, 0, False, tokens=tokens, residual=1)
-                  for weight, group in ((2, 0), (8, 0), (4, 128)) for tokens in (96, 128, 176, 192, 256)]
+                  for weight, group in ((2, 0), (8, 0), (4, 128)) for tokens in (96, 128, 176, 192, 208, 256)]
 LINEAR_CHECKS += [linear_kernel(inputs, outputs, weight, group, 0, False, tokens=tokens, cluster=2, **more)
                   for inputs, outputs, more in ((4096, 1040, dict(residual=1)), (4096, 12288, {}), (512, 272, dict(gated=1)))
                   for weight, group in ((2, 0), (8, 0), (4, 128)) for tokens in (64, 96, 112, 128, 160, 192, 256)]
@@ -79,7 +79,7 @@ LINEAR_CHECKS += [linear_kernel(4096, 1040, weight, 0, 0, False, tokens=tokens, 
 # Norms that linears share: with each kind of tile that has them.
 LINEAR_CHECKS += [linear_kernel(inputs, outputs, weight, group, 0, False, tokens=tokens, cluster=cluster, **more)
                   for weight, group, tiles in ((2, 0, ((64, 2), (96, 2), (112, 2), (128, 2), (160, 2), (192, 2), (256, 2))), (8, 0, (
-                      (96, 1), (128, 1), (160, 1), (176, 1), (192, 1), (112, 2), (128, 2), (160, 2), (192, 2), (256, 2))), (4, 128, ((96, 1), (176, 1), (192, 1), (256, 2))))
+                      (96, 1), (128, 1), (160, 1), (176, 1), (192, 1), (208, 1), (112, 2), (128, 2), (160, 2), (192, 2), (256, 2))), (4, 128, ((96, 1), (176, 1), (192, 1), (208, 1), (256, 2))))
                   for tokens, cluster in tiles
                   for inputs, outputs, more in ((2048, 4096, dict(residual=1, next_norm=1)), (4096, 1040, dict(factor=1)), (512, 272, dict(gated=1, factor=1)))]
 SHAPES = [(4096, 12288, {}), (4096, 4096, dict(residual=1)), (4096, 22016, dict(gated=1)), (11008, 4096, dict(residual=1))]
@@ -93,8 +93,8 @@ LINEAR_TIMED = [([linear_kernel(k, n, weight, group, single=single, tokens=tile,
                         (128, 1, 2, (256,)), (160, 1, 2, (320, 640)), (192, 1, 2, (384, 768)), (256, 1, 2, (512, 1024))]]]
 TILED = [([linear_kernel(k, n, weight, group, single=False, tokens=tile, cluster=cluster, **more,
                          **(dict(next_norm=1) if more.get("residual") else dict(factor=1))) for k, n, more in SHAPES], (rows,))
-         for weight, group in ((2, 0), (8, 0), (4, 128)) for rows in (96, 128, 160, 176, 192, 224, 256, 288, 320, 384, 448, 512, 768, 1024)
-         for tile in (64, 96, 112, 128, 160, 176, 192, 256) for cluster in (1, 2)
+         for weight, group in ((2, 0), (8, 0), (4, 128)) for rows in (96, 128, 160, 176, 192, 208, 224, 256, 288, 320, 384, 448, 512, 768, 1024)
+         for tile in (64, 96, 112, 128, 160, 176, 192, 208, 256) for cluster in (1, 2)
          if -(-rows // (tile * cluster)) * tile * cluster <= max(1.3 * rows, 128) and (cluster == 2 or weight > 2 and rows <= tile < 256)]
 
 words = sys.argv[1:]

@@ -56,7 +56,7 @@ extension CUDAFamily {
                 return decode.map { launch in launch.limited { $0.tokens == $0.singles } }
                     + plain.map { launch in launch.limited { $0.tokens != $0.singles } }
             }
-            return decode
-                + prefill.map { launch in launch.limited { $0.tokens != $0.singles } }
+            // Answers behind prompts, so that they run beside each other (decode/attention.cu).
+            return prefill.map { launch in launch.limited { $0.tokens != $0.singles } } + decode
         })
 }

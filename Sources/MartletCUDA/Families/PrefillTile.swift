@@ -31,7 +31,9 @@ struct PrefillTile: Equatable {
     static let alone = PrefillTile(
         tokens: 256, isShared: false, cluster: 1, numberStages: 5, codeStages: 4, chunkTime: 0)
     /// Two blocks convert the same codes twice: a block takes up to so many rows alone.
-    private static let whole = [96, 128, 160, 176, 192].compactMap { shared($0, cluster: 1) }
+    private static let whole = [96, 128, 160, 176, 192, 208].compactMap {
+        shared($0, cluster: 1)
+    }
     private static let halves = [64, 96, 112, 128, 160, 192, 256].compactMap {
         shared($0, cluster: 2)
     }
@@ -46,7 +48,7 @@ struct PrefillTile: Equatable {
     /// Of shared tiles by their tokens: `numberStages`, `codeStages`, `chunkTime`.
     private static let sizes: [Int: (numbers: Int, codes: Int, time: Int)] = [
         64: (11, 8, 315), 96: (9, 8, 381), 112: (9, 7, 415), 128: (9, 7, 450), 160: (7, 6, 548),
-        176: (7, 6, 590), 192: (7, 5, 645), 256: (4, 4, 880),
+        176: (7, 6, 590), 192: (7, 5, 645), 208: (6, 5, 700), 256: (4, 4, 880),
     ]
 
     /// The kind for a count of rows up to `sharedLimit`.
@@ -58,7 +60,7 @@ struct PrefillTile: Equatable {
     /// Nanoseconds of a linear, less those of any: the chunks of a block, and the parts that a tile has beside its first.
     ///
     /// Fitted to 1,020 times of the four linears of `baichuan2-7b` on an H100, 96 to 512 rows in bf16, int8 and int4 (7 % root mean
-    /// square; 112 and 176 tokens lie between their neighbours): what it picks takes 0.6 % more than the best of each linear, of int8 up to
+    /// square; 112, 176 and 208 tokens lie between their neighbours): what it picks takes 0.6 % more than the best of each linear, of int8 up to
     /// 1,024 rows with all kinds, measured later, 0.1 %. How tiles are dealt: `linear_shares.cuh`.
     private func time(_ rows: Int, _ shape: Shape) -> Int {
         let tokenTiles = (rows + tokens * cluster - 1) / (tokens * cluster) * cluster

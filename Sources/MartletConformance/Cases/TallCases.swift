@@ -11,7 +11,7 @@ extension ConformanceCase {
     static let tallSteps: [[Part]] = [
         [
             Part(request: 0, tokens: tokens(161, from: 0)),
-            Part(request: 1, tokens: tokens(30, from: 5)),
+            Part(request: 1, tokens: tokens(36, from: 5)),
         ],
         [
             Part(request: 0, tokens: [3]), Part(request: 1, tokens: tokens(11, from: 2)),

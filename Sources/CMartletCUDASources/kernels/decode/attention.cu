@@ -13,7 +13,8 @@
 // softmax in f32. Keys and values come through a ring of units in shared memory, which the TEAM warps that share
 // positions read, each for its own heads. The first units are on their way before the kernel waits for its
 // producers; so the step record and the cache's earlier positions must be complete when the first kernel of a
-// chain of dependent ones begins.
+// chain of dependent ones begins. In a step with prompts it runs beside their attention, its producer, whose
+// blocks begin when queries and keys are there: it waits for that one's end only at its own.
 // Parts are combined in three steps, each in a fixed order: the warps of a block in shared memory; the
 // CLUSTER blocks of neighbouring splits by messages, each for its share of the heads; clusters (or splits,
 // without clusters) through device memory, by the one that began last. A request's result depends on its own
@@ -84,7 +85,8 @@ MARTLET_KERNEL __launch_bounds__(threads, BLOCKS)
     // Only now: the next kernel's loads of weights would stand in front of this one's keys.
     release_dependents();
     MARTLET_TRACE(1);
-    wait_for_producers();
+    // Behind a prompt's attention, whose blocks run beside: they began when queries and keys were there.
+    if (!work.is_beside_prompt) wait_for_producers();
     MARTLET_TRACE(2);
     Ending ending(work, splits, split);
     __shared__ u32 place;
@@ -106,4 +108,6 @@ MARTLET_KERNEL __launch_bounds__(threads, BLOCKS)
         ending.teams_only();
     MARTLET_TRACE(5);
     if (ending.groups > 1 && place == ending.groups - 1) ending.over_groups();
+    // One block is enough for the kernel behind to wait for both.
+    if (work.is_beside_prompt && work.row == 0 && split == 0 && blockIdx.y == 0) wait_for_producers();
 }

@@ -17,6 +17,7 @@ struct Attention {
     const i32* table;
     int first_column, column_base, pages;  // page of the table's first entry; lane's entry from the base on
     int tokens;
+    bool is_beside_prompt;                 // the kernel in front is that of the step's prompts
     int lane, g, t, team, first_head;      // first_head: the warp's first of the block's heads
     float sums[value_words][4][TILES][4], greatest[TILES][2], total[TILES][2];
 
@@ -26,6 +27,7 @@ struct Attention {
         // All at once: the loads of keys and values depend on them, and each costs a round trip.
         table = a.kv.table + (i64)row * a.kv.table_columns;
         tokens = a.step->singles;
+        is_beside_prompt = a.step->tokens != tokens;
         position = a.positions[row];
         first_column = a.kv.start[row];
         pages = lane < a.kv.table_columns ? table[lane] : 0;

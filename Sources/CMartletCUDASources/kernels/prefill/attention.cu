@@ -327,9 +327,9 @@ extern "C" __global__ void __launch_bounds__(threads, 1)
         barrier_init_fence();
     }
     __syncthreads();
-    // Blocks of the kernel behind take the places of those that end.
-    release_dependents();
     wait_for_producers();
+    // The attention of answers runs beside: it waits for nothing, as its queries and keys are there too.
+    release_dependents();
     int group = threadIdx.x >> 7;
     if (group == 0) {
         give_registers<GROUPS == 3 ? 32 : 40>();

@@ -123,6 +123,7 @@ __device__ __forceinline__ u64 swizzled_columns(u32 address, u32 box_stride) {
 #define WGMMA_SUMS_OF_80 WGMMA_SUMS_OF_64 ", " WGMMA_SUMS_4
 #define WGMMA_SUMS_OF_88 WGMMA_SUMS_OF_80 ", %80, %81, %82, %83, %84, %85, %86, %87"
 #define WGMMA_SUMS_OF_96 WGMMA_SUMS_OF_80 ", " WGMMA_SUMS_5
+#define WGMMA_SUMS_OF_104 WGMMA_SUMS_OF_96 ", %96, %97, %98, %99, %100, %101, %102, %103"
 #define WGMMA_SUMS_OF_128 WGMMA_SUMS_OF_96 ", " WGMMA_SUMS_6 ", " WGMMA_SUMS_7
 #define WGMMA_C8(i) \
     "+f"(c[i]), "+f"(c[i + 1]), "+f"(c[i + 2]), "+f"(c[i + 3]), "+f"(c[i + 4]), "+f"(c[i + 5]), "+f"(c[i + 6]), "+f"(c[i + 7])
@@ -134,6 +135,7 @@ __device__ __forceinline__ u64 swizzled_columns(u32 address, u32 box_stride) {
 #define WGMMA_C80 WGMMA_C64, WGMMA_C16(64)
 #define WGMMA_C88 WGMMA_C80, WGMMA_C8(80)
 #define WGMMA_C96 WGMMA_C80, WGMMA_C16(80)
+#define WGMMA_C104 WGMMA_C96, WGMMA_C8(96)
 #define WGMMA_C128 WGMMA_C96, WGMMA_C16(96), WGMMA_C16(112)
 #define WGMMA_TILE(columns, count, type, a0, a1, a2, a3, matrix, flag) \
     asm volatile( \
@@ -148,7 +150,7 @@ __device__ __forceinline__ u64 swizzled_columns(u32 address, u32 box_stride) {
 /// c = a b + (add ? c : 0): a 64 x 16 from registers, b COLUMNS rows of 16 in shared memory; c: rows g, g + 8, columns 8 j + 2 t.
 template <int TYPE, int COLUMNS>
 __device__ __forceinline__ void wgmma_tile(float (&c)[COLUMNS / 2], const u32 (&a)[4], u64 b, int add) {
-    static_assert(COLUMNS % 32 == 0 && COLUMNS >= 64 && COLUMNS <= 256 && COLUMNS != 224 || COLUMNS == 112 || COLUMNS == 176,
+    static_assert(COLUMNS % 32 == 0 && COLUMNS >= 64 && COLUMNS <= 256 && COLUMNS != 224 || COLUMNS == 112 || COLUMNS == 176 || COLUMNS == 208,
         "tiles of so many columns are not written");
     if constexpr (COLUMNS == 64) {
         WGMMA_TYPES("64", 32, "%32", "%33", "%34", "%35", "%36", "%37");
@@ -164,6 +166,8 @@ __device__ __forceinline__ void wgmma_tile(float (&c)[COLUMNS / 2], const u32 (&
         WGMMA_TYPES("176", 88, "%88", "%89", "%90", "%91", "%92", "%93");
     } else if constexpr (COLUMNS == 192) {
         WGMMA_TYPES("192", 96, "%96", "%97", "%98", "%99", "%100", "%101");
+    } else if constexpr (COLUMNS == 208) {
+        WGMMA_TYPES("208", 104, "%104", "%105", "%106", "%107", "%108", "%109");
     } else {
         WGMMA_TYPES("256", 128, "%128", "%129", "%130", "%131", "%132", "%133");
     }

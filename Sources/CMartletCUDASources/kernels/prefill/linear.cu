@@ -26,7 +26,7 @@
 //   INPUTS OUTPUTS           K, and rows of the weight (gate and up together count twice)
 //   GATED                    0; 1: y = silu(gate) up, rows `paired8`; 2: gelu(gate) up, tanh form
 //   BIAS RESIDUAL            0 or 1
-//   TOKENS                   of a tile: 64, 96, 112, 128, 160, 176, 192 or 256
+//   TOKENS                   of a tile: 64, 96, 112, 128, 160, 176, 192, 208 or 256
 //   SHARED                   1: blocks share the last tiles along k (linear_shares.cuh)
 //   CLUSTER                  2, where SHARED: two blocks with the same weight and different tokens bring half of it each, for both
 //   STAGES WEIGHT_STAGES     depths of the rings
@@ -60,7 +60,7 @@ constexpr int weights_at = STAGES * box_bytes;
 constexpr int staging_at = weights_at + WEIGHT_STAGES * weight_bytes;
 constexpr int factors_at = staging_at + consumers * staging_bytes;  // of the tile's tokens
 constexpr int barriers_at = factors_at + (FACTOR ? tile_tokens * 4 : 0);
-constexpr int shared_bytes = barriers_at + STAGES * 16 + WEIGHT_STAGES * 24 + (FACTOR ? 8 : 0);
+constexpr int shared_bytes = barriers_at + STAGES * 16 + WEIGHT_STAGES * 24 + (SHARED ? consumers * 8 : 0) + (FACTOR ? 8 : 0);
 static_assert(SHARED || !FACTOR && !NEXT_NORM, "a norm between linears is for shared tiles");
 static_assert(shared_bytes <= 227 << 10, "the rings do not fit a block's shared memory");
 extern __shared__ __align__(1024) u8 shared[];
@@ -85,8 +85,10 @@ struct Barriers {
     __device__ __forceinline__ u32 weight_free(int i) const { return base + STAGES * 16 + i * 24 + 8; }
     /// The cluster's other block has this place free too.
     __device__ __forceinline__ u32 weight_free_there(int i) const { return base + STAGES * 16 + i * 24 + 16; }
+    /// A warpgroup's sums of a tile that another block begins are laid down.
+    __device__ __forceinline__ u32 sums_laid(int group) const { return base + STAGES * 16 + WEIGHT_STAGES * 24 + group * 8; }
     /// The factors of the block's tokens are there.
-    __device__ __forceinline__ u32 factors_full() const { return base + STAGES * 16 + WEIGHT_STAGES * 24; }
+    __device__ __forceinline__ u32 factors_full() const { return sums_laid(consumers); }
 };
 
 /// Tiles of tokens; a cluster's blocks have one each.
@@ -178,6 +180,21 @@ __device__ __forceinline__ void announce_places(const PrefillLinearArguments& a,
     }
 }
 
+#if SHARED
+/// Tells that this block's sums of a tile begun elsewhere are there, at most those of one part, while its warpgroups go on. One
+/// thread.
+__device__ __forceinline__ void announce_sums(const PrefillLinearArguments& a, Barriers barriers, int tokens) {
+    Work work{token_tiles_of(tokens)};
+    for (Part part; work.take(part);) {
+        if (part.is_begin()) continue;
+        for (int group = 0; group < consumers; ++group) {
+            barrier_wait(barriers.sums_laid(group), 0);
+            a.sums.announce(group);
+        }
+    }
+}
+#endif
+
 #if FACTOR
 /// Makes the factors of the block's tokens, which all its tiles have, while products are under way. A warp.
 __device__ __forceinline__ void make_factors(const PrefillLinearArguments& a, Barriers barriers, int tokens) {
@@ -237,6 +254,7 @@ __device__ __forceinline__ void consume(
 #if SHARED
         if (!part.is_begin()) {
             a.sums.put(c, group);
+            barrier_arrive(barriers.sums_laid(group));
             continue;
         }
         if (!part.is_end()) a.sums.add_rest(c, work, part, group);
@@ -267,6 +285,7 @@ extern "C" __global__ void
             barrier_init(barriers.weight_free(i), consumers * 128);
             barrier_init(barriers.weight_free_there(i), 1);
         }
+        for (int i = 0; SHARED && i < consumers; ++i) barrier_init(barriers.sums_laid(i), 128);
         if (FACTOR) barrier_init(barriers.factors_full(), 32);
         barrier_init_fence();
     }
@@ -287,6 +306,9 @@ extern "C" __global__ void
             wait_for_producers();
             make_factors(a, barriers, a.rows.of(a.step));
         }
+#endif
+#if SHARED
+        if (threadIdx.x == 96) announce_sums(a, barriers, a.rows.of(a.step));
 #endif
     } else {
         take_registers<232>();

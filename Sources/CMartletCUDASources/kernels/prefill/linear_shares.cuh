@@ -12,7 +12,8 @@
 // token of its tile.
 // Measured on an H100 80GB, linears of a layer of baichuan2-7b in bf16, us: 128, 192, 320, 512, 1,024 rows 157, 173, 231, 341, 615
 // (weights at C 135; cuBLAS 168, 187, 211, 316, 612); without groups, and blocks that bring a weight for each other
-// (CLUSTER), 191, 215, 340, 410, 640. From 1,024 rows on it brings nothing. In int8 128, 176, 224, 448 rows 128, 158, 189, 335.
+// (CLUSTER), 191, 215, 340, 410, 640. From 1,024 rows on it brings nothing. In int8 128, 176, 192, 208 rows 125, 151, 157, 170
+// (128, 158, 162, 174 where a warpgroup itself waited for its sums' stores).
 // Refuted: all blocks that have a part of a tile add up a share of its tokens: QKV + 14 us, gate and up + 17 at 192 rows.
 #pragma once
 #include "hopper.cuh"
@@ -110,7 +111,7 @@ struct Sums {
         return sums + ((i64)(block * 2 + group) * words) * 128 + (threadIdx.x & 127);
     }
 
-    /// Lays down this warpgroup's sums.
+    /// Lays down this warpgroup's sums, which another thread announces: it waits for the stores.
     __device__ __forceinline__ void put(const float (&c)[tile_tokens / 2], int group) const {
         Word* to = own(blockIdx.x, group);
 #pragma unroll
@@ -118,11 +119,9 @@ struct Sums {
             asm volatile("st.global.cg.v4.f32 [%0], {%1,%2,%3,%4};" ::"l"(to + i * 128), "f"(c[4 * i]),
                 "f"(c[4 * i + 1]), "f"(c[4 * i + 2]), "f"(c[4 * i + 3]) : "memory");
         }
-        __threadfence();
-        group_barrier(1 + group, 128);
-        if ((threadIdx.x & 127) == 0) {
-            asm volatile("st.release.gpu.global.u32 [%0], 1;" ::"l"(flags + blockIdx.x * 2 + group) : "memory");
-        }
+    }
+    __device__ __forceinline__ void announce(int group) const {
+        asm volatile("st.release.gpu.global.u32 [%0], 1;" ::"l"(flags + blockIdx.x * 2 + group) : "memory");
     }
 
     /// Adds what another block lays down.
