@@ -31,24 +31,22 @@ struct PrefillTile: Equatable {
     static let alone = PrefillTile(
         tokens: 256, isShared: false, cluster: 1, numberStages: 5, codeStages: 4, chunkTime: 0)
     /// Two blocks convert the same codes twice: a block takes up to so many rows alone.
-    private static let whole = [96, 128, 160, 176, 192, 208].compactMap {
-        shared($0, cluster: 1)
-    }
-    private static let halves = [64, 96, 112, 128, 160, 192, 256].compactMap {
-        shared($0, cluster: 2)
-    }
+    private static let whole = sizes.filter(\.isWhole).map { shared($0, cluster: 1) }
+    private static let halves = sizes.filter(\.isHalf).map { shared($0, cluster: 2) }
 
-    private static func shared(_ tokens: Int, cluster: Int) -> PrefillTile? {
-        sizes[tokens].map { size in
-            PrefillTile(
-                tokens: tokens, isShared: true, cluster: cluster, numberStages: size.numbers,
-                codeStages: size.codes, chunkTime: size.time)
-        }
+    private static func shared(_ size: Size, cluster: Int) -> PrefillTile {
+        PrefillTile(
+            tokens: size.tokens, isShared: true, cluster: cluster, numberStages: size.numbers,
+            codeStages: size.codes, chunkTime: size.time)
     }
-    /// Of shared tiles by their tokens: `numberStages`, `codeStages`, `chunkTime`.
-    private static let sizes: [Int: (numbers: Int, codes: Int, time: Int)] = [
-        64: (11, 8, 315), 96: (9, 8, 381), 112: (9, 7, 415), 128: (9, 7, 450), 160: (7, 6, 548),
-        176: (7, 6, 590), 192: (7, 5, 645), 208: (6, 5, 700), 256: (4, 4, 880),
+    /// `numberStages`, `codeStages`, `chunkTime`, and whether it is for one block, and for one of two.
+    private typealias Size = (
+        tokens: Int, numbers: Int, codes: Int, time: Int, isWhole: Bool, isHalf: Bool
+    )
+    private static let sizes: [Size] = [
+        (64, 11, 8, 315, false, true), (96, 9, 8, 381, true, true), (112, 9, 7, 415, false, true),
+        (128, 9, 7, 450, true, true), (160, 7, 6, 548, true, true), (176, 7, 6, 590, true, false),
+        (192, 7, 5, 645, true, true), (208, 6, 5, 700, true, false), (256, 4, 4, 880, false, true),
     ]
 
     /// The kind for a count of rows up to `sharedLimit`.

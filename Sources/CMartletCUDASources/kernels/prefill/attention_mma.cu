@@ -216,6 +216,7 @@ extern "C" __device__ const u32 attention_prefill_mma_launch[3] = {shared_bytes,
 extern "C" __global__ void __launch_bounds__(threads)
     attention_prefill_mma(const __grid_constant__ PrefillAttentionArguments a) {
     wait_for_producers();
+    // Not before: the attention of answers behind counts on it, as behind attention_prefill.
     release_dependents();
     Tiles tiles(a.task);
     Tile tile;

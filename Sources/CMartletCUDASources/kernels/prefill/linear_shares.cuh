@@ -12,7 +12,7 @@
 // token of its tile.
 // Measured on an H100 80GB, linears of a layer of baichuan2-7b in bf16, us: 128, 192, 320, 512, 1,024 rows 157, 173, 231, 341, 615
 // (weights at C 135; cuBLAS 168, 187, 211, 316, 612); without groups, and blocks that bring a weight for each other
-// (CLUSTER), 191, 215, 340, 410, 640. From 1,024 rows on it brings nothing. In int8 128, 176, 192, 208 rows 125, 151, 157, 170
+// (CLUSTER), 191, 215, 340, 410, 640. From 1,024 rows on it brings nothing. In int8 128, 170, 192, 208 rows 125, 151, 157, 170
 // (128, 158, 162, 174 where a warpgroup itself waited for its sums' stores).
 // Refuted: all blocks that have a part of a tile add up a share of its tokens: QKV + 14 us, gate and up + 17 at 192 rows.
 #pragma once
@@ -120,6 +120,7 @@ struct Sums {
                 "f"(c[4 * i + 1]), "f"(c[4 * i + 2]), "f"(c[4 * i + 3]) : "memory");
         }
     }
+    /// Says that a warpgroup's sums are there, once it has laid them down. One thread.
     __device__ __forceinline__ void announce(int group) const {
         asm volatile("st.release.gpu.global.u32 [%0], 1;" ::"l"(flags + blockIdx.x * 2 + group) : "memory");
     }
