@@ -26,7 +26,8 @@ final class LiveRequest {
     let returnsNamedOutputs: Bool
     /// Positions of the prompt whose rows were told: those computed again after a pause are not.
     var toldPositions = 0
-    /// The search behind a request with beams.
+    /// Whether it has beams, and the search behind them.
+    let isSearch: Bool
     var search: BeamSearch?
     /// What its beams may go on with in the step under way, by beam.
     var rows: [BeamSearch.Row?] = []
@@ -44,6 +45,7 @@ final class LiveRequest {
         settings = request.settings
         reportsLogProbabilities = request.settings.logProbabilities != nil
         returnsNamedOutputs = request.returnsNamedOutputs
+        isSearch = request.settings.beamCount > 1
         self.sink = sink
         text = AnswerText(request, decoding)
     }

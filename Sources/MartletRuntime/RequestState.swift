@@ -18,50 +18,57 @@ package struct RequestState: Sendable {
         case ended
     }
 
-    // First what every step looks at, together: states are walked over in the order of slots.
+    /// What keeps an answer from simply growing by a token in each step: one look tells that there is nothing.
+    struct Obstacles: OptionSet, Sendable {
+        let rawValue: UInt8
+
+        static let notRunning = Obstacles(rawValue: 1)
+        static let notPlain = Obstacles(rawValue: 2)
+        static let mustReset = Obstacles(rawValue: 4)
+        static let preempted = Obstacles(rawValue: 8)
+        static let paused = Obstacles(rawValue: 16)
+        static let padding = Obstacles(rawValue: 32)
+    }
+
+    // First what every step looks at, together and small: states are walked over in the order of slots.
 
     /// Name.
     package let id: RequestID
-    /// Slot of the device's sampling state, -1 for none.
-    package internal(set) var stateSlot: Int32 = -1
     /// Where it stands.
-    var phase = Phase.waiting
-    /// Whether tokens are drawn by unchanging parameters, without biases, bans and the host.
-    let isPlain: Bool
+    var phase = Phase.waiting { didSet { obstacles.set(.notRunning, phase != .active) } }
+    private(set) var obstacles: Obstacles
     let needsTokens: Bool
     let hasStops: Bool
-    /// Whether a step has to clear the sampling state.
-    var mustReset = true
-    /// Whether it gives up its pages as soon as no step names them.
-    var isPreempted = false
-    /// Whether its reader is behind, so that no more is computed for now.
-    package internal(set) var isPaused = false
     /// Whether it has ever had a row.
     var hasStarted = false
-    /// Whether it has finished, and its row is computed on for nothing.
-    var isPadding = false
-    let promptCount: Int
-    let maxTokens: Int
+    @Compact private(set) var promptCount: Int
+    @Compact private(set) var maxTokens: Int
     /// Positions whose tokens were known when the request last started; the device's sampling state
     /// is told them, and adds those that it draws.
-    package internal(set) var knownCount: Int
-    /// Prompt, then the answer as far as it is known.
-    package internal(set) var tokens: [Int32]
-    /// One per KV group.
-    package internal(set) var tables: [BlockTable]
+    @Compact package internal(set) var knownCount: Int
     /// Positions computed.
-    package internal(set) var computed = 0
+    @Compact package internal(set) var computed = 0
     /// Positions computed or in flight.
-    package internal(set) var scheduled = 0
+    @Compact package internal(set) var scheduled = 0
     /// First position that may need pages, let some go, or copy a block: those before are simple.
-    var nextBoundary = 0
+    @Compact var nextBoundary = 0
     /// Answer tokens drawn by completed steps and by steps in flight.
-    var sampledCount = 0
-    /// Step that draws the newest token, and its logit row there.
-    var lastSample = (step: -1, row: 0)
+    @Compact var sampledCount = 0
+    /// Steps in flight that name the request.
+    @Compact var inFlight = 0
+    /// Logit row of the newest token, in the step that draws it.
+    @Compact var lastSampleRow = 0
+    /// Step that draws the newest token.
+    var lastSampleStep = -1
     /// Newest step that names the request.
     var lastStep = -1
-    var inFlight = 0
+    /// Prompt, then the answer as far as it is known.
+    package internal(set) var tokens: [Int32]
+
+    // From here on what is looked at where requests come, go or need more than a token.
+
+    /// Slot of the device's sampling state, -1 for none.
+    package internal(set) var stateSlot: Int32 = -1
     let parameters: SamplingParameters
 
     /// What does not change; above are copies of some of it.
@@ -92,37 +99,65 @@ package struct RequestState: Sendable {
     /// Pages of the host that hold the blocks of a paused request; empty for none.
     var hostTables: [BlockTable] = []
 
-    init(id: RequestID, facts: RequestFacts, groupCount: Int) {
+    init(id: RequestID, facts: RequestFacts) {
         self.id = id
         self.facts = facts
         promptCount = facts.request.prompt.count
         maxTokens = facts.maxTokens
         needsTokens = facts.needsTokens
-        isPlain = facts.isPlain
+        obstacles = [.notRunning, .mustReset]
+        if !facts.isPlain { obstacles.insert(.notPlain) }
         hasStops = !facts.stopTokens.isEmpty
         parameters = facts.parameters
         reservedPages = facts.reservedPages
         source = SourceProgress(wanted: facts.request.source.count)
         tokens = facts.request.prompt
         knownCount = facts.request.prompt.count
-        tables = [BlockTable](repeating: BlockTable(), count: groupCount)
     }
 
     /// What was asked for.
     package var request: GenerationRequest { facts.request }
+    /// Whether tokens are drawn by unchanging parameters, without biases, bans and the host.
+    var isPlain: Bool { !obstacles.contains(.notPlain) }
+    /// Whether a step has to clear the sampling state.
+    var mustReset: Bool {
+        get { obstacles.contains(.mustReset) }
+        set { obstacles.set(.mustReset, newValue) }
+    }
+    /// Whether it gives up its pages as soon as no step names them.
+    var isPreempted: Bool {
+        get { obstacles.contains(.preempted) }
+        set { obstacles.set(.preempted, newValue) }
+    }
+    /// Whether its reader is behind, so that no more is computed for now.
+    package internal(set) var isPaused: Bool {
+        get { obstacles.contains(.paused) }
+        set { obstacles.set(.paused, newValue) }
+    }
+    /// Whether it has finished, and its row is computed on for nothing.
+    var isPadding: Bool {
+        get { obstacles.contains(.padding) }
+        set { obstacles.set(.padding, newValue) }
+    }
     /// Positions that may be scheduled: the last answer token is never computed.
     var wanted: Int { promptCount + min(sampledCount, max(maxTokens - 1, 0)) }
     /// Whether the position's logits are to draw a token.
     func samples(at position: Int) -> Bool {
         position + 1 == promptCount + sampledCount && sampledCount < maxTokens
     }
-    /// Whether its next position is an answer's, wanted, and drawn from by unchanging parameters.
+    /// Whether its next position is an answer's, wanted, and drawn from by unchanging parameters: the newest
+    /// token's, which the next is drawn after.
     var addsToken: Bool {
-        isPlain && scheduled >= knownCount && scheduled < wanted && phase == .active && !isPadding
-            && !isPaused && !isPreempted && !mustReset
+        obstacles.isEmpty && scheduled >= knownCount && sampledCount < maxTokens
     }
     /// Whether it would add a token, but that it may need pages.
     var isAtBoundary: Bool { addsToken && scheduled >= nextBoundary }
     /// Whether its blocks are on the host.
     var isSwapped: Bool { !hostTables.isEmpty }
+}
+
+extension RequestState.Obstacles {
+    mutating func set(_ obstacle: Self, _ isThere: Bool) {
+        if isThere { insert(obstacle) } else { remove(obstacle) }
+    }
 }

@@ -104,7 +104,7 @@ extension Scheduler {
         states[slot].tokens.reserveCapacity(room)
         for (index, group) in budget.groups.enumerated() {
             let tokens = group.window.map { min(room, $0 + limits.maxTokens) } ?? room
-            states[slot].tables[index].pages.reserveCapacity(tokens / group.blockSize + 2)
+            tables[slot, index].pages.reserveCapacity(tokens / group.blockSize + 2)
         }
         states[slot].nextBoundary = 0
         states[slot].knownCount = states[slot].tokens.count

@@ -22,8 +22,7 @@ extension Scheduler {
         states[first].awaitedRows = 0
         for beam in 1..<max(facts.rowCount, 1) {
             var state = RequestState(
-                id: RequestID(id.rawValue, beam: Int32(clamping: beam)), facts: facts,
-                groupCount: budget.groups.count)
+                id: RequestID(id.rawValue, beam: Int32(clamping: beam)), facts: facts)
             state.reservedPages = facts.pagesPerRow
             state.admitted = states[first].admitted
             state.phase = .active
@@ -31,6 +30,7 @@ extension Scheduler {
             state.mustReset = false
             copyBeam(states[first], to: &state)
             let slot = place(state)
+            tables[slot] = tables[first]
             retainTables(slot)
             active.append(slot)
         }
@@ -47,9 +47,10 @@ extension Scheduler {
         guard slots.count == parents.count, tokens.count == parents.count,
             parents.allSatisfy(slots.indices.contains)
         else { return }
-        let old = slots.map { states[$0] }
+        let old = slots.map { (state: states[$0], tables: tables[$0]) }
         for (beam, slot) in slots.enumerated() where parents[beam] != beam {
-            copyBeam(old[parents[beam]], to: &states[slot])
+            copyBeam(old[parents[beam]].state, to: &states[slot])
+            tables[slot] = old[parents[beam]].tables
             retainTables(slot)
         }
         for (beam, slot) in slots.enumerated() {
@@ -70,13 +71,12 @@ extension Scheduler {
         target.scheduled = source.scheduled
         target.sampledCount = source.sampledCount
         target.knownCount = source.knownCount
-        target.tables = source.tables
         target.nextBoundary = 0
     }
 
     private mutating func retainTables(_ slot: Int) {
         states[slot].heldPages = 0
-        for table in states[slot].tables {
+        for table in tables[slot] {
             for page in table.pages { pool.retain(page) }
             states[slot].heldPages += table.pages.count
         }
@@ -88,9 +88,9 @@ extension Scheduler {
         where position % group.blockSize != 0 && !streams.holdsSource[index] {
             if states[slot].copies.contains(where: { $0.group == index }) { continue }
             guard let page = allocatePage() ?? pageOfAnother(slot) else { return false }
-            let block = position / group.blockSize - states[slot].tables[index].firstBlock
-            let shared = states[slot].tables[index].pages[block]
-            states[slot].tables[index].pages[block] = page
+            let block = position / group.blockSize - tables[slot, index].firstBlock
+            let shared = tables[slot, index].pages[block]
+            tables[slot, index].pages[block] = page
             states[slot].copies.append((index, shared, page))
             states[slot].heldPages += 1
         }

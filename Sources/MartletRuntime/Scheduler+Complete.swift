@@ -46,16 +46,27 @@ extension Scheduler {
         _ step: ScheduledStep, from first: Int, _ tokens: [Int32], _ status: [RowStatus],
         _ events: inout [SchedulerEvent]
     ) -> Int {
+        let count = step.items.count
+        var index = first
         states.withUnsafeMutableBufferPointer { states in
-            for index in first..<step.items.count {
-                let item = step.items[index]
-                guard item.samples, status[item.sampleRow] == .ok,
-                    Self.takeToken(
-                        tokens[item.sampleRow], item, index, &states[item.slot], &events)
-                else { return index }
+            step.items.withUnsafeBufferPointer { items in
+                events.append(addingCapacity: count - first) { events in
+                    while index < count, items[index].samples {
+                        let row = items[index].sampleRow
+                        guard case .ok = status[row],
+                            Self.takeToken(
+                                tokens[row], items[index], &states[items[index].slot])
+                        else { return }
+                        events.append(
+                            SchedulerEvent(
+                                request: items[index].request, item: index, token: tokens[row],
+                                status: .ok, finishReason: nil))
+                        index &+= 1
+                    }
+                }
             }
-            return step.items.count
         }
+        return index
     }
 
     /// Takes in the result of one item, whatever it is.
@@ -88,21 +99,18 @@ extension Scheduler {
     /// Takes in an answer's token where nothing else is to be done; the hot path of `complete`.
     ///
     /// - Returns: False if the request has to be looked at more closely; nothing has changed then.
+    @inline(__always)
     private static func takeToken(
-        _ token: Int32, _ item: WorkItem, _ index: Int, _ state: inout RequestState,
-        _ events: inout [SchedulerEvent]
+        _ token: Int32, _ item: WorkItem, _ state: inout RequestState
     ) -> Bool {
         guard token >= 0, item.range.lowerBound >= state.knownCount, state.phase == .active,
-            state.isPlain, !state.isPadding, !state.isPreempted,
-            item.outputIndex + 1 < state.maxTokens,
+            state.obstacles.isDisjoint(with: [.notPlain, .padding, .preempted]),
+            item.outputIndex &+ 1 < state.maxTokens,
             !state.hasStops || !state.facts.stopTokens.contains(token)
         else { return false }
-        state.inFlight -= 1
+        state.inFlight &-= 1
         state.computed = item.range.upperBound
         state.tokens.append(token)
-        events.append(
-            SchedulerEvent(
-                request: item.request, item: index, token: token, status: .ok, finishReason: nil))
         return true
     }
 

@@ -17,7 +17,7 @@ extension Scheduler {
                 return "\(state.id) is not listed at its slot"
             }
             var held = 0
-            for table in state.tables {
+            for table in tables[slot] {
                 held += table.pages.count
                 for page in table.pages { references[Int(page)] += 1 }
             }
@@ -33,7 +33,7 @@ extension Scheduler {
                 return "\(state.id) holds \(held) pages of \(state.reservedPages) reserved"
             }
             if state.admitted { reserved += state.reservedPages }
-            if state.phase != .ended, let broken = check(state) { return broken }
+            if state.phase != .ended, let broken = check(state, slot) { return broken }
         }
         for end in prefixes.bareEnds where !states.contains(where: { $0.prefixEnd == end }) {
             return "prefix node \(end.node) leads to no page"
@@ -65,7 +65,7 @@ extension Scheduler {
         return active.count + awaited > rowLimit ? "\(active.count) requests run" : nil
     }
 
-    private func check(_ state: RequestState) -> String? {
+    private func check(_ state: RequestState, _ slot: Int) -> String? {
         if state.computed > state.scheduled || state.scheduled > state.wanted {
             return "\(state.id): computed \(state.computed), scheduled \(state.scheduled), "
                 + "wanted \(state.wanted)"
@@ -88,7 +88,7 @@ extension Scheduler {
             return "\(state.id) lacks a token"
         }
         if state.isSwapped, state.phase != .waiting { return "\(state.id) runs from the host" }
-        let tables = state.isSwapped ? state.hostTables : state.tables
+        let tables = state.isSwapped ? state.hostTables[...] : tables[slot]
         for (index, (group, table)) in zip(budget.groups, tables).enumerated()
         where state.scheduled > 0 {
             if streams.holdsSource[index] {

@@ -111,11 +111,11 @@ extension Scheduler {
 
     /// Releases all pages and the sampling state of a request that no step names.
     mutating func releasePages(_ slot: Int) {
-        for index in states[slot].tables.indices {
+        for index in budget.groups.indices {
             // From the end on, so that beginnings stay known for longest.
-            for page in states[slot].tables[index].pages.reversed() { pool.release(page) }
-            states[slot].heldPages -= states[slot].tables[index].pages.count
-            states[slot].tables[index] = BlockTable()
+            for page in tables[slot, index].pages.reversed() { pool.release(page) }
+            states[slot].heldPages -= tables[slot, index].pages.count
+            tables[slot, index] = BlockTable()
         }
         for copy in states[slot].copies { pool.release(copy.source) }
         states[slot].heldPages -= states[slot].copies.count

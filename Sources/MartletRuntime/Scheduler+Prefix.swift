@@ -53,13 +53,13 @@ extension Scheduler {
         states[slot].computed = match.positions
         for (index, group) in budget.groups.enumerated() {
             let first = group.window.map { max(match.positions - $0 + 1, 0) / group.blockSize } ?? 0
-            states[slot].tables[index].firstBlock = first
+            tables[slot, index].firstBlock = first
             var block = 0
             for node in match.path {
                 for page in prefixes.pages(node, group: index) {
                     if block >= first {
                         pool.retain(page)
-                        states[slot].tables[index].pages.append(page)
+                        tables[slot, index].pages.append(page)
                         states[slot].heldPages += 1
                     }
                     block += 1
@@ -82,7 +82,7 @@ extension Scheduler {
         }
         for (group, source) in sources.enumerated() {
             guard let page = allocatePage() else { return }
-            states[slot].tables[group].pages.append(page)
+            tables[slot, group].pages.append(page)
             states[slot].copies.append((group, source, page))
             states[slot].heldPages += 2
         }
@@ -111,11 +111,11 @@ extension Scheduler {
             guard count == prefixes.span || (atEnd && count > 0 && pagesAlike) else { return }
             pagesToShare.removeAll(keepingCapacity: true)
             for (index, group) in budget.groups.enumerated() {
-                let first = start / group.blockSize - states[slot].tables[index].firstBlock
+                let first = start / group.blockSize - tables[slot, index].firstBlock
                 for block in first..<first + prefixes.span / group.blockSize {
-                    let isThere = states[slot].tables[index].pages.indices.contains(block)
+                    let isThere = tables[slot, index].pages.indices.contains(block)
                     pagesToShare.append(
-                        isThere ? states[slot].tables[index].pages[block] : -1)
+                        isThere ? tables[slot, index].pages[block] : -1)
                 }
             }
             let end = prefixes.insert(

@@ -48,8 +48,9 @@ extension Scheduler {
         if !lastWasExclusive {
             if addSingles(to: &step), step.logitRowCount == active.count {
                 step.layout = activeStamp
+            } else {
+                addRuns(to: &step)
             }
-            addRuns(to: &step)
             if step.items.isEmpty, !mayBeExclusive {
                 lastWasExclusive = addSources(to: &step) || addExclusive(to: &step)
             }
@@ -98,55 +99,66 @@ extension Scheduler {
             && start < states[slot].nextBoundary
     }
 
+    /// Takes pages that answers want in the next step, if there are plenty: it will find them there.
+    package mutating func takePagesAhead() {
+        guard pool.freeCount >= 2 * active.count * budget.groups.count else { return }
+        for slot in active where states[slot].isAtBoundary { _ = takesPageSimply(slot) }
+    }
+
     /// Adds answers' next tokens as long as nothing else is to be done; returns the first other
     /// place in the list.
     private mutating func addTokens(
         of slots: [Int], from first: Int, to step: inout ScheduledStep
     ) -> Int {
-        let limits = limits
-        return states.withUnsafeMutableBufferPointer { states in
-            for place in first..<slots.count {
-                let slot = slots[place]
-                guard Self.addToken(&states[slot], slot, limits, to: &step) else { return place }
+        let room = min(
+            limits.maxRequests - step.items.count, limits.maxTokens - step.tokenCount,
+            limits.maxLogitRows - step.logitRowCount)
+        let end = first + min(max(room, 0), slots.count - first)
+        let (number, firstRow, lastCompleted) = (step.number, step.logitRowCount, lastCompleted)
+        var place = first
+        states.withUnsafeMutableBufferPointer { states in
+            step.items.append(addingCapacity: end - first) { items in
+                while place < end,
+                    let item = Self.addToken(
+                        &states[slots[place]], slots[place], firstRow &+ (place &- first), number,
+                        lastCompleted)
+                {
+                    items.append(item)
+                    place &+= 1
+                }
             }
-            return slots.count
         }
+        step.tokenCount += place - first
+        step.logitRowCount += place - first
+        return place
     }
 
     /// Adds an answer's next token where nothing else is to be done; the hot path of `add`.
     ///
-    /// - Returns: False if the request has to be looked at more closely.
+    /// - Returns: Nil if the request has to be looked at more closely.
+    @inline(__always)
     private static func addToken(
-        _ state: inout RequestState, _ slot: Int, _ limits: StepLimits, to step: inout ScheduledStep
-    ) -> Bool {
+        _ state: inout RequestState, _ slot: Int, _ row: Int, _ step: Int, _ lastCompleted: Int
+    ) -> WorkItem? {
         let start = state.scheduled
-        guard start < state.nextBoundary, state.addsToken, step.items.count < limits.maxRequests,
-            step.tokenCount < limits.maxTokens, step.logitRowCount < limits.maxLogitRows
-        else { return false }
+        guard start < state.nextBoundary, state.addsToken else { return nil }
         var source: Int32?
-        if start >= state.tokens.count {
-            guard !state.needsTokens, state.inFlight > 0,
-                state.lastSample.step == step.number - 1
-            else { return false }
-            source = Int32(truncatingIfNeeded: state.lastSample.row)
+        // The token there is known once the step that draws it has completed.
+        if state.lastSampleStep > lastCompleted {
+            guard state.lastSampleStep == step &- 1 else { return nil }
+            source = Int32(truncatingIfNeeded: state.lastSampleRow)
         }
-        let samples = state.samples(at: start)
-        step.items.append(
-            WorkItem(
-                request: state.id, slot: slot, range: start..<start + 1, sourceRow: source,
-                samples: samples, resetsState: false, contextLogitCount: 0,
-                outputIndex: state.sampledCount, firstLogitRow: step.logitRowCount,
-                historyCount: 0))
-        state.scheduled = start + 1
-        state.lastStep = step.number
-        state.inFlight += 1
-        step.tokenCount += 1
-        if samples {
-            state.sampledCount += 1
-            state.lastSample = (step.number, step.logitRowCount)
-            step.logitRowCount += 1
-        }
-        return true
+        let index = state.sampledCount
+        state.scheduled = start &+ 1
+        state.sampledCount = index &+ 1
+        state.inFlight &+= 1
+        state.lastStep = step
+        state.lastSampleStep = step
+        state.lastSampleRow = row
+        return WorkItem(
+            request: state.id, slot: slot, range: Range(uncheckedBounds: (start, start &+ 1)),
+            sourceRow: source, samples: true, resetsState: false, contextLogitCount: 0,
+            outputIndex: index, firstLogitRow: row, historyCount: 0)
     }
 
     /// Prompts: longer runs in order of priority, then admission, as much of each as the step has
@@ -205,7 +217,7 @@ extension Scheduler {
     private func seesWindow(_ slot: Int, _ position: Int) -> Bool {
         budget.groups.indices.allSatisfy { index in
             guard let window = budget.groups[index].window else { return true }
-            let start = states[slot].tables[index].firstBlock * budget.groups[index].blockSize
+            let start = tables[slot, index].firstBlock * budget.groups[index].blockSize
             return start <= max(position + 1 - window, 0)
         }
     }
@@ -232,9 +244,9 @@ extension Scheduler {
         var source: Int32?
         if start >= states[slot].tokens.count {
             guard !states[slot].needsTokens, states[slot].inFlight > 0,
-                states[slot].lastSample.step == step.number - 1
+                states[slot].lastSampleStep == step.number - 1
             else { return false }
-            source = Int32(truncatingIfNeeded: states[slot].lastSample.row)
+            source = Int32(truncatingIfNeeded: states[slot].lastSampleRow)
         }
         let room = limits.maxLogitRows - step.logitRowCount
         var contextLogits = 0
@@ -268,7 +280,8 @@ extension Scheduler {
         states[slot].inFlight += 1
         if samples {
             states[slot].sampledCount += 1
-            states[slot].lastSample = (step.number, item.sampleRow)
+            states[slot].lastSampleStep = step.number
+            states[slot].lastSampleRow = item.sampleRow
         }
         beginCopies(slot, step: step.number)
         step.items.append(item)
@@ -296,11 +309,11 @@ extension Scheduler {
     /// Gives a request pages of a group up to a position; false without enough.
     mutating func takePages(_ slot: Int, group: Int, upTo end: Int) -> Bool {
         let blocks = (end - 1) / budget.groups[group].blockSize + 1
-        while states[slot].tables[group].firstBlock + states[slot].tables[group].pages.count
+        while tables[slot, group].firstBlock + tables[slot, group].pages.count
             < blocks
         {
             guard let page = allocatePage() ?? pageOfAnother(slot) else { return false }
-            states[slot].tables[group].append(page)
+            tables[slot, group].append(page)
             states[slot].heldPages += 1
         }
         return true
@@ -308,11 +321,11 @@ extension Scheduler {
 
     /// The first position that pages are lacking for, or that lets a page leave a window.
     private func boundary(_ slot: Int) -> Int {
-        var first = Int.max
+        var first = Int(Int32.max)
         for index in budget.groups.indices where !streams.holdsSource[index] {
             let blockSize = budget.groups[index].blockSize
-            let start = states[slot].tables[index].firstBlock
-            first = min(first, (start + states[slot].tables[index].pages.count) * blockSize)
+            let start = tables[slot, index].firstBlock
+            first = min(first, (start + tables[slot, index].pages.count) * blockSize)
             if let window = budget.groups[index].window {
                 first = min(first, (start + 1) * blockSize + window - 1)
             }
@@ -338,9 +351,9 @@ extension Scheduler {
 
     private mutating func drop(_ slot: Int, group: Int, before first: Int) {
         let count = min(
-            first - states[slot].tables[group].firstBlock, states[slot].tables[group].pages.count)
+            first - tables[slot, group].firstBlock, tables[slot, group].pages.count)
         guard count > 0 else { return }
-        for page in states[slot].tables[group].pages[..<count] {
+        for page in tables[slot, group].pages[..<count] {
             if states[slot].inFlight > 0 {
                 deferred.append((states[slot].lastStep, page, slot))
             } else {
@@ -348,7 +361,7 @@ extension Scheduler {
                 states[slot].heldPages -= 1
             }
         }
-        states[slot].tables[group].pages.removeFirst(count)
-        states[slot].tables[group].firstBlock += count
+        tables[slot, group].pages.removeFirst(count)
+        tables[slot, group].firstBlock += count
     }
 }

@@ -58,10 +58,10 @@ extension Scheduler {
     mutating func endSource(_ item: WorkItem) {
         states[item.slot].source.computed = item.range.upperBound
         for group in streams.transient {
-            let pages = states[item.slot].tables[group].pages
+            let pages = tables[item.slot, group].pages
             for page in pages { pool.release(page) }
             states[item.slot].heldPages -= pages.count
-            states[item.slot].tables[group] = BlockTable()
+            tables[item.slot, group] = BlockTable()
         }
     }
 }

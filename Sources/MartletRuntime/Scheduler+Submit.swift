@@ -75,7 +75,7 @@ extension Scheduler {
         let facts = RequestFacts(
             request: request, maxTokens: maxTokens,
             pagesPerRow: pagesPerRow(request, maxTokens: maxTokens))
-        var state = RequestState(id: id, facts: facts, groupCount: budget.groups.count)
+        var state = RequestState(id: id, facts: facts)
         state.sharesPrefix = reusesPrefixes
         enqueue(place(state), afterEqual: true)
         if facts.isExclusive { exclusiveCount += 1 }
@@ -100,6 +100,7 @@ extension Scheduler {
             slot = states.count
             states.append(state)
         }
+        tables.clear(slot)
         slotsByID[state.id] = slot
         return slot
     }

@@ -17,7 +17,7 @@ extension Scheduler {
         case .automatic:
             // What other requests hold as well is found again among the known prefixes.
             var pages = 0, own = 0
-            for table in states[slot].tables {
+            for table in tables[slot] {
                 pages += table.pages.count
                 for page in table.pages where pool.referenceCount(page) == 1 { own += 1 }
             }
@@ -31,11 +31,11 @@ extension Scheduler {
     /// Block operations are done in their order, so that pages may be taken at once.
     /// - Returns: False if the host has no room; nothing was begun then.
     mutating func swapOut(_ slot: Int) -> Bool {
-        let needed = states[slot].tables.reduce(0) { $0 + $1.pages.count }
+        let needed = tables[slot].reduce(0) { $0 + $1.pages.count }
         guard needed <= hostPool.freeCount else { return false }
-        var hostTables = states[slot].tables
+        var hostTables = Array(tables[slot])
         var unused = -1
-        for (group, table) in states[slot].tables.enumerated() {
+        for (group, table) in tables[slot].enumerated() {
             for (index, page) in table.pages.enumerated() {
                 guard let host = hostPool.allocate(lostTag: &unused) else { return false }
                 hostTables[group].pages[index] = host
@@ -53,17 +53,17 @@ extension Scheduler {
     mutating func swapIn(_ slot: Int) -> Bool {
         let needed = states[slot].hostTables.reduce(0) { $0 + $1.pages.count }
         guard needed <= pool.freeCount else { return false }
-        var tables = states[slot].hostTables
+        var pages = states[slot].hostTables
         for (group, table) in states[slot].hostTables.enumerated() {
             for (index, host) in table.pages.enumerated() {
                 guard let page = allocatePage() else { return false }
-                tables[group].pages[index] = page
+                pages[group].pages[index] = page
                 pendingOperations.append(
                     BlockOperation(kind: .swapIn, group: group, source: host, destination: page))
                 hostPool.release(host)
             }
         }
-        states[slot].tables = tables
+        tables[slot] = pages[...]
         states[slot].heldPages = needed
         states[slot].hostTables = []
         activate(slot)

@@ -41,6 +41,8 @@ package struct Scheduler: Sendable {
     package internal(set) var swapCount = 0
     /// Request states by slot; slots of ended requests are used again.
     package internal(set) var states: [RequestState] = []
+    /// Their pages.
+    package internal(set) var tables: BlockTables
 
     /// Pages of a block that becomes known; kept for its memory.
     var pagesToShare: [Int32] = []
@@ -110,6 +112,7 @@ package struct Scheduler: Sendable {
         self.stateSlotCount = max(stateSlotCount, 0)
         budget = KVBudget(
             streams, maxTokens: limits.maxTokens, depth: max(options.stepsInFlight, 1))
+        tables = BlockTables(groupCount: groups.count)
         pool = BlockPool(pageCount: pageCount)
         hostPool = BlockPool(pageCount: options.hostPageCount)
         prefixes = PrefixCache(groups: groups)

@@ -15,6 +15,8 @@ package struct StepBuilder: Sendable {
 
     /// The scheduler's states, read in place.
     typealias States = UnsafePointer<RequestState>
+    /// Its block tables, `[slots, groups]`.
+    typealias Tables = UnsafePointer<BlockTable>
 
     /// Fixes what all steps share.
     ///
@@ -49,7 +51,10 @@ package struct StepBuilder: Sendable {
                 try fillLogitRows(record, step, states)
                 try fillSampling(record, step, states)
             }
-            for use in stream.uses { try fillGroup(record, step, states, use) }
+            try scheduler.tables.all.withUnsafeBufferPointer { tables in
+                guard let tables = tables.baseAddress else { return }
+                for use in stream.uses { try fillGroup(record, step, states, tables, use) }
+            }
         }
         record.endLayout(step.layout)
         guard !step.blockOperations.isEmpty else { return }
@@ -132,52 +137,60 @@ package struct StepBuilder: Sendable {
     }
 
     private func fillGroup(
-        _ record: StepRecord, _ step: ScheduledStep, _ states: States, _ use: KVGroupUse
+        _ record: StepRecord, _ step: ScheduledStep, _ states: States, _ tables: Tables,
+        _ use: KVGroupUse
     ) throws {
-        let (index, place, count) = (use.group, streams.places[use.group], step.items.count)
-        let blockSize = streams.groups[index].blockSize
+        let (group, place, count) = (use.group, streams.places[use.group], step.items.count)
+        let (groupCount, blockSize) = (streams.groups.count, streams.groups[group].blockSize)
         let starts = try record.add(.kvStart, group: place, count: count)
         let lengths = try record.add(.kvLength, group: place, count: count)
         var longest = 1
-        for request in step.items.indices {
-            let item = step.items[request]
-            let start = states[item.slot].tables[index].firstBlock * blockSize
-            let length =
-                use.isWritten ? item.range.upperBound : states[item.slot].source.computed
-            starts[request] = Int32(truncatingIfNeeded: start)
-            lengths[request] = Int32(truncatingIfNeeded: length)
-            longest = max(longest, length - start)
+        step.items.withUnsafeBufferPointer { items in
+            for request in 0..<count {
+                let slot = items[request].slot
+                let start = tables[slot &* groupCount &+ group].firstBlock &* blockSize
+                let length =
+                    use.isWritten ? items[request].range.upperBound : states[slot].source.computed
+                starts[request] = Int32(truncatingIfNeeded: start)
+                lengths[request] = Int32(truncatingIfNeeded: length)
+                longest = max(longest, length &- start)
+            }
         }
         let columns = columns(for: longest, blockSize, record.limits)
         let slots =
             use.isWritten ? try record.add(.slot, group: place, count: step.tokenCount) : nil
-        try record.addBlockTable(group: place, requests: count, columns: columns) { table, stamps in
-            var row = 0
-            for request in step.items.indices {
-                let item = step.items[request]
-                let base = table + request * columns
-                let stamp = states[item.slot].tables[index].stamp
-                if stamps[request] != stamp || stamp == 0 {
-                    let known = stamps[request]
-                    stamps[request] = stamp
-                    if known != 0, known == states[item.slot].tables[index].stampBefore {
-                        writeLast(states[item.slot].tables[index].pages, to: base, columns)
-                    } else {
-                        write(states[item.slot].tables[index].pages, to: base, columns)
+        let places = BlockPlaces(blockSize)
+        try record.addBlockTable(group: place, requests: count, columns: columns) { rows, stamps in
+            step.items.withUnsafeBufferPointer { items in
+                var row = 0
+                for request in 0..<count {
+                    let table = tables + (items[request].slot &* groupCount &+ group)
+                    let base = rows + request &* columns
+                    renew(base, &stamps[request], table, columns)
+                    guard let slots else { continue }
+                    let first = table.pointee.firstBlock
+                    for position in items[request].range {
+                        let (block, offset) = places.split(position)
+                        slots[row] = Int32(
+                            truncatingIfNeeded: Int(base[block &- first]) &* blockSize &+ offset)
+                        row &+= 1
                     }
                 }
-                guard let slots else { continue }
-                let first = UInt32(truncatingIfNeeded: item.range.lowerBound)
-                    .quotientAndRemainder(dividingBy: UInt32(truncatingIfNeeded: blockSize))
-                var block = Int(first.quotient) - states[item.slot].tables[index].firstBlock
-                var offset = Int(first.remainder)
-                for _ in 0..<item.range.count {
-                    slots[row] = Int32(truncatingIfNeeded: Int(base[block]) * blockSize + offset)
-                    row += 1
-                    offset += 1
-                    if offset == blockSize { (block, offset) = (block + 1, 0) }
-                }
             }
+        }
+    }
+
+    /// Writes what a row of a block table lacks: nothing, if it holds this very table already.
+    private func renew(
+        _ row: UnsafeMutablePointer<Int32>, _ stamp: inout UInt64, _ table: Tables, _ columns: Int
+    ) {
+        let known = stamp
+        guard known != table.pointee.stamp || known == 0 else { return }
+        stamp = table.pointee.stamp
+        if known != 0, known == table.pointee.stampBefore {
+            writeLast(table.pointee.pages, to: row, columns)
+        } else {
+            write(table.pointee.pages, to: row, columns)
         }
     }
 
@@ -201,6 +214,23 @@ package struct StepBuilder: Sendable {
             if let source = $0.baseAddress { row.update(from: source, count: count) }
         }
         (row + count).update(repeating: -1, count: columns - count)
+    }
+}
+
+/// Where positions lie in blocks; where the size is a power of two, as it is as good as always, without a division.
+private struct BlockPlaces {
+    private let size: Int
+    private let shift: Int
+
+    init(_ size: Int) {
+        self.size = size
+        shift = size.nonzeroBitCount == 1 ? size.trailingZeroBitCount : -1
+    }
+
+    @inline(__always)
+    func split(_ position: Int) -> (block: Int, offset: Int) {
+        guard shift >= 0 else { return (position / size, position % size) }
+        return (position &>> shift, position & (size &- 1))
     }
 }
 

@@ -7,15 +7,17 @@ import MartletCore
 extension StepLoop {
     /// Tells readers what became of their requests in a completed step.
     mutating func deliver(_ place: Int) {
+        let (items, results) = (steps[place].items, outputs[place])
+        let returned = results.logits.count
         var logits = 0
         var next = 0
-        for (index, item) in steps[place].items.enumerated() {
-            let rows = logits..<min(logits + item.returnedRowCount, outputs[place].logits.count)
+        for (index, item) in items.enumerated() {
+            let rows = logits..<min(logits + item.returnedRowCount, returned)
             logits = rows.upperBound
             let hasEvent = next < events.count && events[next].item == index
             let event = hasEvent ? events[next] : nil
             next += hasEvent ? 1 : 0
-            deliver(event, item, outputs[place], logits: outputs[place].logits[rows])
+            deliver(event, item, results, logits: rows)
         }
         for slot in endedSearches { giveAnswers(slot) }
         endedSearches.removeAll(keepingCapacity: true)
@@ -23,8 +25,7 @@ extension StepLoop {
     }
 
     private mutating func deliver(
-        _ event: SchedulerEvent?, _ item: WorkItem, _ results: StepOutputs,
-        logits: ArraySlice<[Float]>
+        _ event: SchedulerEvent?, _ item: WorkItem, _ results: StepOutputs, logits: Range<Int>
     ) {
         let slot = item.slot
         if let event, event.finishReason == .error {
@@ -40,9 +41,9 @@ extension StepLoop {
         }
         var news = GenerationEvent()
         if item.returnedRowCount > 0 || request.returnsNamedOutputs {
-            addRows(&news, request, item, results, logits)
+            addRows(&news, request, item, results, results.logits[logits])
         }
-        guard request.search == nil else {
+        guard !request.isSearch else {
             // What beams found is told at the end.
             if !news.isEmpty, !request.sink.receive(news) { scheduler.pause(request.id) }
             return
@@ -135,7 +136,7 @@ extension StepLoop {
                 if let value { news.promptLogProbabilities.append(value) }
             }
         }
-        if item.samples, request.search == nil, request.settings.returnGenerationLogits {
+        if item.samples, !request.isSearch, request.settings.returnGenerationLogits {
             news.generationLogits = logits.last
         }
         if request.returnsNamedOutputs { news.namedOutputs = results.named }

@@ -123,7 +123,7 @@ struct StepLoop {
             guard let slot = scheduler.slot(of: id) else { return }
             while live.count <= slot { live.append(nil) }
             let entry = LiveRequest(id: id, request: request, decoding: decoding, sink: sink)
-            if request.settings.beamCount > 1 {
+            if entry.isSearch {
                 entry.search = BeamSearch(
                     request.settings, maxTokens: scheduler.states[slot].facts.maxTokens,
                     text: entry.text.mayEnd ? entry.text : nil)
@@ -208,9 +208,10 @@ struct StepLoop {
         }
         if steps[place].needsHost { advanceSearches(place) }
         supplyDevice()
-        // The next step is on its way: now there is time for those that ended.
+        // The next step is on its way: now there is time for those that ended, and for pages of the step behind.
         scheduler.settlesLater = false
         scheduler.settle()
+        scheduler.takePagesAhead()
         guard failure == nil else { return }
         count(steps[place], outputs[place])
         statistics.stepSeconds.add(stepSeconds)

@@ -22,6 +22,8 @@ enum SchedulerOperation: Hashable, Sendable {
     case resume
     /// Ended requests keep their pages from now on, or give them back.
     case settle(later: Bool)
+    /// Answers that want a page in the next step take it now.
+    case takePagesAhead
 
     static func random(_ random: inout TestRandom) -> SchedulerOperation {
         switch random.below(44) {
@@ -30,6 +32,7 @@ enum SchedulerOperation: Hashable, Sendable {
         case 5: return .pause(back: random.below(8))
         case 6..<8: return .resume
         case 8..<24: return .schedule
+        case 39: return .takePagesAhead
         case 40: return .completeBroken(row: random.below(4))
         case 41: return random.below(4) == 0 ? .fail(back: random.below(8)) : .complete
         case 42: return .settle(later: true)
@@ -142,6 +145,7 @@ struct SchedulerRun {
         case .pause(let back): harness.scheduler.pause(name(back))
         case .resume: for back in 0..<16 { harness.scheduler.resume(name(back)) }
         case .settle(let later): settle(later: later)
+        case .takePagesAhead: harness.scheduler.takePagesAhead()
         }
     }
 

@@ -1,0 +1,34 @@
+// Part of Martlet. See LICENSE.
+// SPDX-License-Identifier: Apache-2.0
+
+/// Block tables of all requests by slot and KV group, in one piece of memory: every step walks over them.
+package struct BlockTables: Sendable {
+    /// `[slots, groups]`.
+    package private(set) var all: [BlockTable] = []
+    /// Tables of each slot.
+    package let groupCount: Int
+
+    init(groupCount: Int) { self.groupCount = groupCount }
+
+    /// The table of a request in a group.
+    package internal(set) subscript(slot: Int, group: Int) -> BlockTable {
+        _read { yield all[slot * groupCount + group] }
+        _modify { yield &all[slot * groupCount + group] }
+    }
+
+    /// The tables of a request, one per group.
+    package internal(set) subscript(slot: Int) -> ArraySlice<BlockTable> {
+        get { all[place(slot)] }
+        set { all.replaceSubrange(place(slot), with: newValue) }
+    }
+
+    /// Makes room for one slot more, or empties a slot's tables.
+    mutating func clear(_ slot: Int) {
+        while all.count < (slot + 1) * groupCount { all.append(BlockTable()) }
+        for index in place(slot) { all[index] = BlockTable() }
+    }
+
+    private func place(_ slot: Int) -> Range<Int> {
+        slot * groupCount..<(slot + 1) * groupCount
+    }
+}
