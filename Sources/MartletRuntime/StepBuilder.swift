@@ -188,9 +188,9 @@ package struct StepBuilder: Sendable {
         guard known != table.pointee.stamp || known == 0 else { return }
         stamp = table.pointee.stamp
         if known != 0, known == table.pointee.stampBefore {
-            writeLast(table.pointee.pages, to: row, columns)
+            writeLast(table.pointee.pages.span, to: row, columns)
         } else {
-            write(table.pointee.pages, to: row, columns)
+            write(table.pointee.pages.span, to: row, columns)
         }
     }
 
@@ -202,13 +202,15 @@ package struct StepBuilder: Sendable {
     }
 
     private func writeLast(
-        _ pages: [Int32], to row: UnsafeMutablePointer<Int32>, _ columns: Int
+        _ pages: Span<Int32>, to row: UnsafeMutablePointer<Int32>, _ columns: Int
     ) {
-        guard let last = pages.last, pages.count <= columns else { return }
-        row[pages.count - 1] = last
+        guard !pages.isEmpty, pages.count <= columns else { return }
+        row[pages.count - 1] = pages[pages.count - 1]
     }
 
-    private func write(_ pages: [Int32], to row: UnsafeMutablePointer<Int32>, _ columns: Int) {
+    private func write(
+        _ pages: Span<Int32>, to row: UnsafeMutablePointer<Int32>, _ columns: Int
+    ) {
         let count = min(pages.count, columns)
         pages.withUnsafeBufferPointer {
             if let source = $0.baseAddress { row.update(from: source, count: count) }
