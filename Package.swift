@@ -1,4 +1,4 @@
-// swift-tools-version: 6.2
+// swift-tools-version: 6.3
 // Part of Martlet. See LICENSE.
 // SPDX-License-Identifier: Apache-2.0
 

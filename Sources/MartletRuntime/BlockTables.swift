@@ -4,9 +4,9 @@
 /// Block tables of all requests by slot and KV group, in one piece of memory: every step walks over them.
 package struct BlockTables: Sendable {
     /// `[slots, groups]`.
-    package private(set) var all: [BlockTable] = []
+    private var all: [BlockTable] = []
     /// Tables of each slot.
-    package let groupCount: Int
+    private let groupCount: Int
 
     init(groupCount: Int) { self.groupCount = groupCount }
 
@@ -20,6 +20,25 @@ package struct BlockTables: Sendable {
     package internal(set) subscript(slot: Int) -> ArraySlice<BlockTable> {
         get { all[place(slot)] }
         set { all.replaceSubrange(place(slot), with: newValue) }
+    }
+
+    /// The tables, read in place.
+    struct InPlace {
+        fileprivate let first: UnsafePointer<BlockTable>
+        fileprivate let groupCount: Int
+
+        @inline(__always)
+        subscript(slot: Int, group: Int) -> UnsafePointer<BlockTable> {
+            first + (slot &* groupCount &+ group)
+        }
+    }
+
+    /// Lets the tables be read in place; not called where there are none.
+    func withTables(_ body: (InPlace) throws -> Void) rethrows {
+        try all.withUnsafeBufferPointer { tables in
+            guard let first = tables.baseAddress else { return }
+            try body(InPlace(first: first, groupCount: groupCount))
+        }
     }
 
     /// Makes room for one slot more, or empties a slot's tables.

@@ -25,7 +25,8 @@ package struct KVBudget: Sendable {
     /// holds at once, over all groups.
     ///
     /// A windowed group holds the window before the oldest step in flight and the tokens of all
-    /// steps in flight, and one page more where they do not begin at a page's start.
+    /// steps in flight, and one page more where they do not begin at a page's start. That covers the next
+    /// step's position as well, whose page an answer may take ahead.
     package func pageCount(positions: Int, sources: Int = 0) -> Int {
         var total = 0
         for (group, holdsSource) in zip(groups, streams.holdsSource) {

@@ -26,8 +26,9 @@ final class LiveRequest {
     let returnsNamedOutputs: Bool
     /// Positions of the prompt whose rows were told: those computed again after a pause are not.
     var toldPositions = 0
-    /// Whether it has beams, and the search behind them.
+    /// Whether it has beams.
     let isSearch: Bool
+    /// The search behind them.
     var search: BeamSearch?
     /// What its beams may go on with in the step under way, by beam.
     var rows: [BeamSearch.Row?] = []

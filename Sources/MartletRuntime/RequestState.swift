@@ -37,10 +37,7 @@ package struct RequestState: Sendable {
     /// Where it stands.
     var phase = Phase.waiting { didSet { obstacles.set(.notRunning, phase != .active) } }
     private(set) var obstacles: Obstacles
-    let needsTokens: Bool
     let hasStops: Bool
-    /// Whether it has ever had a row.
-    var hasStarted = false
     @Compact private(set) var promptCount: Int
     @Compact private(set) var maxTokens: Int
     /// Positions whose tokens were known when the request last started; the device's sampling state
@@ -67,6 +64,9 @@ package struct RequestState: Sendable {
 
     // From here on what is looked at where requests come, go or need more than a token.
 
+    let needsTokens: Bool
+    /// Whether it has ever had a row.
+    var hasStarted = false
     /// Slot of the device's sampling state, -1 for none.
     package internal(set) var stateSlot: Int32 = -1
     let parameters: SamplingParameters

@@ -138,7 +138,8 @@ extension Scheduler {
         for slot in active { finish(slot: slot) }
     }
 
-    /// Drops a step that failed on the device; its requests keep their pages until they finish.
+    /// Drops a step that failed on the device; its requests keep their pages until they finish, and
+    /// nothing may be scheduled before: their tokens are not known.
     ///
     /// - Throws: `MartletError` `.internalError` if the step is not the oldest in flight.
     package mutating func abandon(_ step: ScheduledStep) throws {

@@ -87,6 +87,13 @@ extension Scheduler {
         if state.inFlight == 0, lacking != 0, state.facts.rowCount == 1 || lacking != 1 {
             return "\(state.id) lacks a token"
         }
+        // What `addsToken` goes by.
+        if state.isPlain, state.phase == .active, state.scheduled >= state.knownCount,
+            state.sampledCount < state.maxTokens,
+            state.scheduled != state.promptCount + state.sampledCount - 1
+        {
+            return "\(state.id) is scheduled to \(state.scheduled), not to its newest token"
+        }
         if state.isSwapped, state.phase != .waiting { return "\(state.id) runs from the host" }
         let tables = state.isSwapped ? state.hostTables[...] : tables[slot]
         for (index, (group, table)) in zip(budget.groups, tables).enumerated()

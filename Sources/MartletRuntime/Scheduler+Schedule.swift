@@ -100,6 +100,8 @@ extension Scheduler {
     }
 
     /// Takes pages that answers want in the next step, if there are plenty: it will find them there.
+    ///
+    /// What leaves a window for it leaves now, and what was in the page is forgotten now.
     package mutating func takePagesAhead() {
         guard pool.freeCount >= 2 * active.count * budget.groups.count else { return }
         for slot in active where states[slot].isAtBoundary { _ = takesPageSimply(slot) }
@@ -114,6 +116,8 @@ extension Scheduler {
             limits.maxRequests - step.items.count, limits.maxTokens - step.tokenCount,
             limits.maxLogitRows - step.logitRowCount)
         let end = first + min(max(room, 0), slots.count - first)
+        // An array without memory shares its count, which even an empty append would write.
+        guard end > first else { return first }
         let (number, firstRow, lastCompleted) = (step.number, step.logitRowCount, lastCompleted)
         var place = first
         states.withUnsafeMutableBufferPointer { states in
@@ -321,7 +325,7 @@ extension Scheduler {
 
     /// The first position that pages are lacking for, or that lets a page leave a window.
     private func boundary(_ slot: Int) -> Int {
-        var first = Int(Int32.max)
+        var first = Int(Int32.max)  // The most that `nextBoundary` holds.
         for index in budget.groups.indices where !streams.holdsSource[index] {
             let blockSize = budget.groups[index].blockSize
             let start = tables[slot, index].firstBlock

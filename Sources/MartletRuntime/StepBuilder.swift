@@ -15,8 +15,6 @@ package struct StepBuilder: Sendable {
 
     /// The scheduler's states, read in place.
     typealias States = UnsafePointer<RequestState>
-    /// Its block tables, `[slots, groups]`.
-    typealias Tables = UnsafePointer<BlockTable>
 
     /// Fixes what all steps share.
     ///
@@ -51,8 +49,7 @@ package struct StepBuilder: Sendable {
                 try fillLogitRows(record, step, states)
                 try fillSampling(record, step, states)
             }
-            try scheduler.tables.all.withUnsafeBufferPointer { tables in
-                guard let tables = tables.baseAddress else { return }
+            try scheduler.tables.withTables { tables in
                 for use in stream.uses { try fillGroup(record, step, states, tables, use) }
             }
         }
@@ -137,18 +134,18 @@ package struct StepBuilder: Sendable {
     }
 
     private func fillGroup(
-        _ record: StepRecord, _ step: ScheduledStep, _ states: States, _ tables: Tables,
-        _ use: KVGroupUse
+        _ record: StepRecord, _ step: ScheduledStep, _ states: States,
+        _ tables: BlockTables.InPlace, _ use: KVGroupUse
     ) throws {
         let (group, place, count) = (use.group, streams.places[use.group], step.items.count)
-        let (groupCount, blockSize) = (streams.groups.count, streams.groups[group].blockSize)
+        let blockSize = streams.groups[group].blockSize
         let starts = try record.add(.kvStart, group: place, count: count)
         let lengths = try record.add(.kvLength, group: place, count: count)
         var longest = 1
         step.items.withUnsafeBufferPointer { items in
             for request in 0..<count {
                 let slot = items[request].slot
-                let start = tables[slot &* groupCount &+ group].firstBlock &* blockSize
+                let start = tables[slot, group].pointee.firstBlock &* blockSize
                 let length =
                     use.isWritten ? items[request].range.upperBound : states[slot].source.computed
                 starts[request] = Int32(truncatingIfNeeded: start)
@@ -164,7 +161,7 @@ package struct StepBuilder: Sendable {
             step.items.withUnsafeBufferPointer { items in
                 var row = 0
                 for request in 0..<count {
-                    let table = tables + (items[request].slot &* groupCount &+ group)
+                    let table = tables[items[request].slot, group]
                     let base = rows + request &* columns
                     renew(base, &stamps[request], table, columns)
                     guard let slots else { continue }
@@ -182,7 +179,8 @@ package struct StepBuilder: Sendable {
 
     /// Writes what a row of a block table lacks: nothing, if it holds this very table already.
     private func renew(
-        _ row: UnsafeMutablePointer<Int32>, _ stamp: inout UInt64, _ table: Tables, _ columns: Int
+        _ row: UnsafeMutablePointer<Int32>, _ stamp: inout UInt64,
+        _ table: UnsafePointer<BlockTable>, _ columns: Int
     ) {
         let known = stamp
         guard known != table.pointee.stamp || known == 0 else { return }

@@ -138,7 +138,10 @@ struct SchedulerRun {
             // What can never run is refused.
             try? harness.submit(id, setup.request(seed: seed))
         case .schedule: _ = try harness.schedule()
-        case .complete: try harness.complete()
+        case .complete:
+            try harness.complete()
+            // As the engine does when pages are not to be kept for later.
+            if !harness.scheduler.settlesLater { harness.scheduler.takePagesAhead() }
         case .completeBroken(let row): try harness.complete(brokenRow: row)
         case .cancel(let back): harness.cancel(name(back))
         case .fail(let back): harness.fail(name(back))
