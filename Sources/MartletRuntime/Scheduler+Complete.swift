@@ -133,7 +133,7 @@ extension Scheduler {
     }
 
     /// Ends a static batch whose requests have all finished.
-    private mutating func endPaddedBatch() {
+    mutating func endPaddedBatch() {
         guard paddingCount > 0, paddingCount == active.count else { return }
         for slot in active { finish(slot: slot) }
     }

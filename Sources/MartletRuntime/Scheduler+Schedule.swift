@@ -101,9 +101,12 @@ extension Scheduler {
 
     /// Takes pages that answers want in the next step, if there are plenty: it will find them there.
     ///
-    /// What leaves a window for it leaves now, and what was in the page is forgotten now.
+    /// What leaves a window for it leaves now, and what was in the page is forgotten now. Not in a batch whose
+    /// finished rows are computed on: their last position still sees what would leave.
     package mutating func takePagesAhead() {
-        guard pool.freeCount >= 2 * active.count * budget.groups.count else { return }
+        guard policy != .static, pool.freeCount >= 2 * active.count * budget.groups.count else {
+            return
+        }
         for slot in active where states[slot].isAtBoundary { _ = takesPageSimply(slot) }
     }
 

@@ -134,6 +134,8 @@ extension Scheduler {
     package mutating func finish(_ id: RequestID) -> Bool {
         guard let slot = slotsByID[id], states[slot].phase != .draining else { return false }
         finishAllBeams(slot)
+        // Where only finished rows are left, no step may come that would end them.
+        endPaddedBatch()
         return true
     }
 
