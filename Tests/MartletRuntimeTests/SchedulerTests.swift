@@ -89,6 +89,22 @@ struct SchedulerTests {
         #expect(h.scheduler.counts.freePages == 40)
     }
 
+    /// No step may come that would end it: a finished row's window can be gone.
+    @Test func aStaticBatchEndsWithItsLastRunningRequest() throws {
+        var h = try harness(
+            limits: StepLimits(maxTokens: 8, maxRequests: 2, maxLogitRows: 2, maxContext: 40),
+            policy: .static)
+        for (id, answer) in [(1, 1), (2, 4), (3, 1)] { try h.submit(id, request(2, answer)) }
+        #expect(try h.schedule())
+        try h.complete()
+        #expect(h.finished.keys.map(\.rawValue) == [1])
+        #expect(h.scheduler.counts.active == 2)
+        h.cancel(RequestID(2))
+        #expect(h.scheduler.counts.active == 0)
+        try h.drain()
+        #expect(h.finished[RequestID(3)] == .length)
+    }
+
     @Test func overlapsStepsThroughTokensOfTheStepBefore() throws {
         var h = try harness(depth: 2)
         try h.submit(1, request(3, 6))
