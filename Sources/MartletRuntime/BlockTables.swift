@@ -17,8 +17,8 @@ package struct BlockTables: Sendable {
     }
 
     /// The tables of a request, one per group.
-    package internal(set) subscript(slot: Int) -> ArraySlice<BlockTable> {
-        get { all[place(slot)] }
+    package internal(set) subscript(slot: Int) -> [BlockTable] {
+        get { Array(all[place(slot)]) }
         set { all.replaceSubrange(place(slot), with: newValue) }
     }
 
@@ -41,10 +41,9 @@ package struct BlockTables: Sendable {
         }
     }
 
-    /// Makes room for one slot more, or empties a slot's tables.
-    mutating func clear(_ slot: Int) {
-        while all.count < (slot + 1) * groupCount { all.append(BlockTable()) }
-        for index in place(slot) { all[index] = BlockTable() }
+    /// Makes room for one slot more.
+    mutating func addSlot() {
+        all.append(contentsOf: repeatElement(BlockTable(), count: groupCount))
     }
 
     private func place(_ slot: Int) -> Range<Int> {

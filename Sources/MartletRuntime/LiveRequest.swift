@@ -27,7 +27,7 @@ final class LiveRequest {
     /// Positions of the prompt whose rows were told: those computed again after a pause are not.
     var toldPositions = 0
     /// Whether it has beams.
-    let isSearch: Bool
+    var isSearch: Bool { settings.beamCount > 1 }
     /// The search behind them.
     var search: BeamSearch?
     /// What its beams may go on with in the step under way, by beam.
@@ -46,7 +46,6 @@ final class LiveRequest {
         settings = request.settings
         reportsLogProbabilities = request.settings.logProbabilities != nil
         returnsNamedOutputs = request.returnsNamedOutputs
-        isSearch = request.settings.beamCount > 1
         self.sink = sink
         text = AnswerText(request, decoding)
     }

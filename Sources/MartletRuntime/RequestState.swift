@@ -64,7 +64,6 @@ package struct RequestState: Sendable {
 
     // From here on what is looked at where requests come, go or need more than a token.
 
-    let needsTokens: Bool
     /// Whether it has ever had a row.
     var hasStarted = false
     /// Slot of the device's sampling state, -1 for none.
@@ -104,7 +103,6 @@ package struct RequestState: Sendable {
         self.facts = facts
         promptCount = facts.request.prompt.count
         maxTokens = facts.maxTokens
-        needsTokens = facts.needsTokens
         obstacles = [.notRunning, .mustReset]
         if !facts.isPlain { obstacles.insert(.notPlain) }
         hasStops = !facts.stopTokens.isEmpty

@@ -20,7 +20,7 @@ extension Scheduler {
         }
         awaitedRows -= states[first].awaitedRows
         states[first].awaitedRows = 0
-        let own = Array(tables[first])
+        let own = tables[first]
         for beam in 1..<max(facts.rowCount, 1) {
             var state = RequestState(
                 id: RequestID(id.rawValue, beam: Int32(clamping: beam)), facts: facts)
@@ -31,7 +31,7 @@ extension Scheduler {
             state.mustReset = false
             copyBeam(states[first], to: &state)
             let slot = place(state)
-            tables[slot] = own[...]
+            tables[slot] = own
             retainTables(slot)
             active.append(slot)
         }
@@ -48,10 +48,10 @@ extension Scheduler {
         guard slots.count == parents.count, tokens.count == parents.count,
             parents.allSatisfy(slots.indices.contains)
         else { return }
-        let old = slots.map { (state: states[$0], tables: Array(tables[$0])) }
+        let old = slots.map { (state: states[$0], tables: tables[$0]) }
         for (beam, slot) in slots.enumerated() where parents[beam] != beam {
             copyBeam(old[parents[beam]].state, to: &states[slot])
-            tables[slot] = old[parents[beam]].tables[...]
+            tables[slot] = old[parents[beam]].tables
             retainTables(slot)
         }
         for (beam, slot) in slots.enumerated() {

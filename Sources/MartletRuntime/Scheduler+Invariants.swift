@@ -95,7 +95,7 @@ extension Scheduler {
             return "\(state.id) is scheduled to \(state.scheduled), not to its newest token"
         }
         if state.isSwapped, state.phase != .waiting { return "\(state.id) runs from the host" }
-        let tables = state.isSwapped ? state.hostTables[...] : tables[slot]
+        let tables = state.isSwapped ? state.hostTables : tables[slot]
         for (index, (group, table)) in zip(budget.groups, tables).enumerated()
         where state.scheduled > 0 {
             if streams.holdsSource[index] {

@@ -250,7 +250,7 @@ extension Scheduler {
         else { return false }
         var source: Int32?
         if start >= states[slot].tokens.count {
-            guard !states[slot].needsTokens, states[slot].inFlight > 0,
+            guard !states[slot].facts.needsTokens, states[slot].inFlight > 0,
                 states[slot].lastSampleStep == step.number - 1
             else { return false }
             source = Int32(truncatingIfNeeded: states[slot].lastSampleRow)

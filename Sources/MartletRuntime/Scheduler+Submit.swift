@@ -99,8 +99,8 @@ extension Scheduler {
         } else {
             slot = states.count
             states.append(state)
+            tables.addSlot()
         }
-        tables.clear(slot)
         slotsByID[state.id] = slot
         return slot
     }

@@ -33,7 +33,7 @@ extension Scheduler {
     mutating func swapOut(_ slot: Int) -> Bool {
         let needed = tables[slot].reduce(0) { $0 + $1.pages.count }
         guard needed <= hostPool.freeCount else { return false }
-        var hostTables = Array(tables[slot])
+        var hostTables = tables[slot]
         var unused = -1
         for (group, table) in tables[slot].enumerated() {
             for (index, page) in table.pages.enumerated() {
@@ -63,7 +63,7 @@ extension Scheduler {
                 hostPool.release(host)
             }
         }
-        tables[slot] = pages[...]
+        tables[slot] = pages
         states[slot].heldPages = needed
         states[slot].hostTables = []
         activate(slot)
