@@ -41,7 +41,7 @@ def linear_kernel(inputs, outputs, weight, group=0, zero=0, single=True, gated=0
     if single:
         return "prefill/linear_mma.cu", "linear_prefill_mma", d | dict(STAGES=stages or (2 if weight < 4 else 3), TOKENS=tokens), SINGLE
     stages, numbers, codes = {
-        64: (4, 11, 8), 96: (4, 9, 8), 112: (4, 9, 7), 128: (4, 9, 7), 160: (4, 7, 6), 176: (4, 7, 6), 192: (4, 7, 5), 208: (4, 6, 5), 256: (4, 4 if shared else 5, 4)}[tokens]
+        64: (4, 11, 8), 80: (4, 10, 8), 96: (4, 9, 8), 112: (4, 9, 7), 128: (4, 9, 7), 160: (4, 7, 6), 176: (4, 7, 6), 192: (4, 7, 5), 208: (4, 6, 5), 256: (4, 4 if shared else 5, 4)}[tokens]
     return "prefill/linear.cu", "linear_prefill", d | dict(
         TOKENS=tokens, SHARED=shared, CLUSTER=cluster, FACTOR=factor, NEXT_NORM=next_norm, STAGES=stages,
         WEIGHT_STAGES=numbers if weight < 4 else codes), WARPGROUPS

@@ -192,10 +192,10 @@ final class DevicePlan: @unchecked Sendable {
         var size = 1
         while size < largest {
             buckets.append(size)
-            // Products take as long as rows there are, from 32 requests on by 16, from 64 on by 32.
+            // Products take as long as rows there are, from 32 requests on by 16, from 96 on by 32.
             switch size {
-            case 32..<64: size += 16
-            case 64..<256: size += 32
+            case 32..<96: size += 16
+            case 96..<256: size += 32
             default: size *= 2
             }
         }

@@ -44,7 +44,8 @@ struct PrefillTile: Equatable {
         tokens: Int, numbers: Int, codes: Int, time: Int, isWhole: Bool, isHalf: Bool
     )
     private static let sizes: [Size] = [
-        (64, 11, 8, 315, false, true), (96, 9, 8, 381, true, true), (112, 9, 7, 415, false, true),
+        (64, 11, 8, 315, false, true), (80, 10, 8, 348, true, false), (96, 9, 8, 381, true, true),
+        (112, 9, 7, 415, false, true),
         (128, 9, 7, 450, true, true), (160, 7, 6, 548, true, true), (176, 7, 6, 590, true, false),
         (192, 7, 5, 645, true, true), (208, 6, 5, 700, true, false), (256, 4, 4, 880, false, true),
     ]
@@ -58,7 +59,7 @@ struct PrefillTile: Equatable {
     /// Nanoseconds of a linear, less those of any: the chunks of a block, and the parts that a tile has beside its first.
     ///
     /// Fitted to 1,020 times of the four linears of `baichuan2-7b` on an H100, 96 to 512 rows in bf16, int8 and int4 (7 % root mean
-    /// square; 112, 176 and 208 tokens lie between their neighbours): what it picks takes 0.6 % more than the best of each linear, of int8 up to
+    /// square; 80, 112, 176 and 208 tokens lie between their neighbours): what it picks takes 0.6 % more than the best of each linear, of int8 up to
     /// 1,024 rows with all kinds, measured later, 0.1 %. How tiles are dealt: `linear_shares.cuh`.
     private func time(_ rows: Int, _ shape: Shape) -> Int {
         let tokenTiles = (rows + tokens * cluster - 1) / (tokens * cluster) * cluster

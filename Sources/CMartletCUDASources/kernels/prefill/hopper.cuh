@@ -117,6 +117,7 @@ __device__ __forceinline__ u64 swizzled_columns(u32 address, u32 box_stride) {
 #define WGMMA_SUMS_6 "%96, %97, %98, %99, %100, %101, %102, %103, %104, %105, %106, %107, %108, %109, %110, %111"
 #define WGMMA_SUMS_7 "%112, %113, %114, %115, %116, %117, %118, %119, %120, %121, %122, %123, %124, %125, %126, %127"
 #define WGMMA_SUMS_OF_32 WGMMA_SUMS_0 ", " WGMMA_SUMS_1
+#define WGMMA_SUMS_OF_40 WGMMA_SUMS_OF_32 ", %32, %33, %34, %35, %36, %37, %38, %39"
 #define WGMMA_SUMS_OF_48 WGMMA_SUMS_OF_32 ", " WGMMA_SUMS_2
 #define WGMMA_SUMS_OF_56 WGMMA_SUMS_OF_48 ", %48, %49, %50, %51, %52, %53, %54, %55"
 #define WGMMA_SUMS_OF_64 WGMMA_SUMS_OF_48 ", " WGMMA_SUMS_3
@@ -129,6 +130,7 @@ __device__ __forceinline__ u64 swizzled_columns(u32 address, u32 box_stride) {
     "+f"(c[i]), "+f"(c[i + 1]), "+f"(c[i + 2]), "+f"(c[i + 3]), "+f"(c[i + 4]), "+f"(c[i + 5]), "+f"(c[i + 6]), "+f"(c[i + 7])
 #define WGMMA_C16(i) WGMMA_C8(i), WGMMA_C8(i + 8)
 #define WGMMA_C32 WGMMA_C16(0), WGMMA_C16(16)
+#define WGMMA_C40 WGMMA_C32, WGMMA_C8(32)
 #define WGMMA_C48 WGMMA_C32, WGMMA_C16(32)
 #define WGMMA_C56 WGMMA_C48, WGMMA_C8(48)
 #define WGMMA_C64 WGMMA_C48, WGMMA_C16(48)
@@ -150,10 +152,13 @@ __device__ __forceinline__ u64 swizzled_columns(u32 address, u32 box_stride) {
 /// c = a b + (add ? c : 0): a 64 x 16 from registers, b COLUMNS rows of 16 in shared memory; c: rows g, g + 8, columns 8 j + 2 t.
 template <int TYPE, int COLUMNS>
 __device__ __forceinline__ void wgmma_tile(float (&c)[COLUMNS / 2], const u32 (&a)[4], u64 b, int add) {
-    static_assert(COLUMNS % 32 == 0 && COLUMNS >= 64 && COLUMNS <= 256 && COLUMNS != 224 || COLUMNS == 112 || COLUMNS == 176 || COLUMNS == 208,
+    static_assert(COLUMNS % 32 == 0 && COLUMNS >= 64 && COLUMNS <= 256 && COLUMNS != 224 || COLUMNS == 80 || COLUMNS == 112
+            || COLUMNS == 176 || COLUMNS == 208,
         "tiles of so many columns are not written");
     if constexpr (COLUMNS == 64) {
         WGMMA_TYPES("64", 32, "%32", "%33", "%34", "%35", "%36", "%37");
+    } else if constexpr (COLUMNS == 80) {
+        WGMMA_TYPES("80", 40, "%40", "%41", "%42", "%43", "%44", "%45");
     } else if constexpr (COLUMNS == 96) {
         WGMMA_TYPES("96", 48, "%48", "%49", "%50", "%51", "%52", "%53");
     } else if constexpr (COLUMNS == 112) {

@@ -26,7 +26,7 @@
 //   INPUTS OUTPUTS           K, and rows of the weight (gate and up together count twice)
 //   GATED                    0; 1: y = silu(gate) up, rows `paired8`; 2: gelu(gate) up, tanh form
 //   BIAS RESIDUAL            0 or 1
-//   TOKENS                   of a tile: 64, 96, 112, 128, 160, 176, 192, 208 or 256
+//   TOKENS                   of a tile: 64, 80, 96, 112, 128, 160, 176, 192, 208 or 256
 //   SHARED                   1: blocks share the last tiles along k (linear_shares.cuh)
 //   CLUSTER                  2, where SHARED: two blocks with the same weight and different tokens bring half of it each, for both
 //   STAGES WEIGHT_STAGES     depths of the rings
