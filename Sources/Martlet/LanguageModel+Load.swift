@@ -12,10 +12,13 @@ import MartletTokenizer
 extension LanguageModel {
     /// Runs a load to its end; blocks the calling thread.
     ///
+    /// - Parameter stop: Ends it early; what was not answered by then counts as cancelled.
     /// - Returns: One record a request in the plan's order, and the seconds that it took in all.
     /// - Throws: `MartletError` for the first request that cannot run; none is started then.
-    public func run(_ plan: LoadPlan) throws -> (records: [LoadRecord], duration: Double) {
-        try inference.run(plan)
+    public func run(
+        _ plan: LoadPlan, stop: LoadStop = LoadStop()
+    ) throws -> (records: [LoadRecord], duration: Double) {
+        try inference.run(plan, stop: stop)
     }
 
     /// From the next step on, says what steps compute; nil for no more.

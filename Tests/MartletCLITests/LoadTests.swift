@@ -101,6 +101,34 @@ import Testing
         #expect(wrong.code != 0 && wrong.error.contains("--cancel-share is 1.5"))
     }
 
+    /// Ctrl-C ends a load: what was measured by then is told and written.
+    @Test func interruptedLoadsTellWhatTheyMeasured() throws {
+        let program = Program()
+        defer { program.remove() }
+        let (log, picture) = (program.folder + "/log.jsonl", program.folder + "/slots.svg")
+        let terminal = try #require(
+            PseudoTerminal(
+                program,
+                [
+                    "bench", Program.model, "--random", "4,40", "--request-count", "4000",
+                    "--request-rate", "20", "--policy", "static,guaranteedNoEvict", "--check-alone",
+                    "--iteration-log", log, "--timeline", picture,
+                ]))
+        #expect(terminal.wait(for: " of 4000 requests, "), "\(terminal.screen)")
+        terminal.signal(2)
+        #expect(terminal.finish() == 130)
+        #expect(terminal.wait(for: "requests cancelled"), "\(terminal.screen)")
+        #expect(terminal.wait(for: "interrupted"), "\(terminal.screen)")
+        let lines = String(decoding: program.bytes("log.jsonl"), as: UTF8.self).split(
+            separator: "\n")
+        #expect(!lines.isEmpty)
+        for line in lines {
+            let step = try JSONValue.parse(String(line), name: "line")
+            #expect(step["policy"]?.string == "static")
+        }
+        #expect(String(decoding: program.bytes("slots.svg"), as: UTF8.self).hasSuffix("</svg>\n"))
+    }
+
     /// Steps of a load are timed for one policy at a time.
     @Test func aLoadIsProfiled() throws {
         let program = Program()

@@ -32,7 +32,9 @@ extension FakeDriverTests {
 
     /// A linear of many rows is one launch, of the kind for their count: up to 1,024 rows all blocks of an H100 share
     /// the tiles that are left, above each has tiles of its own.
-    @Test(arguments: [66, 80, 81, 97, 112, 128, 129, 161, 176, 193, 208, 209, 224, 257, 448, 1024, 1025])
+    @Test(arguments: [
+        66, 80, 81, 97, 112, 128, 129, 161, 176, 193, 208, 209, 224, 257, 448, 1024, 1025,
+    ])
     func oneKindOfTileForACount(rows: Int) async throws {
         let launches = try await launches(rows, .bf16, "sm_90a")
         let prefill = launches.filter { $0.kernel == "linear_prefill" }

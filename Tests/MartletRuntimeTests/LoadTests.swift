@@ -6,6 +6,14 @@ import MartletCore
 import MartletRuntime
 import Testing
 
+#if canImport(Glibc)
+import Glibc
+#elseif canImport(Musl)
+import Musl
+#elseif canImport(Darwin)
+import Darwin
+#endif
+
 @Suite(.serialized) struct LoadTests {
     @Test(arguments: [
         ("128", LengthDistribution.fixed(128)), ("uniform:3-9", .uniform(3...9)),
@@ -220,5 +228,40 @@ import Testing
         let metrics = LoadMetrics(records, duration: duration)
         #expect(metrics.cancelled > 30 && metrics.completed + metrics.cancelled == 200)
         #expect(metrics.json()["cancelled"]?.int == metrics.cancelled)
+    }
+
+    /// A load that is stopped tells what was answered by then; the rest is cancelled, the engine as before.
+    @Test(arguments: [LoadPlan.Arrivals.atOnce, .poisson(rate: 1e-3), .concurrency(3)])
+    func stopsALoad(arrivals: LoadPlan.Arrivals) throws {
+        let engine = try InferenceEngine(executor: FakeExecutor())
+        let count = 100
+        var plan = LoadPlan(
+            count: count, prompt: .uniform(2...20), answer: .uniform(2...40), arrivals: arrivals,
+            vocabularySize: 48, seed: 4)
+        if let first = plan.entries.first?.arrival {
+            for index in plan.entries.indices { plan.entries[index].arrival -= first }
+        }
+        let stop = LoadStop()
+        engine.observe { trace in if trace.number == 20 { stop.request() } }
+        // Where the next request is hours away, no step says that it is time.
+        if case .poisson = arrivals {
+            let isStarted = DetachedThread.start {
+                usleep(200_000)
+                stop.request()
+            }
+            try #require(isStarted)
+        }
+        let (records, duration) = try engine.run(plan, stop: stop)
+        engine.observe(nil)
+        #expect(stop.isRequested && duration < 30)
+        let metrics = LoadMetrics(records, duration: duration)
+        #expect(metrics.completed > 0 && metrics.completed < count)
+        #expect(metrics.completed + metrics.cancelled == count && metrics.failed == 0)
+        for (entry, record) in zip(plan.entries, records) where !record.isCancelled {
+            #expect(record.answerCount == entry.request.settings.maxTokens)
+        }
+        // A stop stays one: nothing of a second load is begun.
+        let (second, _) = try engine.run(plan, stop: stop)
+        #expect(second.allSatisfy { $0.isCancelled && $0.answerCount == 0 })
     }
 }

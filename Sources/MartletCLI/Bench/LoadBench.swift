@@ -16,11 +16,12 @@ struct LoadBench {
 
     /// Loads the model for each policy, runs the load and writes files asked for.
     ///
+    /// The first Ctrl-C ends the load, and what was measured by then is told and written; the second ends the program.
     /// - Parameters:
     ///   - options: How the model is loaded; limits that the user did not set follow the load.
     ///   - form: What the results are printed as.
     /// - Throws: `MartletError` if the load cannot run, nothing of it was answered, or, behind the
-    ///   results, a file could not be written.
+    ///   results, a file could not be written; `CancellationError` if it was interrupted.
     func run(_ options: LoadOptions, _ form: Table.Form) throws {
         var options = options
         let goal = try flags.slo.map { try ServiceGoal($0) }
@@ -32,7 +33,8 @@ struct LoadBench {
         options.maxContext = limits.maxContext ?? max(items.map(flags.length).max() ?? 1, 1)
         var results: [LoadResult] = []
         var (precision, profile) = ("", Table?.none)
-        for policy in try scheduling.policies() {
+        let stop = LoadStop()
+        for policy in try scheduling.policies() where !stop.isRequested {
             try scheduling.apply(to: &options, policy: policy)
             let model = try found.load(options)
             precision = model.precisionLine
@@ -45,13 +47,20 @@ struct LoadBench {
             plan.queueLimit = flags.queueLimit
             plan.keepsTokens = flags.checkAlone
             plan.cancel(share: flags.cancelShare ?? 0, seed: settings.seed)
-            results.append(try measure(model, plan, policy, goal, isForPeople: form == .text))
+            Interrupt.onInterrupt {
+                Interrupt.onInterrupt(nil)
+                stop.request()
+            }
+            defer { Interrupt.onInterrupt(nil) }
+            results.append(
+                try measure(model, plan, policy, goal, stop, isForPeople: form == .text))
             if isProfiling { profile = ProfileTable.table(model) }
         }
         // Before the figures, which may end the program; a file that fails must not cost them.
         let unwritten = writeFiles(results)
         let report = LoadReport(
-            name: found.name, flags: flags, seed: settings.seed, goal: goal, results: results)
+            name: found.name, flags: flags, seed: settings.seed, goal: goal, results: results,
+            isInterrupted: stop.isRequested)
         if form == .text {
             Console.line(report.table.rendered(.text))
             Console.line("batch of \(options.maxBatchSize), \(precision)")
@@ -66,6 +75,7 @@ struct LoadBench {
         if let failure = failures.first { Console.error("\(failures.count) failed: \(failure)") }
         for error in unwritten.dropFirst() { Console.error("error: " + "\(error)".visible) }
         if let error = unwritten.first { throw error }
+        if stop.isRequested { throw CancellationError() }
         let unanswered = results.filter { $0.metrics.completed == 0 }
         guard unanswered.allSatisfy({ $0.metrics.failed == 0 }) else {
             throw MartletError(
@@ -79,7 +89,7 @@ struct LoadBench {
 
     private func measure(
         _ model: LanguageModel, _ plan: LoadPlan, _ policy: SchedulingPolicy, _ goal: ServiceGoal?,
-        isForPeople: Bool
+        _ stop: LoadStop, isForPeople: Bool
     ) throws -> LoadResult {
         try warmUp(model, plan)
         let recorder = LoadRecorder(
@@ -98,7 +108,7 @@ struct LoadBench {
         view?.start { model.statistics.finishedRequestCount - before.finishedRequestCount }
         defer { view?.stop() }
         model.isProfiling = isProfiling
-        let (records, duration) = try model.run(plan)
+        let (records, duration) = try model.run(plan, stop: stop)
         // What is run alone afterwards belongs to no log and no profile.
         model.isProfiling = false
         model.observe(nil)
@@ -106,7 +116,7 @@ struct LoadBench {
             policy: policy, records: records,
             metrics: LoadMetrics(records, duration: duration, goal: goal ?? ServiceGoal()),
             before: before, after: model.statistics, recorder: recorder,
-            aftermath: flags.cancelShare != nil || flags.checkAlone
+            aftermath: (flags.cancelShare != nil || flags.checkAlone) && !stop.isRequested
                 ? try LoadAftermath(model, plan, records, before: holdings) : nil)
     }
 

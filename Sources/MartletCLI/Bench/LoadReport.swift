@@ -10,6 +10,8 @@ struct LoadReport {
     let seed: UInt64
     let goal: ServiceGoal?
     let results: [LoadResult]
+    /// Whether requests were cancelled because the user ended the load.
+    let isInterrupted: Bool
 
     /// One object a policy under the names of vLLM's `bench serve`, the engine's own counts behind.
     var fields: Table {
@@ -38,7 +40,7 @@ struct LoadReport {
                         result.after.deviceSeconds - result.before.deviceSeconds)
                 ),
             ]
-            row += Self.counts(result).map { ($0, .int($1)) }
+            row += counts(result).map { ($0, .int($1)) }
             return row
         }
         var table = Table(rows.first?.map(\.0) ?? [])
@@ -88,18 +90,18 @@ struct LoadReport {
         add("prompt tokens known", 0) { Double($0.growth(\.reusedTokenCount)) }
         add("pauses", 0) { Double($0.growth(\.preemptionCount)) }
         add("swaps", 0) { Double($0.growth(\.swapCount)) }
-        if flags.cancelShare != nil {
+        if flags.cancelShare != nil || isInterrupted {
             add("requests cancelled", 0) { Double($0.metrics.cancelled) }
         }
-        for (index, count) in (results.first.map(Self.counts) ?? []).enumerated() {
-            add(count.name.replacing("_", with: " "), 0) { Double(Self.counts($0)[index].value) }
+        for (index, count) in (results.first.map(counts) ?? []).enumerated() {
+            add(count.name.replacing("_", with: " "), 0) { Double(counts($0)[index].value) }
         }
         return table
     }
 
     /// What was left of requests, where that was looked at: under every policy or none.
-    private static func counts(_ result: LoadResult) -> [(name: String, value: Int)] {
-        guard let rest = result.aftermath else { return [] }
+    private func counts(_ result: LoadResult) -> [(name: String, value: Int)] {
+        guard !isInterrupted, let rest = result.aftermath else { return [] }
         return [
             ("blocks", rest.pageCount), ("free_blocks", rest.freePageCount),
             ("resident_bytes_before", rest.before.residentBytes),

@@ -15,36 +15,46 @@ extension InferenceEngine {
     /// Runs a load to its end: requests come when the plan says, whatever the engine has left to do.
     ///
     /// Blocks the calling thread. Requests that the queue refuses, or that fail, are records too.
+    /// - Parameter stop: Ends it early; what was not answered by then counts as cancelled.
     /// - Returns: One record a request in the plan's order, and the seconds that it took in all.
     /// - Throws: `MartletError` for the first request that cannot run; none is started then.
-    package func run(_ plan: LoadPlan) throws -> (records: [LoadRecord], duration: Double) {
+    package func run(
+        _ plan: LoadPlan, stop: LoadStop = LoadStop()
+    ) throws -> (records: [LoadRecord], duration: Double) {
         do { try check(plan.entries.map(\.request)) } catch let error as MartletError {
             throw Self.placed(error, plan)
         }
-        let done = Mailbox<LoadRecord>()
+        let done = Mailbox<LoadRecord?>()
+        stop.onRequest { done.send(nil) }
+        defer { stop.onRequest(nil) }
         var records = plan.entries.indices.map {
             LoadRecord(index: $0, promptCount: plan.entries[$0].request.prompt.count)
         }
-        var received: [LoadRecord] = []
+        var received: [LoadRecord?] = []
         var ended = 0
-        func collect(atMost open: Int, of sent: Int) {
-            while sent - ended > open {
+        /// Waits until so few requests are open, or somebody stops the load.
+        func collect(atMost open: Int, of sent: Int, unless isStopped: () -> Bool) {
+            while sent - ended > open, !isStopped() {
                 done.receive(into: &received)
-                for record in received { records[record.index] = record }
-                ended += received.count
+                for case let record? in received {
+                    records[record.index] = record
+                    ended += 1
+                }
             }
         }
         let start = ContinuousClock.now
         var next = 0
+        var all: [LoadSink] = []
         while next < plan.entries.count {
             let group = Self.group(plan, from: next)
             var arrival = start + Self.delay(plan.entries[next].arrival)
             if let most = plan.concurrency {
-                collect(atMost: max(most, 1) - 1, of: next)
+                collect(atMost: max(most, 1) - 1, of: next) { stop.isRequested }
                 arrival = ContinuousClock.now
             } else {
-                Self.sleep(until: arrival)
+                Self.sleep(until: arrival) { stop.isRequested }
             }
+            if stop.isRequested { break }
             let sinks = group.map {
                 LoadSink(
                     records[$0], arrival: arrival, keepsTokens: plan.keepsTokens,
@@ -61,9 +71,15 @@ extension InferenceEngine {
             } catch let error as MartletError {
                 for sink in sinks { sink.fail(error) }
             }
+            all += sinks
             next = group.upperBound
         }
-        collect(atMost: 0, of: plan.entries.count)
+        collect(atMost: 0, of: next) { stop.isRequested }
+        if stop.isRequested {
+            for sink in all { sink.cancel() }
+            collect(atMost: 0, of: next) { false }
+            for index in next..<records.count { records[index].isCancelled = true }
+        }
         return (records, (ContinuousClock.now - start).seconds)
     }
 
@@ -96,9 +112,11 @@ extension InferenceEngine {
         return first..<end
     }
 
-    private static func sleep(until time: ContinuousClock.Instant) {
-        while case let rest = (time - ContinuousClock.now).seconds, rest > 0 {
-            usleep(UInt32(min(max(rest * 1e6, 1), 1e6)))
+    private static func sleep(
+        until time: ContinuousClock.Instant, unless isStopped: () -> Bool
+    ) {
+        while case let rest = (time - ContinuousClock.now).seconds, rest > 0, !isStopped() {
+            usleep(UInt32(min(max(rest * 1e6, 1), 1e5)))
         }
     }
 }
@@ -115,11 +133,11 @@ private final class LoadSink: GenerationSink, @unchecked Sendable {
     var cancel: @Sendable () -> Void = {}
     private var last = ContinuousClock.now
     private var record: LoadRecord
-    private let done: Mailbox<LoadRecord>
+    private let done: Mailbox<LoadRecord?>
 
     init(
         _ record: LoadRecord, arrival: ContinuousClock.Instant, keepsTokens: Bool,
-        cancelsAfter: Int?, _ done: Mailbox<LoadRecord>
+        cancelsAfter: Int?, _ done: Mailbox<LoadRecord?>
     ) {
         self.record = record
         self.arrival = arrival
