@@ -82,7 +82,7 @@ package struct CUDACatalog: KernelCatalog {
         return Dictionary(
             try images.compile(
                 architectures.flatMap { architecture in
-                    try Self.modules(of: plans, for: architecture).map { ($0, architecture) }
+                    try Self.heldModules(of: plans, for: architecture).map { ($0, architecture) }
                 }
             ).map { ($0.identity, $0.code) }, uniquingKeysWith: { first, _ in first })
     }

@@ -27,6 +27,11 @@ package struct GPUChip: Sendable {
         freeByteCount = byteCount - Self.driverByteCount
     }
 
+    /// Code as it is chosen for this chip.
+    package func running(_ code: KernelArchitecture) -> KernelArchitecture {
+        code.limited(to: architecture.sharedMemoryPerBlock)
+    }
+
     /// Chips that are known by name, with the memory that `nvidia-smi` tells of each.
     package static let known = [
         GPUChip("a10", "sm_86", mebibytes: 23_028),
@@ -63,7 +68,7 @@ package struct GPUChip: Sendable {
                 mend: "Martlet needs compute capability 8.0 or later")
         }
         name = device.name
-        architecture = best
+        architecture = best.limited(to: device.sharedMemoryPerBlock)
         byteCount = device.memoryByteCount
         freeByteCount = try device.freeMemory()
     }

@@ -63,6 +63,7 @@ enum FakeDriver {
         var nextHandle: UInt = 0x1000
         var freeBytes = 1 << 30
         var capability = 90
+        var sharedMemoryPerBlock = 227 << 10
         /// Bytes of what kernels say of their launch; nil where none says anything.
         var factByteCount: Int? = 8
     }
@@ -220,9 +221,11 @@ enum FakeDriver {
             return FakeDriver.enter("cuDeviceGetName")
         }
         table.cuDeviceGetAttribute = { value, attribute, _ in
-            let capability = Int32(FakeDriver.state.withLock { $0.capability })
+            let (capability, shared) = FakeDriver.state.withLock {
+                (Int32($0.capability), Int32($0.sharedMemoryPerBlock))
+            }
             value?.pointee =
-                [75: capability / 10, 76: capability % 10, 16: 132, 97: 232_448][attribute] ?? 0
+                [75: capability / 10, 76: capability % 10, 16: 132, 97: shared][attribute] ?? 0
             return FakeDriver.enter("cuDeviceGetAttribute")
         }
         table.cuDeviceTotalMem = { bytes, _ in
@@ -376,7 +379,12 @@ enum FakeDriver {
             bytes?.pointee = count
             return 0
         }
-        table.cuFuncSetAttribute = { _, _, _ in FakeDriver.enter("cuFuncSetAttribute") }
+        table.cuFuncSetAttribute = { _, attribute, value in
+            let most = FakeDriver.state.withLock { $0.sharedMemoryPerBlock }
+            // CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES
+            if attribute == 8, value > most { return 1 }
+            return FakeDriver.enter("cuFuncSetAttribute")
+        }
         table.cuFuncGetAttribute = { _, _, _ in FakeDriver.enter("cuFuncGetAttribute") }
         table.cuLaunchKernelEx = { config, function, parameters, _ in
             let result = FakeDriver.enter("cuLaunchKernelEx")
@@ -413,7 +421,7 @@ private enum FakeText {
     /// Shared memory and threads of a block.
     nonisolated(unsafe) static let facts: UnsafeMutablePointer<UInt32> = {
         let numbers = UnsafeMutablePointer<UInt32>.allocate(capacity: 2)
-        numbers.initialize(to: 100 << 10)
+        numbers.initialize(to: 96 << 10)
         (numbers + 1).initialize(to: 384)
         return numbers
     }()

@@ -68,4 +68,41 @@ extension FakeDriverTests {
         #expect(error?.message.contains("\(capability / 10).\(capability % 10)") == true)
         #expect(error?.mend?.contains(mend) == true)
     }
+
+    /// PTX runs on chips that give a block less shared memory than those that it is named after, from an engine's own
+    /// code: kernels are chosen for the chip.
+    @Test(
+        arguments: [
+            (86, "compute_80"), (89, "compute_80"), (120, "compute_80"), (120, "compute_90"),
+        ],
+        [DType.bf16, .f16])
+    func codeFitsTheChipsSharedMemory(chip: (Int, String), dtype: DType) async throws {
+        for kvHeads in [1, 2, 4] {
+            let llama = try TinyModels.llama(kvHeadCount: kvHeads, headDim: 128)
+            let model = try FakeModel(llama, dtype: dtype)
+            let images = try FakeModel.images(of: model.compiled.plans, for: chip.1)
+            for small in [false, true] {
+                FakeDriver.reset()
+                FakeDriver.state.withLock {
+                    $0.capability = small ? chip.0 : 90
+                    $0.sharedMemoryPerBlock = small ? 99 << 10 : 227 << 10
+                }
+                _ = try model.executor {
+                    $0.architecture = KernelArchitecture(chip.1)
+                    $0.images = images
+                }
+            }
+        }
+        let code = KernelArchitecture(chip.1)
+        let small = code.limited(to: 99 << 10)
+        let plans = try FakeModel(TinyModels.llama(headDim: 128), dtype: dtype).compiled.plans
+        func most(_ code: KernelArchitecture) throws -> Int {
+            try CUDACatalog.launches(of: plans, for: code).map(\.sharedBytes).max() ?? 0
+        }
+        #expect(try most(code) > 99 << 10 && most(small) <= 99 << 10)
+        #expect(small != code && small.name == code.name)
+        #expect(code.limited(to: 1 << 20) == code && small.limited(to: 1 << 20) == small)
+        let own = KernelArchitecture("sm_89")
+        #expect(own.limited(to: 99 << 10) == own)
+    }
 }

@@ -39,7 +39,7 @@ struct FakeModel {
     static func images(of plans: [Plan], for name: String = "sm_90a") throws -> KernelImages {
         var code: [String: ByteView] = [:]
         let target = KernelArchitecture(name)
-        for module in try CUDACatalog.modules(of: plans, for: target) {
+        for module in try CUDACatalog.heldModules(of: plans, for: target) {
             code[try module.identity(target)] = ByteView([UInt8(1)])
         }
         return KernelImages(engine: code, compiler: NVRTC.search("none"))

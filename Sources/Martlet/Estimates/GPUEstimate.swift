@@ -24,7 +24,8 @@ package struct GPUEstimate: Sendable {
         modelContext = builder.architecture.summary.maxContext
         let limits = options.stepLimits(maxContext: options.maxContext ?? modelContext)
         let architecture =
-            options.gpuArchitecture.map { KernelArchitecture($0) } ?? chip.architecture
+            options.gpuArchitecture.map { chip.running(KernelArchitecture($0)) }
+            ?? chip.architecture
         try architecture.require(capability: chip.architecture.capability, of: chip.name)
         self.chip = chip
         memory = try MartletCUDA.MemoryPlan(

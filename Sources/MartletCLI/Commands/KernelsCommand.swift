@@ -33,7 +33,7 @@ struct KernelsCommand: AsyncParsableCommand {
                 .unsupported, "\(found.path) is an engine", mend: "Name the checkpoint or a preset")
         }
         let plans = try found.builder(options).0.programs().map(\.emitted.plan)
-        let modules = try CUDACatalog.modules(of: plans, for: KernelArchitecture(gpuCode))
+        let modules = try CUDACatalog.heldModules(of: plans, for: KernelArchitecture(gpuCode))
         for line in Set(modules.map(\.description)).sorted() { Console.line(line) }
     }
 }

@@ -145,7 +145,8 @@ struct SelftestCommand: AsyncParsableCommand {
             cacheFolder: EngineCache.defaultFolder.map { $0 + "/kernels" })
         let suite = gpuSuite(device, code, images, seed)
         // Thousands of small kernels: compiled on all cores at once, found in the cache later.
-        if let target = code ?? KernelArchitecture.candidates(capability: device.capability).first {
+        let own = KernelArchitecture.candidates(capability: device.capability).first
+        if let target = (code ?? own)?.limited(to: device.sharedMemoryPerBlock) {
             let plans = try suite.plans { (op.isEmpty || op.contains($0.op)) && isChosen($0.name) }
             let modules = Set(
                 try plans.flatMap { try CUDACatalog.modules(of: [$0], for: target) })

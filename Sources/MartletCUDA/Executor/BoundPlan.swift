@@ -272,6 +272,18 @@ extension CUDACatalog {
         BoundPlan.modules(of: try launches(of: plans, for: target))
     }
 
+    /// Modules whose code an engine holds for an architecture: PTX for chips with less shared memory than its own too.
+    ///
+    /// - Throws: `MartletError` if a plan is damaged.
+    package static func heldModules(
+        of plans: [Plan], for target: KernelArchitecture
+    ) throws -> [KernelModule] {
+        try target.variants.reduce(into: []) { held, variant in
+            let known = Set(held)
+            held += try modules(of: plans, for: variant).filter { !known.contains($0) }
+        }
+    }
+
     /// All that some plans may start on an architecture.
     ///
     /// - Throws: `MartletError` if a plan is damaged.

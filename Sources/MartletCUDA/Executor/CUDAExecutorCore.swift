@@ -112,8 +112,10 @@ final class CUDAExecutorCore: @unchecked Sendable {
     ) throws -> KernelArchitecture {
         try options.architecture?.require(capability: device.capability, of: device.name)
         let candidates =
-            options.architecture.map { [$0] }
-            ?? KernelArchitecture.candidates(capability: device.capability)
+            (options.architecture.map { [$0] }
+            ?? KernelArchitecture.candidates(capability: device.capability)).map {
+                $0.limited(to: device.sharedMemoryPerBlock)
+            }
         guard let best = candidates.first else {
             throw MartletError(
                 .unsupported, "there are no kernels for this GPU",

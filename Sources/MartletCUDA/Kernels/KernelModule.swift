@@ -63,6 +63,9 @@ extension KernelModule: CustomStringConvertible {
 package struct KernelArchitecture: Sendable, Hashable {
     /// As NVRTC names it: `sm_90a` or `compute_80`.
     package let name: String
+    /// Shared memory that a block may use on the chip that runs the code, in bytes, where it is less than on those that
+    /// the code is named after: PTX of an A100 or an H100 on a chip with less.
+    private var leastBlockBytes: Int?
     /// Whether the code is PTX.
     package var isPTX: Bool { name.hasPrefix("compute_") }
 
@@ -81,13 +84,32 @@ package struct KernelArchitecture: Sendable, Hashable {
 
     /// Shared memory that a block may use, in bytes (CUDA C++ Programming Guide, technical
     /// specifications per compute capability).
-    var sharedMemoryPerBlock: Int {
+    var sharedMemoryPerBlock: Int { leastBlockBytes ?? ownBlockBytes }
+
+    private var ownBlockBytes: Int {
         switch capability {
         case 80, 87: 163 << 10
-        case 86, 89, 120...: 99 << 10
+        case 86, 89, 120...: Self.smallBlockBytes
         case 90...: 227 << 10
         default: 48 << 10
         }
+    }
+
+    /// What the chips with the least have.
+    private static let smallBlockBytes = 99 << 10
+
+    /// The same code on a chip that gives a block so much shared memory, in bytes: kernels are chosen that fit.
+    package func limited(to bytes: Int) -> KernelArchitecture {
+        guard bytes < ownBlockBytes else { return self }
+        var limited = self
+        // One size below the code's own, so that engines can hold code for it.
+        limited.leastBlockBytes = bytes >= Self.smallBlockBytes ? Self.smallBlockBytes : bytes
+        return limited
+    }
+
+    /// Itself, and PTX also as it is where shared memory is small: what an engine holds code for.
+    package var variants: [KernelArchitecture] {
+        isPTX ? [self, limited(to: Self.smallBlockBytes)] : [self]
     }
 
     /// Refuses code that is newer than a GPU.
