@@ -61,11 +61,13 @@ package enum GPUProbe {
             for ordinal in 0..<(try CUDADevice.count(driver)) {
                 let device = ordinal == 0 ? first : try CUDADevice(driver, ordinal: ordinal)
                 let gigabytes = Double(device.memoryByteCount / (1 << 28)) / 4
+                let isKnown = !KernelArchitecture.candidates(capability: device.capability).isEmpty
                 lines.append(
                     Line(
                         item: "GPU \(ordinal)",
                         found: "\(device.name), sm_\(device.capability), \(device.smCount) SMs, "
-                            + "\(gigabytes) GiB"))
+                            + "\(gigabytes) GiB"
+                            + (isKnown ? "" : "; Martlet needs compute capability 8.0 or later")))
             }
             return lines
         } catch {

@@ -129,6 +129,26 @@ import Testing
         #expect(String(decoding: program.bytes("slots.svg"), as: UTF8.self).hasSuffix("</svg>\n"))
     }
 
+    /// What one policy measured is told where the next one fails.
+    @Test func aLaterPolicyThatFailsCostsNoFigures() throws {
+        let program = Program()
+        defer { program.remove() }
+        let model = program.folder + "/model"
+        #expect(program.run([Program.model, model], shell: "cp -r \"$1\" \"$2\"").code == 0)
+        let terminal = try #require(
+            PseudoTerminal(
+                program,
+                [
+                    "bench", model, "--no-cache", "--random", "4,20", "--request-count", "40",
+                    "--request-rate", "20", "--policy", "guaranteedNoEvict,static",
+                ]))
+        #expect(terminal.wait(for: " of 40 requests, "), "\(terminal.screen)")
+        program.remove("model/config.json")
+        #expect(terminal.finish() == 3, "\(terminal.screen)")
+        #expect(terminal.wait(for: "requests answered"), "\(terminal.screen)")
+        #expect(terminal.wait(for: "config.json"), "\(terminal.screen)")
+    }
+
     /// Steps of a load are timed for one policy at a time.
     @Test func aLoadIsProfiled() throws {
         let program = Program()

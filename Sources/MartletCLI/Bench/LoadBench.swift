@@ -2,6 +2,7 @@
 // SPDX-License-Identifier: Apache-2.0
 
 import Martlet
+import MartletCore
 
 /// Runs a load, once under each policy.
 struct LoadBench {
@@ -16,7 +17,8 @@ struct LoadBench {
 
     /// Loads the model for each policy, runs the load and writes files asked for.
     ///
-    /// The first Ctrl-C ends the load, and what was measured by then is told and written; the second ends the program.
+    /// Once something is measured the first Ctrl-C ends the load, and what was measured by then is told and written, as it
+    /// is where a later policy fails; the second ends the program.
     /// - Parameters:
     ///   - options: How the model is loaded; limits that the user did not set follow the load.
     ///   - form: What the results are printed as.
@@ -31,13 +33,16 @@ struct LoadBench {
         options.maxBatchSize = limits.maxBatchSize ?? min(most, limits.maxNumTokens ?? most)
         options.maxTokensPerStep = limits.maxNumTokens ?? max(512, options.maxBatchSize)
         options.maxContext = limits.maxContext ?? max(items.map(flags.length).max() ?? 1, 1)
+        try checkMemory(items)
         var results: [LoadResult] = []
         var (precision, profile) = ("", Table?.none)
+        let policies = try scheduling.policies()
         let stop = LoadStop()
-        for policy in try scheduling.policies() where !stop.isRequested {
+        defer { Interrupt.onInterrupt(nil) }
+        func run(_ policy: SchedulingPolicy) throws {
             try scheduling.apply(to: &options, policy: policy)
             let model = try found.load(options)
-            precision = model.precisionLine
+            if results.isEmpty { Self.stopOnInterrupt(stop) }
             var plan = LoadPlan(
                 items: items, settings: settings, declaredLength: flags.declaredOutputLen,
                 arrivals: flags.arrivals, vocabularySize: model.vocabularySize, seed: settings.seed)
@@ -47,15 +52,18 @@ struct LoadBench {
             plan.queueLimit = flags.queueLimit
             plan.keepsTokens = flags.checkAlone
             plan.cancel(share: flags.cancelShare ?? 0, seed: settings.seed)
-            Interrupt.onInterrupt {
-                Interrupt.onInterrupt(nil)
-                stop.request()
-            }
-            defer { Interrupt.onInterrupt(nil) }
+            try warmUp(model, plan, stop)
+            if stop.isRequested { return }
             results.append(
                 try measure(model, plan, policy, goal, stop, isForPeople: form == .text))
+            precision = model.precisionLine
             if isProfiling { profile = ProfileTable.table(model) }
         }
+        var failure: (any Error)?
+        do {
+            for policy in policies where !stop.isRequested { try run(policy) }
+        } catch { failure = error }
+        guard !results.isEmpty else { throw failure ?? CancellationError() }
         // Before the figures, which may end the program; a file that fails must not cost them.
         let unwritten = writeFiles(results)
         let report = LoadReport(
@@ -75,6 +83,8 @@ struct LoadBench {
         if let failure = failures.first { Console.error("\(failures.count) failed: \(failure)") }
         for error in unwritten.dropFirst() { Console.error("error: " + "\(error)".visible) }
         if let error = unwritten.first { throw error }
+        for result in results { try result.aftermath?.check() }
+        if let failure { throw failure }
         if stop.isRequested { throw CancellationError() }
         let unanswered = results.filter { $0.metrics.completed == 0 }
         guard unanswered.allSatisfy({ $0.metrics.failed == 0 }) else {
@@ -84,14 +94,33 @@ struct LoadBench {
         if !unanswered.isEmpty {
             Console.error("no request was answered: --cancel-share cancelled all of them")
         }
-        for result in results { try result.aftermath?.check() }
+    }
+
+    /// Lets the first Ctrl-C end the load; the next one ends the program.
+    private static func stopOnInterrupt(_ stop: LoadStop) {
+        Interrupt.onInterrupt {
+            Interrupt.onInterrupt(nil)
+            stop.request()
+        }
+    }
+
+    /// Refuses a load whose requests alone take most of the host's memory.
+    private func checkMemory(_ items: [LoadItem]) throws {
+        // A token id has 4 bytes; what is kept of a request beside them is less than 1,024.
+        let bytes = items.reduce(0) { $0 + $1.promptCount * 4 + 1024 }
+        guard bytes <= MachineMemory.byteCount / 2 else {
+            throw MartletError(
+                .limitExceeded,
+                "\(items.count) requests take \(Format.bytes(bytes)) of the host's "
+                    + "\(Format.bytes(MachineMemory.byteCount))",
+                mend: "Lower --request-count, or the lengths of prompts")
+        }
     }
 
     private func measure(
         _ model: LanguageModel, _ plan: LoadPlan, _ policy: SchedulingPolicy, _ goal: ServiceGoal?,
         _ stop: LoadStop, isForPeople: Bool
     ) throws -> LoadResult {
-        try warmUp(model, plan)
         let recorder = LoadRecorder(
             policy: policy, keepsLog: flags.iterationLog != nil,
             keepsTimeline: flags.timeline != nil)
@@ -116,13 +145,13 @@ struct LoadBench {
             policy: policy, records: records,
             metrics: LoadMetrics(records, duration: duration, goal: goal ?? ServiceGoal()),
             before: before, after: model.statistics, recorder: recorder,
-            aftermath: (flags.cancelShare != nil || flags.checkAlone) && !stop.isRequested
-                ? try LoadAftermath(model, plan, records, before: holdings) : nil)
+            aftermath: flags.cancelShare != nil || flags.checkAlone
+                ? LoadAftermath(model, plan, records, before: holdings, stop) : nil)
     }
 
     /// Runs something before the load, so that no request pays for pages that are touched for the first time, and that what is held
     /// before a load with cancellations is what its like has left.
-    private func warmUp(_ model: LanguageModel, _ plan: LoadPlan) throws {
+    private func warmUp(_ model: LanguageModel, _ plan: LoadPlan, _ stop: LoadStop) throws {
         var first = plan
         first.entries = Array(plan.entries.prefix(flags.cancelShare == nil ? 0 : model.rowLimit))
         first.concurrency = model.rowLimit
@@ -132,7 +161,7 @@ struct LoadBench {
             first.entries = [LoadPlan.Entry(request: request, arrival: 0)]
         }
         for index in first.entries.indices { first.entries[index].request.cacheSalt = "warm-up" }
-        _ = try model.run(first)
+        _ = try model.run(first, stop: stop)
     }
 
     /// Writes the files asked for, each whatever becomes of the other; gives back what failed.

@@ -40,7 +40,7 @@ struct LoadReport {
                         result.after.deviceSeconds - result.before.deviceSeconds)
                 ),
             ]
-            row += counts(result).map { ($0, .int($1)) }
+            row += Self.counts(result).map { ($0, .int($1)) }
             return row
         }
         var table = Table(rows.first?.map(\.0) ?? [])
@@ -93,15 +93,15 @@ struct LoadReport {
         if flags.cancelShare != nil || isInterrupted {
             add("requests cancelled", 0) { Double($0.metrics.cancelled) }
         }
-        for (index, count) in (results.first.map(counts) ?? []).enumerated() {
-            add(count.name.replacing("_", with: " "), 0) { Double(counts($0)[index].value) }
+        for (index, count) in (results.first.map(Self.counts) ?? []).enumerated() {
+            add(count.name.replacing("_", with: " "), 0) { Double(Self.counts($0)[index].value) }
         }
         return table
     }
 
     /// What was left of requests, where that was looked at: under every policy or none.
-    private func counts(_ result: LoadResult) -> [(name: String, value: Int)] {
-        guard !isInterrupted, let rest = result.aftermath else { return [] }
+    private static func counts(_ result: LoadResult) -> [(name: String, value: Int)] {
+        guard let rest = result.aftermath else { return [] }
         return [
             ("blocks", rest.pageCount), ("free_blocks", rest.freePageCount),
             ("resident_bytes_before", rest.before.residentBytes),

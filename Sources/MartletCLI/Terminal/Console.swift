@@ -40,7 +40,7 @@ enum Console {
                 #else
                 let count = Darwin.write(descriptor, rest.baseAddress, rest.count)
                 #endif
-                if count < 0, errno == EINTR { continue }
+                if count < 0, errno == EINTR || OutputFile.waited(for: descriptor) { continue }
                 guard count > 0 else {
                     if descriptor == 1 { ExitStatus.leave(outputError: errno) }
                     return

@@ -174,6 +174,13 @@ enum OutputFile {
         return path
     }
 
+    /// Waits for room where a descriptor that does not block has none, as `errno` says; false for any other failure.
+    static func waited(for descriptor: Int32) -> Bool {
+        guard errno == EAGAIN || errno == EWOULDBLOCK else { return false }
+        var entry = pollfd(fd: descriptor, events: Int16(POLLOUT), revents: 0)
+        return poll(&entry, 1, -1) > 0 || errno == EINTR
+    }
+
     /// Writes all bytes; false with `errno` set if that failed.
     private static func put(_ bytes: [UInt8], _ descriptor: Int32) -> Bool {
         bytes.withUnsafeBytes { buffer in
@@ -187,7 +194,7 @@ enum OutputFile {
                 #else
                 let count = Darwin.write(descriptor, part.baseAddress, part.count)
                 #endif
-                if count < 0, errno == EINTR { continue }
+                if count < 0, errno == EINTR || waited(for: descriptor) { continue }
                 guard count > 0 else { return false }
                 rest = rest.dropFirst(count)
             }

@@ -25,8 +25,12 @@ extension InferenceEngine {
             throw Self.placed(error, plan)
         }
         let done = Mailbox<LoadRecord?>()
-        stop.onRequest { done.send(nil) }
-        defer { stop.onRequest(nil) }
+        return try stop.waking({ done.send(nil) }) { try run(plan, stop, done) }
+    }
+
+    private func run(
+        _ plan: LoadPlan, _ stop: LoadStop, _ done: Mailbox<LoadRecord?>
+    ) throws -> (records: [LoadRecord], duration: Double) {
         var records = plan.entries.indices.map {
             LoadRecord(index: $0, promptCount: plan.entries[$0].request.prompt.count)
         }

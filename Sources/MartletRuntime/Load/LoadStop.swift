@@ -7,7 +7,8 @@ import Synchronization
 public final class LoadStop: Sendable {
     private struct State {
         var isRequested = false
-        var wake: (@Sendable () -> Void)?
+        var wakes: [Int: @Sendable () -> Void] = [:]
+        var added = 0
     }
 
     private let state = Mutex(State())
@@ -18,15 +19,25 @@ public final class LoadStop: Sendable {
     /// Whether the load is to end.
     public var isRequested: Bool { state.withLock { $0.isRequested } }
 
-    /// Ends the load that runs, and each one that is given this stop later.
+    /// Ends the loads that run with it, and each one that is given this stop later.
     public func request() {
-        let wake = state.withLock { state in
+        let wakes = state.withLock { state in
             state.isRequested = true
-            return state.wake
+            return state.wakes
         }
-        wake?()
+        for wake in wakes.values { wake() }
     }
 
-    /// Sets what wakes the load where it waits; nil behind its end.
-    func onRequest(_ wake: (@Sendable () -> Void)?) { state.withLock { $0.wake = wake } }
+    /// Runs a load, which `wake` wakes where it waits.
+    func waking<Result>(_ wake: @escaping @Sendable () -> Void, _ load: () throws -> Result)
+        rethrows -> Result
+    {
+        let number = state.withLock { state in
+            state.added += 1
+            state.wakes[state.added] = wake
+            return state.added
+        }
+        defer { state.withLock { _ = $0.wakes.removeValue(forKey: number) } }
+        return try load()
+    }
 }
