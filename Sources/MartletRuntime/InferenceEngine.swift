@@ -218,19 +218,10 @@ package final class InferenceEngine: Sendable {
     /// Blocks the calling thread: for tools, not for use within tasks.
     /// - Throws: `MartletError` for the first request that cannot run; none is started then.
     package func generateBatch(_ requests: [GenerationRequest]) throws -> [GenerationOutput] {
-        try check(requests)
         let results = Mailbox<(Int, GenerationOutput)>()
-        let sizes = requests.map { AnswerGroup.size($0.settings) }
-        try shared.post(sizes.reduce(0, +), to: mailbox) { ids in
-            var all: [EngineMessage] = []
-            var next = 0
-            for (index, request) in requests.enumerated() {
-                let sink = OutputCollector(
-                    index: index, answerCount: request.settings.answerCount, mailbox: results)
-                all += messages(request, Array(ids[next..<next + sizes[index]]), sink)
-                next += sizes[index]
-            }
-            return all
+        try run(requests) { index, _ in
+            OutputCollector(
+                index: index, answerCount: requests[index].settings.answerCount, mailbox: results)
         }
         var outputs = [GenerationOutput](repeating: GenerationOutput(), count: requests.count)
         var received: [(Int, GenerationOutput)] = []
@@ -254,16 +245,22 @@ package final class InferenceEngine: Sendable {
     ///
     /// - Parameters:
     ///   - queueLimit: Most that may wait for a row before them; nil for any number.
-    ///   - sinks: Receiver of each request's events, by index and name.
+    ///   - sinks: Receiver of each request's events, by index and the names of the answers drawn for it.
     /// - Throws: `MartletError` for the first request that cannot run, `.limitExceeded` for a full
     ///   queue; none is started then.
     package func run(
         _ requests: [GenerationRequest], queueLimit: Int? = nil,
-        sinks: (Int, RequestID) -> any GenerationSink
+        sinks: (Int, [RequestID]) -> any GenerationSink
     ) throws {
-        for request in requests { try check(request) }
-        try shared.post(requests.count, queueLimit: queueLimit, to: mailbox) { ids in
-            ids.indices.map { .submit(ids[$0], requests[$0], sinks($0, ids[$0])) }
+        try check(requests)
+        let sizes = requests.map { AnswerGroup.size($0.settings) }
+        try shared.post(sizes.reduce(0, +), queueLimit: queueLimit, to: mailbox) { ids in
+            var rest = ids[...]
+            return requests.indices.flatMap { index in
+                let own = Array(rest.prefix(sizes[index]))
+                rest = rest.dropFirst(own.count)
+                return messages(requests[index], own, sinks(index, own))
+            }
         }
     }
 

@@ -74,6 +74,9 @@ extension Scheduler {
         let slots = active
         var next = 0
         var isSimple = true
+        // Rows are computed on beside those that want tokens: not while all of these wait for their readers.
+        let pads =
+            paddingCount > 0 && slots.contains { !states[$0].isPadding && !states[$0].isPaused }
         while true {
             next = addTokens(of: slots, from: next, to: &step)
             guard next < slots.count else { return isSimple }
@@ -82,7 +85,7 @@ extension Scheduler {
             isSimple = false
             next += 1
             if states[slot].isPadding {
-                addPadding(slot, to: &step)
+                if pads { addPadding(slot, to: &step) }
             } else if !wantsRun(slot) {
                 _ = add(slot, to: &step)
             }

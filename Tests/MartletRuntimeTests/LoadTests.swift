@@ -230,6 +230,50 @@ import Darwin
         #expect(metrics.json()["cancelled"]?.int == metrics.cancelled)
     }
 
+    /// Requests of several answers end with the last of these: searches, answers side by side, and the best of some.
+    @Test func requestsOfSeveralAnswersEndWithTheLast() throws {
+        let engine = try InferenceEngine(executor: FakeExecutor())
+        var settings = SamplingSettings()
+        settings.maxTokens = 10
+        var entries: [LoadPlan.Entry] = []
+        for (beams, answers, best) in [(2, 2, nil), (1, 3, nil), (1, 2, 4), (1, 1, nil)]
+            as [(Int, Int, Int?)]
+        {
+            settings.beamCount = beams
+            settings.answerCount = answers
+            settings.bestOf = best
+            settings.temperature = beams > 1 || answers == 1 ? 0 : 1
+            entries.append(
+                LoadPlan.Entry(request: GenerationRequest(prompt: [1, 2, 3], settings: settings)))
+        }
+        var plan = LoadPlan(entries: entries)
+        plan.keepsTokens = true
+        let (records, _) = try engine.run(plan)
+        for (entry, record) in zip(plan.entries, records) {
+            let alone = try engine.generateBatch([entry.request])[0]
+            #expect(!record.isCancelled && !record.hasFailed && record.total > 0)
+            #expect(record.answerCount == 10 * entry.request.settings.answerCount)
+            #expect(
+                record.tokens.starts(with: alone.tokens)
+                    && record.tokens.count == record.answerCount)
+        }
+    }
+
+    /// Lengths that a program may give, whatever they are.
+    @Test(arguments: [
+        LengthDistribution.uniform(0...Int.max), .uniform(Int.min...Int.max), .logUniform(0...64),
+        .logUniform(1...Int.max), .logUniform(-5...0),
+    ]) func lengthsStayInTheirRange(lengths: LengthDistribution) {
+        let items = LoadItem.random(count: 100, prompt: .fixed(1), answer: lengths, seed: 3)
+        for item in items {
+            switch lengths {
+            case .uniform(let range), .logUniform(let range):
+                #expect(range.contains(item.answerCount))
+            case .fixed: break
+            }
+        }
+    }
+
     /// A load that is stopped tells what was answered by then; the rest is cancelled, the engine as before.
     @Test(arguments: [LoadPlan.Arrivals.atOnce, .poisson(rate: 1e-3), .concurrency(3)])
     func stopsALoad(arrivals: LoadPlan.Arrivals) throws {

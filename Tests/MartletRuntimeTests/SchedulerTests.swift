@@ -105,6 +105,23 @@ struct SchedulerTests {
         #expect(h.finished[RequestID(3)] == .length)
     }
 
+    /// Finished rows of a static batch are not computed on while all that it waits for is a reader.
+    @Test func aStaticBatchThatWaitsForAReaderComputesNothing() throws {
+        var h = try harness(
+            limits: StepLimits(maxTokens: 8, maxRequests: 2, maxLogitRows: 2, maxContext: 40),
+            policy: .static)
+        for (id, answer) in [(1, 1), (2, 4)] { try h.submit(id, request(2, answer)) }
+        #expect(try h.schedule())
+        try h.complete()
+        #expect(h.finished.keys.map(\.rawValue) == [1])
+        h.scheduler.pause(RequestID(2))
+        while h.inFlightCount > 0 { try h.complete() }
+        #expect(try !h.schedule())
+        h.scheduler.resume(RequestID(2))
+        try h.drain()
+        #expect(h.finished[RequestID(2)] == .length && h.paddingCount > 0)
+    }
+
     @Test func overlapsStepsThroughTokensOfTheStepBefore() throws {
         var h = try harness(depth: 2)
         try h.submit(1, request(3, 6))

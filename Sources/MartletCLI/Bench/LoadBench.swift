@@ -149,19 +149,33 @@ struct LoadBench {
                 ? LoadAftermath(model, plan, records, before: holdings, stop) : nil)
     }
 
-    /// Runs something before the load, so that no request pays for pages that are touched for the first time, and that what is held
-    /// before a load with cancellations is what its like has left.
+    /// Runs something before the load, so that no request pays for pages that are touched for the first time.
+    ///
+    /// Before a load with cancellations it is that load's own requests, batch by batch until nearly every page holds
+    /// something: what is held then is what the load may leave.
     private func warmUp(_ model: LanguageModel, _ plan: LoadPlan, _ stop: LoadStop) throws {
         var first = plan
-        first.entries = Array(plan.entries.prefix(flags.cancelShare == nil ? 0 : model.rowLimit))
         first.concurrency = model.rowLimit
-        if first.entries.isEmpty, model.maxContext > 8 {
+        func run(_ entries: some Sequence<LoadPlan.Entry>) throws {
+            first.entries = Array(entries)
+            for index in first.entries.indices {
+                first.entries[index].request.cacheSalt = "warm-up"
+            }
+            _ = try model.run(first, stop: stop)
+        }
+        guard flags.cancelShare != nil else {
+            guard model.maxContext > 8 else { return }
             var request = GenerationRequest(prompt: [Int32](repeating: 0, count: 8))
             request.settings.maxTokens = min(4, model.maxContext - 8)
-            first.entries = [LoadPlan.Entry(request: request, arrival: 0)]
+            return try run([LoadPlan.Entry(request: request, arrival: 0)])
         }
-        for index in first.entries.indices { first.entries[index].request.cacheSalt = "warm-up" }
-        _ = try model.run(first, stop: stop)
+        var (rest, known) = (plan.entries[...], 0)
+        repeat {
+            known = model.statistics.cachedPageCount
+            try run(rest.prefix(model.rowLimit))
+            rest = rest.dropFirst(model.rowLimit)
+        } while !rest.isEmpty && !stop.isRequested && model.statistics.cachedPageCount > known
+            && model.statistics.cachedPageCount < model.statistics.pageCount * 9 / 10
     }
 
     /// Writes the files asked for, each whatever becomes of the other; gives back what failed.

@@ -44,12 +44,16 @@ public enum LengthDistribution: Sendable, Hashable {
         switch self {
         case .fixed(let value): return value
         case .uniform(let range):
-            return range.lowerBound + Int(random.unit() * Double(range.count))
+            let width = Double(range.upperBound) - Double(range.lowerBound) + 1
+            let value = Int128(range.lowerBound) + Int128(random.unit() * width)
+            return min(Int(clamping: value), range.upperBound)
         case .logUniform(let range):
-            let low = LoadRandom.log(Double(range.lowerBound))
-            let high = LoadRandom.log(Double(range.upperBound + 1))
+            // Lengths begin at 1.
+            guard range.upperBound > 0 else { return range.upperBound }
+            let low = LoadRandom.log(Double(max(range.lowerBound, 1)))
+            let high = LoadRandom.log(Double(range.upperBound) + 1)
             let value = LoadRandom.exp(low + random.unit() * (high - low))
-            return min(max(Int(value), range.lowerBound), range.upperBound)
+            return min(max(Int(clamping: Int128(value)), range.lowerBound), range.upperBound)
         }
     }
 

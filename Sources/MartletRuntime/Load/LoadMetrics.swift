@@ -148,7 +148,7 @@ public struct LoadMetrics: Sendable {
             members.append(("median_\(name)_ms", .double(histogram.percentile(50) * 1e3)))
             members.append(("std_\(name)_ms", .double(histogram.deviation * 1e3)))
             for percent in percentiles {
-                let whole = percent == percent.rounded() ? "\(Int(percent))" : "\(percent)"
+                let whole = Int(exactly: percent).map(String.init) ?? "\(percent)"
                 members.append(
                     ("p\(whole)_\(name)_ms", .double(histogram.percentile(percent) * 1e3)))
             }

@@ -61,14 +61,16 @@ extension InferenceEngine {
             if stop.isRequested { break }
             let sinks = group.map {
                 LoadSink(
-                    records[$0], arrival: arrival, keepsTokens: plan.keepsTokens,
+                    records[$0], arrival: arrival,
+                    answerCount: plan.entries[$0].request.settings.answerCount,
+                    keepsTokens: plan.keepsTokens,
                     cancelsAfter: plan.entries[$0].cancelsAfter, done)
             }
             do {
                 try run(
                     plan.entries[group].map(\.request), queueLimit: plan.queueLimit,
-                    sinks: { index, id in
-                        sinks[index].cancel = { [weak self] in self?.cancel(id) }
+                    sinks: { index, ids in
+                        sinks[index].cancel = { [weak self] in for id in ids { self?.cancel(id) } }
                         return sinks[index]
                     })
                 for sink in sinks where sink.cancelsAfter == 0 { sink.cancel() }
@@ -135,16 +137,22 @@ private final class LoadSink: GenerationSink, @unchecked Sendable {
     let cancelsAfter: Int?
     /// Ends the request; set before the engine knows the sink.
     var cancel: @Sendable () -> Void = {}
-    private var last = ContinuousClock.now
+    /// When each answer's newest token came, and the tokens, where they are kept.
+    private var last: [ContinuousClock.Instant?]
+    private var tokens: [[Int32]]
+    private var openCount: Int
     private var record: LoadRecord
     private let done: Mailbox<LoadRecord?>
 
     init(
-        _ record: LoadRecord, arrival: ContinuousClock.Instant, keepsTokens: Bool,
+        _ record: LoadRecord, arrival: ContinuousClock.Instant, answerCount: Int, keepsTokens: Bool,
         cancelsAfter: Int?, _ done: Mailbox<LoadRecord?>
     ) {
         self.record = record
         self.arrival = arrival
+        openCount = answerCount
+        last = [ContinuousClock.Instant?](repeating: nil, count: answerCount)
+        tokens = [[Int32]](repeating: [], count: answerCount)
         self.keepsTokens = keepsTokens
         self.cancelsAfter = cancelsAfter
         self.done = done
@@ -153,19 +161,17 @@ private final class LoadSink: GenerationSink, @unchecked Sendable {
     func receive(_ event: GenerationEvent) -> Bool {
         let now = ContinuousClock.now
         if let token = event.token {
-            if keepsTokens { record.tokens.append(token) }
-            if record.answerCount == 0 {
-                record.firstToken = (now - arrival).seconds
-            } else {
-                record.gaps.append((now - last).seconds)
-            }
+            if keepsTokens { tokens[event.choice].append(token) }
+            if record.answerCount == 0 { record.firstToken = (now - arrival).seconds }
+            if let before = last[event.choice] { record.gaps.append((now - before).seconds) }
             record.answerCount += 1
-            last = now
+            last[event.choice] = now
             if record.answerCount == cancelsAfter { cancel() }
         }
         if let reason = event.finishReason {
-            record.isCancelled = reason == .cancelled
-            post(now)
+            if reason == .cancelled { record.isCancelled = true }
+            openCount -= 1
+            if openCount == 0 { post(now) }
         }
         return true
     }
@@ -177,6 +183,7 @@ private final class LoadSink: GenerationSink, @unchecked Sendable {
     }
 
     private func post(_ now: ContinuousClock.Instant) {
+        record.tokens = tokens.flatMap { $0 }
         record.total = (now - arrival).seconds
         done.send(record)
     }
