@@ -287,7 +287,7 @@ import Darwin
         }
         let stop = LoadStop()
         engine.observe { trace in if trace.number == 20 { stop.request() } }
-        // Where the next request is hours away, no step says that it is time.
+        // Where the next request is minutes away, no step says that it is time.
         if case .poisson = arrivals {
             let isStarted = DetachedThread.start {
                 usleep(200_000)

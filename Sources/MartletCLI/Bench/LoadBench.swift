@@ -106,7 +106,7 @@ struct LoadBench {
 
     /// Refuses a load whose requests alone take most of the host's memory.
     private func checkMemory(_ items: [LoadItem]) throws {
-        // A token id has 4 bytes; what is kept of a request beside them is less than 1,024.
+        // A token id has 4 bytes; what is kept of a request beside them is taken as 1,024, not measured.
         let bytes = items.reduce(0) { $0 + $1.promptCount * 4 + 1024 }
         guard bytes <= MachineMemory.byteCount / 2 else {
             throw MartletError(
